@@ -1,0 +1,62 @@
+# make install   create .venv and install everything into it; does nothing when nothing changed
+# make demo      install, then train, shrink and measure a small network (a few minutes)
+# make test      install, then every test, with line coverage
+# make lint      install, then ruff and mypy
+# make clean     remove caches and build output, not .venv and not runs/
+#
+# make install PYTHON=/path/to/python3.12   choose the interpreter (3.10 or newer)
+
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PYTHON ?=
+MIN_COVERAGE ?= 90
+
+.PHONY: install demo test lint format clean
+.DEFAULT_GOAL := install
+
+install: $(STAMP)
+
+# The stamp is written last: an interrupted installation is taken up again by the next make.
+$(STAMP): pyproject.toml Makefile
+	@set -eu; \
+	new_enough='import sys; sys.exit(sys.version_info < (3, 10))'; \
+	if ! $(BIN)/python -c "$$new_enough" 2>/dev/null; then \
+		found=''; \
+		for candidate in $(PYTHON) python3 python3.13 python3.12 python3.11 python3.10 python; do \
+			if "$$candidate" -c "$$new_enough" 2>/dev/null; then found="$$candidate"; break; fi; \
+		done; \
+		if [ -z "$$found" ]; then \
+			echo "error: no Python 3.10 or newer on PATH; install one, or say where: make install PYTHON=/path/to/python3" >&2; \
+			exit 1; \
+		fi; \
+		"$$found" -m venv --clear $(VENV) || { \
+			echo "error: $$found cannot create a virtual environment; on Debian and Ubuntu: apt-get install python3-venv" >&2; \
+			exit 1; \
+		}; \
+	fi; \
+	echo "installing into $(VENV) (a few minutes the first time)"; \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'; \
+	touch $@
+
+demo: install
+	$(BIN)/rotated-relu demo
+
+# One thread per worker: two workers that each start two threads are slower than two that start one.
+test: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --durations 15 \
+		--cov=rotated_relu --cov-report=term-missing:skip-covered --cov-fail-under=$(MIN_COVERAGE)
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.* src/*.egg-info
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
