@@ -1,0 +1,223 @@
+"""The run directory: which file holds what, and how files are written and read.
+
+Requires: nothing of the rest of the package, so that every verb can use it.
+Ensures: a file under its final name is complete. Writers fill a file beside it and rename it
+(``os.replace``), so a full disk, a crash or Ctrl-C leaves the previous version in place and nothing
+half-written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import errno
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import RunError
+
+# Attribute of Run -> file name, and the verb that writes it.
+FILES = {
+    "config": ("config.json", "train"),
+    "metrics": ("metrics.csv", "train"),
+    "slopes": ("slopes.safetensors", "train"),
+    "weights": ("weights.safetensors", "train"),
+    "threshold": ("threshold.json", "prune"),
+    "compact": ("compact.safetensors", "prune"),
+    "certificate": ("certificate.json", "prune"),
+    "finetuned": ("finetuned.safetensors", "finetune"),
+    "evaluation": ("evaluation.json", "evaluate"),
+    "onnx": ("compact.onnx", "export"),
+    "measure": ("measure.json", "measure"),
+    "summary": ("summary.json", "demo"),
+    "report": ("report.html", "report"),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """Paths inside one run directory.
+
+    Attributes:
+        path: The directory.
+    """
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: str | Path) -> Run:
+        """Make the directory if need be, and check that it can be written to.
+
+        Raises:
+            RunError: If it cannot be made or written to, or a file of that name is in the way.
+        """
+        run = cls(Path(path))
+        with explained(run.path):
+            run.path.mkdir(parents=True, exist_ok=True)
+            probe = run.path / f".writable-{os.getpid()}"
+            try:
+                # Bytes, not just a name: on a full disk an empty file can still be made.
+                probe.write_bytes(b"0" * 4096)
+            finally:
+                probe.unlink(missing_ok=True)
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """Return an existing run.
+
+        Raises:
+            RunError: If there is no such directory, or it is no run (it has no ``config.json``).
+        """
+        run = cls(Path(path))
+        if not run.path.is_dir():
+            raise RunError(
+                f"no run directory {run.path}{_nearby(run.path)}; train one: {_train_hint(run.path)}"
+            )
+        if not run.file("config").is_file():
+            raise RunError(
+                f"{run.path} is not a run directory: it has no config.json{_inner(run.path)}; "
+                f"train one: {_train_hint(run.path)}"
+            )
+        return run
+
+    @property
+    def checkpoints(self) -> Path:
+        """Directory of the training checkpoints."""
+        return self.path / "checkpoints"
+
+    def file(self, name: str) -> Path:
+        """Path of a file of the run, by its key in ``FILES``, whether or not it exists."""
+        return self.path / FILES[name][0]
+
+    def has(self, name: str) -> bool:
+        """Whether that file has been written."""
+        return self.file(name).is_file()
+
+    def need(self, name: str) -> Path:
+        """Path of a file that must exist.
+
+        Raises:
+            RunError: If it does not; names the verb that writes it.
+        """
+        path = self.file(name)
+        if not path.is_file():
+            file, verb = FILES[name]
+            raise RunError(f"{self.path} has no {file} yet; write it first: rotated-relu {verb} {self.path}")
+        return path
+
+    def discard(self, *names: str) -> None:
+        """Delete files that no longer describe this run, where they exist."""
+        for name in names:
+            with explained(self.file(name)):
+                self.file(name).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a path to write to; on success it takes the place of ``path``, on failure it is deleted.
+
+    Raises:
+        RunError: If writing fails: directory missing, no permission, disk full.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with explained(path):
+            yield beside
+            os.replace(beside, path)
+    finally:
+        # Succeeds with nothing to do after a rename; a disk that cannot even delete was reported above
+        # already.
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write plain data as indented JSON, atomically.
+
+    Raises:
+        RunError: If the file cannot be written.
+        ValueError: If the data hold NaN or infinity, which JSON cannot.
+    """
+    text = json.dumps(data, indent=2, allow_nan=False) + "\n"
+    with replacing(path) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        RunError: If it is missing, unreadable or not JSON.
+    """
+    with explained(path):
+        text = path.read_text(encoding="utf-8")
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise RunError(f"{path} is not valid JSON ({error}); delete it and run its verb again") from error
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """Read ``metrics.csv``: one dictionary of numbers per epoch; empty cells are left out.
+
+    Raises:
+        RunError: If it is missing, or a cell is not a number.
+    """
+    with explained(path), path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    try:
+        return [{key: float(cell) for key, cell in row.items() if key and cell} for row in rows]
+    except (TypeError, ValueError) as error:
+        raise RunError(f"{path} holds something other than numbers ({error}); train the run again") from error
+
+
+@contextlib.contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn an ``OSError`` into a :class:`RunError` that says where and what to do.
+
+    Wraps the writers of other modules too: some report a full disk as an error of their own with the
+    system's text.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"cannot use {error.filename or path}: {error.strerror or error}; {_advice(error)}"
+        ) from error
+
+
+def _advice(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "free some space or choose another directory, then run the same command again"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "choose a directory that you may write to"
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        return "a file is in the way: move it or choose another directory"
+    if error.errno == errno.ENOENT:
+        return "check the path"
+    return "check the disk, then run the same command again"
+
+
+def _train_hint(path: Path) -> str:
+    return f"rotated-relu train RECIPE --out {path}"
+
+
+def _runs_in(directory: Path) -> list[Path]:
+    with contextlib.suppress(OSError):
+        return sorted(child.parent for child in directory.glob("*/config.json"))
+    return []
+
+
+def _nearby(path: Path) -> str:
+    runs = _runs_in(path.parent)
+    return f" (there are: {', '.join(map(str, runs[:5]))})" if runs else ""
+
+
+def _inner(path: Path) -> str:
+    runs = _runs_in(path)
+    return f" (did you mean {' or '.join(map(str, runs[:3]))}?)" if runs else ""
