@@ -1,0 +1,78 @@
+"""Fair timing of two or more callables: interleaved rounds, medians, and the median of per-round ratios."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+Runnable = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class LatencyComparison:
+    """Interleaved timings.
+
+    Attributes:
+        milliseconds: Per name, the time of one call in each round, in ms; all lists have one entry per round.
+    """
+
+    milliseconds: dict[str, list[float]]
+
+    @property
+    def medians_ms(self) -> dict[str, float]:
+        """Median time of one call per name, in ms."""
+        return {name: statistics.median(times) for name, times in self.milliseconds.items()}
+
+    def speedup(self, name: str, over: str) -> float:
+        """How many times faster ``name`` is than ``over``: the median of the ratios of their times.
+
+        Each ratio compares neighbours in time, so a slow minute of the machine changes both and cancels.
+        """
+        pairs = zip(self.milliseconds[over], self.milliseconds[name], strict=True)
+        return statistics.median(slow / fast for slow, fast in pairs)
+
+    def to_dict(self) -> dict[str, dict[str, list[float]] | dict[str, float]]:
+        """Timings and medians as plain data."""
+        return {"milliseconds": self.milliseconds, "medians_ms": self.medians_ms}
+
+
+def compare_latency(
+    runnables: Mapping[str, Runnable], repeats: int = 30, warmup: int = 5, min_sample_ms: float = 2.0
+) -> LatencyComparison:
+    """Time callables in turn (A B A B ...), so that drift of the machine hits all of them alike.
+
+    Args:
+        runnables: Name to a callable without arguments, which returns when its work is done.
+        repeats: Rounds; each gives one time per name.
+        warmup: Untimed calls of each before the first round.
+        min_sample_ms: A faster callable is called several times per round, and the time divided.
+
+    Raises:
+        ValueError: If there is nothing to time, or ``repeats`` is below 1.
+    """
+    if not runnables or repeats < 1:
+        raise ValueError(
+            f"compare_latency needs at least one callable and one round, got {len(runnables)}, {repeats}"
+        )
+    calls = {name: _calls_per_sample(run, warmup, min_sample_ms) for name, run in runnables.items()}
+    milliseconds: dict[str, list[float]] = {name: [] for name in runnables}
+    for _ in range(repeats):
+        for name, run in runnables.items():
+            milliseconds[name].append(_time_ms(run, calls[name]))
+    return LatencyComparison(milliseconds)
+
+
+def _calls_per_sample(run: Runnable, warmup: int, min_sample_ms: float) -> int:
+    for _ in range(warmup):
+        run()
+    return max(1, math.ceil(min_sample_ms / max(_time_ms(run, 1), 1e-3)))
+
+
+def _time_ms(run: Runnable, calls: int) -> float:
+    start = time.perf_counter()
+    for _ in range(calls):
+        run()
+    return (time.perf_counter() - start) * 1000 / calls

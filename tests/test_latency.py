@@ -1,0 +1,33 @@
+import time
+
+import pytest
+
+from rotated_relu.latency import LatencyComparison, compare_latency
+
+
+def test_calls_are_interleaved_and_counted():
+    calls = []
+    found = compare_latency(
+        {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, repeats=3, warmup=2, min_sample_ms=0
+    )
+    # Two warm-up calls and one to size the sample for each, then three rounds of A B.
+    assert "".join(calls) == "aaabbb" + "ababab"
+    assert {name: len(times) for name, times in found.milliseconds.items()} == {"a": 3, "b": 3}
+
+
+def test_speedup_is_the_median_of_ratios_not_the_ratio_of_medians():
+    found = LatencyComparison({"old": [2.0, 9.0, 30.0], "new": [1.0, 3.0, 20.0]})
+    assert found.medians_ms == {"old": 9.0, "new": 3.0}
+    assert found.speedup("new", over="old") == 2.0  # ratios 2, 3, 1.5; the ratio of medians would be 3
+
+
+def test_times_are_per_call_in_milliseconds():
+    found = compare_latency({"sleep": lambda: time.sleep(0.002)}, repeats=3, warmup=0, min_sample_ms=6)
+    assert 2.0 <= found.medians_ms["sleep"] < 20
+    assert found.to_dict()["medians_ms"] == found.medians_ms
+
+
+@pytest.mark.parametrize(("runnables", "repeats"), [({}, 3), ({"a": lambda: None}, 0)])
+def test_nothing_to_time(runnables, repeats):
+    with pytest.raises(ValueError, match="at least one"):
+        compare_latency(runnables, repeats)
