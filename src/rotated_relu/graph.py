@@ -28,6 +28,8 @@ _VIEW_OPS = frozenset(
     "lift_fresh movedim narrow permute pixel_shuffle ravel reshape select slice split split_with_sizes squeeze "
     "swapaxes swapdims t to transpose type_as unbind unflatten unfold unsqueeze view view_as _unsafe_view".split()
 )
+# Checks that the export adds; they compute nothing.
+_CHECK_OPS = frozenset("_assert_tensor_metadata _assert_async _assert_scalar sym_constrain_range_for_size".split())
 # Operations that read only the shape of their argument: their result is a constant.
 _SHAPE_OPS = frozenset("zeros_like ones_like full_like new_zeros new_ones new_full".split())
 # The subset of the view operations that, in eval mode, returns the same values in the same order and shape.
@@ -180,8 +182,10 @@ def _read(program: torch.export.ExportedProgram, model: nn.Module, inputs: tuple
     lifted = signature.inputs_to_lifted_tensor_constants
     leaves = iter(torch.utils._pytree.tree_leaves((inputs, {})))
     graph = Graph([], [], {}, {}, {})
-    for node in program.graph.nodes:
-        if node.op == "placeholder":
+    for node in list(program.graph.nodes):
+        if op_name(node) in _CHECK_OPS:
+            program.graph.erase_node(node)
+        elif node.op == "placeholder":
             if node.name in states:
                 graph.states[node] = states[node.name]
             elif node.name in lifted:

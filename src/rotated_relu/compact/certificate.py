@@ -1,0 +1,170 @@
+"""Prove that the compacted network computes what the masked original computes.
+
+Both networks run in float64 on random inputs of several batch and image sizes. No certificate, no result.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import CertificateError
+from ..graph import eval_mode
+from .plan import Plan
+
+TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Outcome of the comparison.
+
+    Attributes:
+        max_relative_difference: Largest absolute difference over the largest absolute output, over all inputs.
+        max_absolute_difference: Largest absolute difference.
+        inputs: Shapes of the inputs that were tried.
+        dtype: Arithmetic of both networks.
+        tolerance: Limit on the relative difference.
+    """
+
+    max_relative_difference: float
+    max_absolute_difference: float
+    inputs: list[list[list[int]]]
+    dtype: str = "float64"
+    tolerance: float = TOLERANCE
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+
+def certify(masked: nn.Module, compacted: nn.Module, inputs: tuple[Any, ...], plan: Plan) -> Certificate:
+    """Compare two networks in float64.
+
+    Args:
+        masked: The original with small slopes at 0. It is converted to float64 in place.
+        compacted: The result; a float64 copy of it is compared.
+        inputs: Example inputs; their shapes are tried, and others that the original accepts.
+        plan: For naming the layer where a difference begins.
+
+    Raises:
+        CertificateError: If the difference exceeds 1e-9 relative, or the compacted network fails to run.
+    """
+    masked = masked.double()
+    small = copy.deepcopy(compacted).double()
+    relative = absolute = 0.0
+    tried: list[list[list[int]]] = []
+    with torch.no_grad(), eval_mode(masked), eval_mode(small):
+        for trial in trials(inputs):
+            try:
+                expected = _outputs(masked, trial)
+            except Exception:  # the original itself does not accept this shape
+                if not tried and trial is not inputs:
+                    continue
+                continue
+            found = _run(small, trial, expected)
+            for one, other in zip(expected, found, strict=True):
+                difference = float((one - other).abs().max()) if one.numel() else 0.0
+                scale = float(one.abs().max()) if one.numel() else 0.0
+                absolute = max(absolute, difference)
+                relative = max(relative, difference / scale if scale > 0 else difference)
+            tried.append([list(value.shape) for value in trial if isinstance(value, Tensor)])
+            if not relative <= TOLERANCE:
+                raise CertificateError(
+                    f"the compacted network differs from the masked original by {relative:.3g} (relative, float64; "
+                    f"limit {TOLERANCE:g}){_first_difference(masked, small, trial, plan)}; the model was left untouched"
+                )
+    if not tried:
+        raise CertificateError("the masked original did not run in float64 on the example inputs")
+    return Certificate(relative, absolute, tried)
+
+
+def trials(inputs: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+    """Random inputs: the given shapes, a batch of 3, and larger images."""
+    generator = torch.Generator().manual_seed(0)
+    batch = [v.shape[0] for v in inputs if isinstance(v, Tensor) and v.dim() > 0]
+    shared = bool(batch) and len(set(batch)) == 1
+    variants = [tuple(_random(value, value.shape, generator) for value in inputs)]
+    if shared:
+        variants.append(tuple(_random(v, (3, *v.shape[1:]), generator) for v in inputs))
+        variants.append(tuple(_random(v, (2, *_larger(v)), generator) for v in inputs))
+    return variants
+
+
+def _larger(value: Any) -> Sequence[int]:
+    shape = value.shape[1:] if isinstance(value, Tensor) else ()
+    return (shape[0], *(size + 32 for size in shape[1:])) if len(shape) == 3 else shape
+
+
+def _random(value: Any, shape: Sequence[int], generator: torch.Generator) -> Any:
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        return value[: shape[0]] if isinstance(value, Tensor) and value.dim() and len(value) >= shape[0] else value
+    return torch.randn(tuple(shape), dtype=torch.float64, generator=generator).to(value.device)
+
+
+def _outputs(model: nn.Module, inputs: tuple[Any, ...]) -> list[Tensor]:
+    leaves = torch.utils._pytree.tree_leaves(model(*inputs))
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+
+
+def _run(small: nn.Module, inputs: tuple[Any, ...], expected: Sequence[Tensor]) -> list[Tensor]:
+    try:
+        found = _outputs(small, inputs)
+    except Exception as error:
+        place = _failing_module(small, error)
+        raise CertificateError(f"the compacted network does not run{place}: {error}; the model was left untouched") from error
+    if [o.shape for o in found] != [o.shape for o in expected]:
+        raise CertificateError("the compacted network's outputs have other shapes; the model was left untouched")
+    return found
+
+
+def _failing_module(model: nn.Module, error: BaseException) -> str:
+    names = {id(module): name for name, module in model.named_modules()}
+    place, trace = "", error.__traceback__
+    while trace is not None:
+        owner = trace.tb_frame.f_locals.get("self")
+        if trace.tb_frame.f_code.co_name == "forward" and names.get(id(owner)):
+            place = f" (in {names[id(owner)]})"
+        trace = trace.tb_next
+    return place
+
+
+def _first_difference(masked: nn.Module, small: nn.Module, inputs: tuple[Any, ...], plan: Plan) -> str:
+    """Name the first layer of equal output width whose output differs, by running both networks once more."""
+    names = [name for name, _ in small.named_modules() if name]
+    one, other = _record(masked, names, inputs), _record(small, names, inputs)
+    for name, value in one.items():
+        twin = other.get(name)
+        if twin is not None and twin.shape == value.shape and value.numel():
+            scale = max(float(value.abs().max()), 1e-300)
+            if not float((value - twin).abs().max()) / scale <= TOLERANCE:
+                changed = "" if any(layer.name == name for layer in plan.layers) else " (itself unchanged)"
+                return f", first seen at the output of {name}{changed}"
+    return ""
+
+
+def _record(model: nn.Module, names: Sequence[str], inputs: tuple[Any, ...]) -> dict[str, Tensor]:
+    seen: dict[str, Tensor] = {}
+    handles = []
+    for name in names:
+        try:
+            module = model.get_submodule(name)
+        except AttributeError:
+            continue
+
+        def note(_module: nn.Module, _inputs: Any, output: Any, name: str = name) -> None:
+            if isinstance(output, Tensor):
+                seen.setdefault(name, output)
+
+        handles.append(module.register_forward_hook(note))
+    try:
+        model(*inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen

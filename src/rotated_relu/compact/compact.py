@@ -1,0 +1,122 @@
+"""Physically remove what the slopes declared dead, and prove that the output did not change."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..errors import CompactionError, NothingRemovedWarning, SlopeError
+from ..graph import Inputs, as_inputs, capture
+from ..liveness import analyse
+from ..rotate import apply_threshold, check_slopes
+from .certificate import Certificate, certify
+from .decide import decide
+from .plan import Plan
+from .surgery import apply, named_states
+
+
+@dataclass(frozen=True)
+class Compacted:
+    """Result of :func:`compact`.
+
+    Attributes:
+        model: A new network of the same class with the same state-dict keys and smaller layers.
+        plan: What was cut, what stayed and why, as plain data.
+        certificate: The proof that it equals the original with the dead slopes at 0.
+    """
+
+    model: nn.Module
+    plan: Plan
+    certificate: Certificate
+
+
+def compact(net: nn.Module, example_inputs: Inputs, threshold: float = 0.1, round_to: int = 1) -> Compacted:
+    """Remove all channels that slopes under ``threshold`` make irrelevant.
+
+    The slopes with ``|a| < threshold`` count as 0; everything that then cannot influence the output goes from the
+    convolutions, linear layers and norms, wherever in the network it is. The result is compared in float64 with the
+    original before it is returned.
+
+    Args:
+        net: A rotated network, in any mode, on any device. It is never changed.
+        example_inputs: Tensor or tuple of tensors for one forward pass; a batch of 1 is enough.
+        threshold: zeta of the paper, in units of slope.
+        round_to: Widths are rounded up to multiples of it by keeping dead channels; 1 removes everything, 8 or 16
+            suit vector units better.
+
+    Returns:
+        :class:`Compacted`.
+
+    Raises:
+        SlopeError: If there are no slopes, some are NaN or infinite, or the threshold kills all of them.
+        ShapeError: If the network does not run on the inputs.
+        CaptureError: If ``torch.export`` cannot capture it; names operation and module.
+        CertificateError: If the result differs by more than 1e-9 relative; names the layer.
+
+    Source: the threshold is that of Nayak and Kalyani, TMLR 2024; what is removed is ours (see docs/compaction.md).
+    """
+    inputs = as_inputs(example_inputs)
+    _check_arguments(net, threshold, round_to)
+    masked = copy.deepcopy(net)
+    masked.requires_grad_(True)  # export tells parameters from constants by it
+    alive = apply_threshold(masked, threshold)
+    if not any(alive.values()):
+        largest = max(float(slope.detach().abs().max()) for slope in check_slopes(net).values())
+        raise SlopeError(
+            f"threshold {threshold:g} kills every slope of the network (the largest |slope| is {largest:.4g}); "
+            "choose a smaller one, for example with rotated_relu.find_threshold"
+        )
+    graph = capture(masked, inputs)
+    states = named_states(masked)
+    plan = _empty_plan(states, alive, inputs, threshold, round_to, net)
+    decide(graph, analyse(graph, states), states, masked, plan)
+    del graph
+    small = _operate(masked, plan, net)
+    certificate = certify(masked, small, inputs, plan)
+    if not plan.cuts:
+        warnings.warn(f"nothing was removed at threshold {threshold:g}", NothingRemovedWarning, stacklevel=2)
+    return Compacted(small, plan, certificate)
+
+
+def _check_arguments(net: nn.Module, threshold: float, round_to: int) -> None:
+    check_slopes(net)
+    if not 0 <= threshold < float("inf"):
+        raise SlopeError(f"threshold must be 0 or a positive number, got {threshold!r}")
+    if not isinstance(round_to, int) or round_to < 1:
+        raise CompactionError(f"round_to must be a positive integer (1, 8, 16), got {round_to!r}")
+
+
+def _empty_plan(
+    states: dict[str, Tensor],
+    alive: dict[str, int],
+    inputs: tuple[Any, ...],
+    threshold: float,
+    round_to: int,
+    net: nn.Module,
+) -> Plan:
+    totals = {name: slope.numel() for name, slope in check_slopes(net).items()}
+    return Plan(
+        threshold=float(threshold),
+        round_to=round_to,
+        slopes={name: {"total": totals[name], "alive": alive[name]} for name in totals},
+        states={name: list(value.shape) for name, value in states.items()},
+        inputs=[
+            {"shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch.")}
+            for value in inputs
+            if isinstance(value, Tensor)
+        ],
+    )
+
+
+def _operate(masked: nn.Module, plan: Plan, net: nn.Module) -> nn.Module:
+    """Cut a copy of the masked network; modes and ``requires_grad`` as the user had them."""
+    small = apply(plan, copy.deepcopy(masked))
+    frozen = {name for name, parameter in net.named_parameters() if not parameter.requires_grad}
+    for name, parameter in small.named_parameters():
+        if name in frozen:
+            parameter.requires_grad_(False)
+    return small

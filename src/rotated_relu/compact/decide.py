@@ -1,0 +1,335 @@
+"""Liveness and wires in, a plan out.
+
+A class of channels stays if it is alive somewhere, or pinned. Each layer then reads and writes only what its own
+non-zero, relevant weights need; where that is less than the tensor has, the layer gets a gather or a scatter.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.fx import Node
+
+from ..graph import Graph
+from ..liveness import Liveness
+from .layers import Layer, as_list, find_layers
+from .plan import Cut, Held, Index, LayerPlan, Plan, RegionPlan
+from .wires import Wires, build, region_of
+
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+@dataclass
+class _Choice:
+    """Wires, and which of their classes stay."""
+
+    graph: Graph
+    wires: Wires
+    alive: Mask
+    keep: Mask
+
+    def kept(self, key: Any, dim: int) -> Mask:
+        """Which positions along a dimension stay."""
+        result: Mask = self.keep[self.wires.along(key, dim)]
+        return result
+
+
+def decide(
+    graph: Graph, liveness: Liveness, states: Mapping[str, Tensor], model: nn.Module, plan: Plan
+) -> Plan:
+    """Fill a plan's layers, cuts, regions and held channels; returns the same plan.
+
+    Args:
+        graph: The captured model.
+        liveness: What its output depends on.
+        states: Its parameters and buffers by qualified name.
+        model: The model, for its modules; it is only read.
+        plan: With threshold, ``round_to`` and shapes filled in.
+    """
+    layers = find_layers(graph, model)
+    regions: dict[str, str] = {}
+    while True:
+        choice = _choose(graph, liveness, build(graph, layers, regions), layers)
+        more = _regions_worth(choice, model, regions)
+        if not more:
+            break
+        regions.update(more)
+    if plan.round_to > 1:
+        _round_widths(choice, layers, plan.round_to)
+    owned: set[str] = set()
+    for layer in layers:
+        owned.update(f"{layer.name}.{name}" for name, _ in _own_states(layer.module))
+        _decide_layer(choice, layer, liveness, states, plan)
+    _decide_loose(choice, owned, plan)
+    _decide_regions(choice, regions, plan)
+    plan.held = _held(choice, layers)
+    plan.unhandled = dict(liveness.unhandled)
+    return plan
+
+
+def _own_states(module: nn.Module) -> list[tuple[str, Tensor]]:
+    return [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+
+
+# --- which classes stay --------------------------------------------------------------------------------------------
+
+
+def _choose(graph: Graph, liveness: Liveness, wires: Wires, layers: list[Layer]) -> _Choice:
+    alive = np.zeros(int(wires.labels.max(initial=-1)) + 1, dtype=bool)
+    for node, vectors in liveness.alive.items():
+        if node in wires.sizes:
+            for dim, vector in enumerate(vectors):
+                alive[wires.along(node, dim)[vector.numpy()]] = True
+    for layer in layers:
+        if layer.kind == "norm":  # a norm can only write what it has parameters for
+            for call in layer.calls:
+                alive[wires.along(layer.source(call), 1)[liveness.alive[call][1].numpy()]] = True
+    keep = alive.copy()
+    keep[list(wires.pinned)] = True
+    for node in wires.sizes:
+        for dim in range(wires.rank(node)):
+            labels = wires.along(node, dim)
+            if len(labels) and not keep[labels].any():
+                keep[labels[0]] = True  # a tensor keeps at least one channel: engines dislike empty ones
+    return _Choice(graph, wires, alive, keep)
+
+
+def _regions_worth(choice: _Choice, model: nn.Module, regions: dict[str, str]) -> dict[str, str]:
+    """Parameter-free modules whose code pins channels that are dead: they become full-width regions."""
+    wires = choice.wires
+    dead = {label for label in wires.pinned if not choice.alive[label]}
+    culprits = {wires.pinned_by[label] for label in dead} - {None}
+    found: dict[str, str] = {}
+    for node in culprits:
+        assert node is not None
+        for key, (path, _) in reversed((node.meta.get("nn_module_stack") or {}).items()):
+            if not path or _has_state(model.get_submodule(path)):
+                break
+            if key not in regions and _one_way(choice.graph, key):
+                found[key] = path
+                break
+    return found
+
+
+def _has_state(module: nn.Module) -> bool:
+    return any(True for _ in module.parameters()) or any(True for _ in module.buffers())
+
+
+def _inside(graph: Graph, key: str) -> list[Node]:
+    return [node for node in graph.nodes if key in (node.meta.get("nn_module_stack") or {})]
+
+
+def _one_way(graph: Graph, key: str) -> bool:
+    """One tensor in, one out, called once, so that adapters around the module are enough."""
+    nodes = _inside(graph, key)
+    inside = set(nodes)
+    sources = {source for node in nodes for source in node.all_input_nodes if source not in inside}
+    exits = [n for n in nodes if n in graph.outputs or any(user not in inside for user in n.users)]
+    base = key.split("@")[0]
+    again = any(
+        other != key and other.split("@")[0] == base
+        for node in graph.nodes
+        for other in (node.meta.get("nn_module_stack") or {})
+    )
+    single = len(exits) == 1 and not any(user in inside for user in exits[0].users)
+    return not again and single and len(sources & graph.varying) == 1 and sources <= graph.varying
+
+
+def _round_widths(choice: _Choice, layers: list[Layer], round_to: int) -> None:
+    """Keep a few dead classes where that makes the width of a layer's tensor a multiple of ``round_to``."""
+    for layer in layers:
+        for call in layer.calls:
+            for key in (call, layer.source(call)):
+                labels = choice.wires.along(key, layer.channel_dim)
+                count = int(choice.keep[labels].sum())
+                short = min(-count % round_to, len(labels) - count)
+                if short and len(np.unique(labels)) == len(labels):
+                    choice.keep[labels[~choice.keep[labels]][:short]] = True
+
+
+# --- layers --------------------------------------------------------------------------------------------------------
+
+
+def _decide_layer(
+    choice: _Choice, layer: Layer, liveness: Liveness, states: Mapping[str, Tensor], plan: Plan
+) -> None:
+    call = layer.calls[0]
+    dim = layer.channel_dim
+    kept_in, kept_out = choice.kept(layer.source(call), dim), choice.kept(call, dim)
+    if layer.kind == "norm":
+        entry = _norm_plan(layer, kept_in, kept_out)
+        _cut_states(plan, layer, {0: kept_in})
+    elif layer.kind == "grouped":
+        entry = _grouped_plan(layer, kept_in, kept_out)
+        _cut_states(plan, layer, {0: kept_out})
+    else:
+        entry = _layer_plan(layer, liveness, states, kept_in, kept_out, plan)
+    changed = entry.inputs[0] != entry.inputs[1] or entry.outputs[0] != entry.outputs[1]
+    if changed or entry.read is not None or entry.write is not None or entry.void:
+        plan.layers.append(entry)
+
+
+def _entry(layer: Layer, kept_in: Mask, kept_out: Mask) -> LayerPlan:
+    return LayerPlan(
+        layer.name,
+        next(c.__name__ for c in type(layer.module).__mro__ if not c.__name__.startswith("Narrow")),
+        [len(kept_in), int(kept_in.sum())],
+        [len(kept_out), int(kept_out.sum())],
+        layer.channel_dim,
+        groups=[layer.groups, layer.groups],
+    )
+
+
+def _norm_plan(layer: Layer, kept_in: Mask, kept_out: Mask) -> LayerPlan:
+    entry = _entry(layer, kept_in, kept_out)
+    if not np.array_equal(kept_in, kept_out):
+        entry.write = _positions(kept_in, kept_out)
+    return entry
+
+
+def _grouped_plan(layer: Layer, kept_in: Mask, kept_out: Mask) -> LayerPlan:
+    entry = _entry(layer, kept_in, kept_out)
+    entry.groups = [layer.groups, int(kept_in.reshape(layer.groups, -1)[:, 0].sum())]
+    return entry
+
+
+def _layer_plan(
+    layer: Layer,
+    liveness: Liveness,
+    states: Mapping[str, Tensor],
+    kept_in: Mask,
+    kept_out: Mask,
+    plan: Plan,
+) -> LayerPlan:
+    """A convolution or linear layer: the rectangle of its live inputs and outputs, and its adapters."""
+    used_in, used_out = _used(layer, liveness, states)
+    out_dim, in_dim = layer.weight_dims
+    if not used_in.any() or not used_out.any():
+        nothing = np.zeros_like(kept_in)
+        entry = _entry(layer, nothing, kept_out)
+        entry.void = int(kept_out.sum())
+        _cut_states(plan, layer, {out_dim: kept_out, in_dim: nothing}, bias=kept_out)
+        return entry
+    used_in, used_out = _grown(used_in, kept_in, plan.round_to), _grown(used_out, kept_out, plan.round_to)
+    entry = _entry(layer, used_in, used_out)
+    if not np.array_equal(used_in, kept_in):
+        entry.read = _positions(kept_in, used_in)
+    if not np.array_equal(used_out, kept_out):
+        entry.write = _positions(used_out, kept_out)
+    _cut_states(plan, layer, {out_dim: used_out, in_dim: used_in}, bias=used_out)
+    return entry
+
+
+def _used(layer: Layer, liveness: Liveness, states: Mapping[str, Tensor]) -> tuple[Mask, Mask]:
+    """Input and output channels with at least one weight that is relevant and not zero."""
+    name = f"{layer.name}.weight"
+    matters = liveness.relevant[name] & (states[name].detach().cpu() != 0)
+    out_dim, in_dim = layer.weight_dims
+
+    def along(dim: int) -> Mask:
+        others = [other for other in range(matters.dim()) if other != dim]
+        result: Mask = matters.sum(others).numpy() > 0
+        return result
+
+    used_in, used_out = along(in_dim), along(out_dim)
+    bias = f"{layer.name}.bias"
+    if bias in states:
+        used_out = used_out | (liveness.relevant[bias] & (states[bias].detach().cpu() != 0)).numpy()
+    return used_in, used_out
+
+
+def _grown(used: Mask, kept: Mask, round_to: int) -> Mask:
+    """Add channels of the tensor until the count is a multiple of ``round_to`` (dead channels are exact)."""
+    extra = -int(used.sum()) % round_to
+    if not extra:
+        return used
+    spare = np.flatnonzero(kept & ~used)[:extra]
+    grown = used.copy()
+    grown[spare] = True
+    return grown
+
+
+def _positions(inside: Mask, wanted: Mask) -> list[int]:
+    """For each wanted channel its position among those ``inside``, or -1."""
+    rank = np.cumsum(inside) - 1
+    return [int(rank[channel]) if inside[channel] else -1 for channel in np.flatnonzero(wanted)]
+
+
+def _cut_states(plan: Plan, layer: Layer, weight: dict[int, Mask], bias: Mask | None = None) -> None:
+    """Cut the weight by the given masks and every other vector of the layer by the mask of its outputs."""
+    for name, value in _own_states(layer.module):
+        if value is None or value.dim() == 0 or name in ("read_index", "write_index"):
+            continue
+        if name == "weight":
+            masks = [weight.get(dim) for dim in range(value.dim())]
+        else:
+            masks = [bias if bias is not None else weight[0]]
+        _add_cut(plan, f"{layer.name}.{name}", value.shape, masks)
+
+
+def _add_cut(plan: Plan, name: str, shape: torch.Size, masks: list[Mask | None]) -> None:
+    keep: list[Index] = [None if mask is None or mask.all() else as_list(np.flatnonzero(mask)) for mask in masks]
+    if any(index is not None for index in keep):
+        plan.cuts.append(Cut(name, list(shape), keep))
+
+
+# --- everything else -----------------------------------------------------------------------------------------------
+
+
+def _decide_loose(choice: _Choice, owned: set[str], plan: Plan) -> None:
+    """Parameters outside the layers (slopes, scales) follow the wires that they are on."""
+    for placeholder, name in choice.graph.states.items():
+        if name in owned or not placeholder.users or placeholder not in choice.wires.sizes:
+            continue
+        shape = placeholder.meta["val"].shape
+        _add_cut(plan, name, shape, [choice.kept(placeholder, dim) for dim in range(len(shape))])
+
+
+def _decide_regions(choice: _Choice, regions: dict[str, str], plan: Plan) -> None:
+    for key, path in regions.items():
+        nodes = _inside(choice.graph, key)
+        inside = set(nodes)
+        source = next(s for n in nodes for s in n.all_input_nodes if s not in inside and s in choice.graph.varying)
+        leaves = next(n for n in nodes if n in choice.graph.outputs or any(u not in inside for u in n.users))
+        into, out = _narrow_dim(choice, source), _narrow_dim(choice, leaves)
+        if into is None and out is None:
+            continue
+        dim = into if into is not None else out
+        assert dim is not None
+        kept = choice.kept(source, dim)
+        kept_out = choice.kept(leaves, dim)
+        widen = None if kept.all() else _positions(kept, np.ones_like(kept))
+        narrow = None if kept_out.all() else as_list(np.flatnonzero(kept_out))
+        plan.regions.append(RegionPlan(path, dim, widen, narrow, int(kept.sum())))
+
+
+def _narrow_dim(choice: _Choice, node: Node) -> int | None:
+    rank = choice.wires.rank(node)
+    return next((dim for dim in range(rank) if not choice.kept(node, dim).all()), None)
+
+
+def _held(choice: _Choice, layers: list[Layer]) -> list[Held]:
+    """Dead output channels that stay, per layer and reason."""
+    held = []
+    for layer in layers:
+        if layer.kind == "norm":
+            continue
+        labels = choice.wires.along(layer.calls[0], layer.channel_dim)
+        dead = labels[choice.keep[labels] & ~choice.alive[labels]]
+        for reason, channels in Counter(_reason(choice, int(label)) for label in dead).items():
+            held.append(Held(layer.name, channels, reason))
+    return held
+
+
+def _reason(choice: _Choice, label: int) -> str:
+    pinned = choice.wires.pinned.get(label)
+    return f"width fixed by {pinned}" if pinned else "width rounded up, or the last channel of a tensor"
+
+
+__all__ = ["decide", "region_of"]

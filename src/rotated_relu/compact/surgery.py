@@ -1,0 +1,109 @@
+"""Carry a plan out on the user's own modules: cut tensors, fix attributes, add adapters.
+
+Requires: a model whose parameters have the shapes that the plan recorded. Ensures: the same object, same classes
+(or subclasses), same state-dict keys, smaller tensors. Checks everything before it changes anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import PlanError
+from .narrow import FullWidth, narrow
+from .plan import Cut, LayerPlan, Plan, RegionPlan
+
+
+def named_states(model: nn.Module) -> dict[str, Tensor]:
+    """All parameters and buffers by qualified name, buffers that are not persistent included."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def check_fits(plan: Plan, model: nn.Module) -> None:
+    """Raise unless the model is the one that the plan was made for.
+
+    Raises:
+        PlanError: Naming the first parameter or buffer that is missing, unexpected or of another shape.
+    """
+    found = {name: list(value.shape) for name, value in named_states(model).items()}
+    for name, shape in plan.states.items():
+        if name not in found:
+            raise PlanError(f"the plan is for another network: it has {name} {shape}, the model has no such tensor")
+        if found[name] != shape:
+            raise PlanError(f"the plan is for another network: {name} is {found[name]} in the model, {shape} in the plan")
+    for name in found:
+        if name not in plan.states:
+            raise PlanError(f"the plan is for another network: the model has {name} {found[name]}, the plan does not")
+
+
+def apply(plan: Plan, model: nn.Module) -> nn.Module:
+    """Carry out a plan in place and return the model (a new object only if the root itself is a region).
+
+    Raises:
+        PlanError: If the plan does not fit; the model is unchanged then.
+    """
+    check_fits(plan, model)
+    for cut in plan.cuts:
+        _cut(model, cut)
+    for layer in plan.layers:
+        _finish_layer(model.get_submodule(layer.name), layer)
+    for region in plan.regions:
+        _wrap(model, region)
+    return model
+
+
+@torch.no_grad()
+def _cut(model: nn.Module, cut: Cut) -> None:
+    """Replace one parameter or buffer by its kept part, as a new tensor of the same kind."""
+    path, _, leaf = cut.name.rpartition(".")
+    module = model.get_submodule(path)
+    value: Tensor = getattr(module, leaf)
+    small = value.detach()
+    for dim, index in enumerate(cut.keep):
+        if index is not None:
+            small = small.index_select(dim, torch.tensor(index, dtype=torch.long, device=value.device))
+    small = _same_layout(small, value)
+    if isinstance(value, nn.Parameter):
+        setattr(module, leaf, nn.Parameter(small, requires_grad=value.requires_grad))
+    else:
+        module._buffers[leaf] = small
+
+
+def _same_layout(small: Tensor, like: Tensor) -> Tensor:
+    """Keep channels-last weights channels-last."""
+    if like.dim() == 4 and not like.is_contiguous() and like.is_contiguous(memory_format=torch.channels_last):
+        return small.contiguous(memory_format=torch.channels_last)
+    return small.contiguous()
+
+
+def _finish_layer(module: nn.Module, plan: LayerPlan) -> None:
+    """Attributes that the module prints and computes with, then its adapters."""
+    before = {"in": plan.inputs[1], "out": plan.outputs[1]}
+    for name, side in (
+        ("in_channels", "in"), ("out_channels", "out"), ("in_features", "in"), ("out_features", "out"),
+        ("num_features", "in"),
+    ):  # fmt: skip
+        if hasattr(module, name):
+            setattr(module, name, before[side])
+    if plan.groups[0] != plan.groups[1]:
+        module.groups = plan.groups[1]  # type: ignore[assignment]
+    if plan.read is not None or plan.write is not None or plan.void:
+        own_width = plan.inputs[1] if hasattr(module, "num_features") else plan.outputs[1]
+        narrow(module, plan.dim, plan.read, plan.write, width=own_width, void_width=plan.void)
+
+
+def _wrap(model: nn.Module, plan: RegionPlan) -> None:
+    path, _, leaf = plan.name.rpartition(".")
+    parent = model.get_submodule(path)
+    module = parent.get_submodule(leaf)
+    state = next(iter(model.parameters()), torch.empty(0))
+    wrapped = FullWidth(module, plan.dim, plan.widen, plan.narrow, plan.width).to(state.device)
+    wrapped.training = module.training
+    parent._modules[leaf] = wrapped
+
+
+def summary(values: Sequence[int]) -> str:
+    """``64 -> 23`` for a pair of widths."""
+    return " -> ".join(map(str, values))
