@@ -243,11 +243,11 @@ def peak_memory(net: nn.Module, example_inputs: Inputs) -> tuple[int, str]:
     return ledger.peak, PEAK_METHOD["cpu"]
 
 
-class _Ledger(TorchDispatchMode):
+class _Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up the storages of live tensors; a finaliser takes each off when it is freed."""
 
     def __init__(self, known: Iterable[Any]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.live = 0
         self.peak = 0
         self._storages: set[int] = set()

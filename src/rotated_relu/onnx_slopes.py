@@ -41,10 +41,11 @@ def _fold(graph: Any, mul: Any) -> bool:
     if split is None or result in graph.outputs or not result.uses():
         return False
     slope, source = split
-    scaled = [_scaled_weight(use.node, use.idx, slope) for use in result.uses()]
-    if any(weight is None for weight in scaled):
+    uses = list(result.uses())
+    scaled = [weight for use in uses if (weight := _scaled_weight(use.node, use.idx, slope)) is not None]
+    if len(scaled) < len(uses):
         return False
-    for number, (use, weight) in enumerate(zip(list(result.uses()), scaled, strict=True)):
+    for number, (use, weight) in enumerate(zip(uses, scaled, strict=True)):
         use.node.replace_input_with(
             1, _initializer(graph, f"{use.node.inputs[1].name}_{mul.name}_{number}", weight)
         )
@@ -86,7 +87,8 @@ def _scaled_conv(weight: Array, slope: Array, groups: int) -> Array | None:
     if per_channel is None:
         return None
     factor = np.repeat(per_channel.reshape(groups, per_group), outputs // groups, axis=0)
-    return weight * factor.reshape(outputs, per_group, *[1] * (weight.ndim - 2))
+    result: Array = weight * factor.reshape(outputs, per_group, *[1] * (weight.ndim - 2))
+    return result
 
 
 def _scaled_matrix(weight: Array, slope: Array, axis: int, rank: int) -> Array | None:
@@ -110,6 +112,8 @@ def _initializer(graph: Any, name: str, values: Array) -> Any:
     import onnx_ir as ir
 
     tensor = ir.tensor(np.ascontiguousarray(values), name=name)
-    value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+    value = ir.Value(
+        name=name, shape=ir.Shape(tensor.shape.numpy()), type=ir.TensorType(tensor.dtype), const_value=tensor
+    )
     graph.register_initializer(value)
     return value
