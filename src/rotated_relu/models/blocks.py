@@ -56,17 +56,20 @@ def weight_generator() -> torch.Generator:
     Called before a network is built, so that the rotated network and the plain one start from the same
     weights for the same ``torch.manual_seed``, however many draws their slopes take.
     """
-    seed = int(torch.randint(2**62, (), dtype=torch.int64))
-    return torch.Generator().manual_seed(seed)
+    seed = int(torch.randint(2**62, (), dtype=torch.int64, device="cpu"))
+    return torch.Generator("cpu").manual_seed(seed)
 
 
 def initialise_weights(net: nn.Module, generator: torch.Generator) -> None:
     """Kaiming normal (fan-in) for convolutions and linear layers, zero for their biases.
 
-    Batch norm keeps torch's ones and zeros, and slopes keep their own distribution.
+    Batch norm keeps torch's ones and zeros, and slopes keep their own distribution. Drawn on the CPU, so that
+    the start is the same on every device.
     """
     for module in net.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
-            nn.init.kaiming_normal_(module.weight, generator=generator)
+            drawn = torch.empty(module.weight.shape, device="cpu")
+            with torch.no_grad():
+                module.weight.copy_(nn.init.kaiming_normal_(drawn, generator=generator))
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

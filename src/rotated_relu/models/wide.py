@@ -52,6 +52,9 @@ class WideResNet(nn.Module):
     Shape:
         - Input: (N, in_channels, H, W).
         - Output: (N, num_classes).
+
+    Raises:
+        ValueError: If no such depth exists.
     """
 
     def __init__(
@@ -65,7 +68,9 @@ class WideResNet(nn.Module):
     ) -> None:
         super().__init__()
         generator = weight_generator()
-        blocks = (depth - 4) // 6
+        blocks, rest = divmod(depth - 4, 6)
+        if rest or blocks < 1:
+            raise ValueError(f"the depth of a wide residual network is 6n + 4 with n >= 1, got {depth}")
         self.conv1 = conv3x3(in_channels, STEM_WIDTH)
         channels, stages = STEM_WIDTH, []
         for index, width in enumerate((16 * widen, 32 * widen, 64 * widen)):
