@@ -43,6 +43,16 @@ def test_full_disk_keeps_the_previous_version(tmp_path, monkeypatch):
     assert [child.name for child in tmp_path.iterdir()] == ["summary.json"]
 
 
+def test_files_are_readable_by_whom_the_umask_allows(tmp_path):
+    previous = os.umask(0o027)
+    try:
+        with replacing(tmp_path / "weights") as beside:
+            beside.touch(mode=0o600)
+    finally:
+        os.umask(previous)
+    assert (tmp_path / "weights").stat().st_mode & 0o777 == 0o640
+
+
 def test_interrupted_write_leaves_nothing(tmp_path):
     def write():
         with replacing(tmp_path / "report.html") as beside:
@@ -117,6 +127,17 @@ def test_missing_file_names_the_verb_that_writes_it(tmp_path):
     assert run.need("compact") == run.path / "compact.safetensors"
     run.discard("compact", "onnx")
     assert not run.has("compact")
+
+
+def test_clear_deletes_what_the_verbs_write_and_nothing_else(tmp_path):
+    run = Run.create(tmp_path / "run")
+    for name in FILES:
+        run.file(name).write_text("x")
+    (run.path / "checkpoints").mkdir()
+    (run.path / "checkpoints" / "last.ckpt").write_text("x")
+    (run.path / "notes.txt").write_text("mine")
+    run.clear()
+    assert [child.name for child in run.path.iterdir()] == ["notes.txt"]
 
 
 def test_broken_json_says_which_file(tmp_path):

@@ -13,6 +13,7 @@ import csv
 import errno
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +24,12 @@ from .errors import RunError
 # Attribute of Run -> file name, and the verb that writes it.
 FILES = {
     "config": ("config.json", "train"),
+    "provenance": ("provenance.json", "train"),
     "metrics": ("metrics.csv", "train"),
     "slopes": ("slopes.safetensors", "train"),
     "weights": ("weights.safetensors", "train"),
     "threshold": ("threshold.json", "prune"),
     "compact": ("compact.safetensors", "prune"),
-    "certificate": ("certificate.json", "prune"),
     "finetuned": ("finetuned.safetensors", "finetune"),
     "evaluation": ("evaluation.json", "evaluate"),
     "onnx": ("compact.onnx", "export"),
@@ -36,6 +37,7 @@ FILES = {
     "summary": ("summary.json", "demo"),
     "report": ("report.html", "report"),
 }
+FOLDERS = ("checkpoints", "tb", "finetune")
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,8 @@ class Run:
         path = self.file(name)
         if not path.is_file():
             file, verb = FILES[name]
-            raise RunError(f"{self.path} has no {file} yet; write it first: rotated-relu {verb} {self.path}")
+            where = f"--out {self.path}" if verb in ("train", "demo") else str(self.path)
+            raise RunError(f"{self.path} has no {file} yet; write it first: rotated-relu {verb} {where}")
         return path
 
     def discard(self, *names: str) -> None:
@@ -115,6 +118,14 @@ class Run:
         for name in names:
             with explained(self.file(name)):
                 self.file(name).unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Delete everything that the verbs write here, and nothing else."""
+        self.discard(*FILES)
+        with explained(self.path):
+            for name in FOLDERS:
+                if (self.path / name).is_dir():
+                    shutil.rmtree(self.path / name)
 
 
 @contextlib.contextmanager
@@ -128,12 +139,21 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         with explained(path):
             yield beside
+            # Some libraries create their files readable by the owner alone.
+            beside.chmod(0o666 & ~_umask())
             os.replace(beside, path)
     finally:
         # Succeeds with nothing to do after a rename; a disk that cannot even delete was reported above
         # already.
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    # The system has no call that only reads it.
+    current = os.umask(0)
+    os.umask(current)
+    return current
 
 
 def write_json(path: Path, data: Any) -> None:

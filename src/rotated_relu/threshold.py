@@ -37,7 +37,7 @@ from .errors import (
     UnknownNameError,
 )
 from .measure import count_macs, count_parameters
-from .rotate import apply_threshold, slopes
+from .rotate import apply_threshold, check_slopes, slopes
 
 Evaluate = Callable[[nn.Module], float]
 Cost = Callable[[nn.Module, float], Mapping[str, float]]
@@ -313,19 +313,7 @@ class _Search:
 
 def _magnitudes(net: nn.Module) -> list[float]:
     """Distinct non-zero absolute slopes of the whole network, ascending."""
-    parameters = slopes(net)
-    if not parameters:
-        raise SlopeError(
-            "the network has no slopes to threshold; put some in with rotate(net, example_inputs)"
-        )
-    for name, slope in parameters.items():
-        broken = int((~torch.isfinite(slope)).sum())
-        if broken:
-            raise SlopeError(
-                f"{broken} of {slope.numel()} slopes of {name!r} are NaN or infinite; "
-                "go back to an earlier checkpoint"
-            )
-    every = torch.cat([slope.detach().abs().flatten().double().cpu() for slope in parameters.values()])
+    every = torch.cat([slope.detach().abs().flatten().double().cpu() for slope in check_slopes(net).values()])
     magnitudes: list[float] = torch.unique(every[every > 0]).tolist()
     if not magnitudes:
         raise SlopeError("every slope is 0: the network is dead already; go back to an earlier checkpoint")

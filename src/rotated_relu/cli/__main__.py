@@ -1,0 +1,5 @@
+"""``python -m rotated_relu.cli``: the same as ``rotated-relu``."""
+
+from . import main
+
+main()

@@ -1,0 +1,62 @@
+"""What the verbs print: results on stdout, progress and errors on stderr, numbers with their units."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+
+def say(message: str) -> None:
+    """Progress, for a person watching; stdout stays free for results."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(message, markup=False)
+
+
+def show(*things: object) -> None:
+    """A result."""
+    console = Console(highlight=False)
+    for thing in things:
+        console.print(thing, soft_wrap=isinstance(thing, str), markup=False)
+
+
+def fail(message: str) -> None:
+    """An error: one message, what, where and what to do."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print("error: ", style="bold red", end="")
+    console.print(message, markup=False)
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """A table whose first column is text and whose others are numbers."""
+    made = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    for position, column in enumerate(columns):
+        made.add_column(column, justify="left" if position == 0 else "right", overflow="fold")
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def percent(value: float | None) -> str:
+    """Accuracy, from percent."""
+    return "" if value is None else f"{value:.2f} %"
+
+
+def share(value: float | None) -> str:
+    """Fraction of 1, as percent."""
+    return "" if value is None else f"{100 * value:.1f} %"
+
+
+def count(value: float | None) -> str:
+    """A whole number with separators."""
+    return "" if value is None else f"{value:,.0f}"
+
+
+def milliseconds(value: float | None) -> str:
+    """A time, from milliseconds."""
+    return "" if value is None else f"{value:.3g} ms"
+
+
+def kibibytes(value: float | None) -> str:
+    """A size, from bytes."""
+    return "" if value is None else f"{value / 1024:,.0f} KiB"

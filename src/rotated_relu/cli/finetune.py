@@ -1,0 +1,98 @@
+"""``rotated-relu finetune``: train a compacted network on."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..run import Run, explained, read_json, write_json
+from . import console
+from .networks import Loaded, open_run
+from .options import Device, Progress, RunPath
+from .train import interrupted, override
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ..training import Config
+
+EXAMPLE = "rotated-relu finetune runs/first --epochs 3"
+LR_SHARE = 0.1  # of the training's largest learning rate
+
+
+def finetune(
+    run: RunPath,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 3,
+    lr: Annotated[
+        float | None, typer.Option(help="Default: a tenth of the training's.", show_default=False)
+    ] = None,
+    device: Device = "auto",
+    progress: Progress = "lines",
+) -> None:
+    """Train the compacted network on, with a cosine from a small learning rate and no pull on the slopes.
+
+    Writes finetuned.safetensors. The same command again resumes after Ctrl-C.
+    """
+    loaded = open_run(run)
+    try:
+        finetune_run(loaded, epochs=epochs, lr=lr, device=device, progress=progress)
+    except KeyboardInterrupt:
+        interrupted(f"fine-tuning in {run}", f"rotated-relu finetune {run} --epochs {epochs}")
+    from ..training import evaluate_model
+
+    validation = loaded.images.validation
+    before, after = (evaluate_model(loaded.network(name), validation) for name in ("compact", "finetuned"))
+    console.show(
+        f"{run}: validation accuracy {console.percent(before)} before, {console.percent(after)} after"
+    )
+    console.show(f"next: rotated-relu export {run}")
+
+
+def finetune_run(
+    loaded: Loaded, *, epochs: int, lr: float | None = None, device: str = "auto", progress: str = "none"
+) -> nn.Module:
+    """Fine-tune the compacted network of a run and save it beside the compacted one."""
+    from ..compact import load_compacted, save
+    from ..training import build_model
+    from ..training import finetune as train_on
+
+    run = loaded.run
+    result = load_compacted(run.need("compact"), build_model(loaded.config, loaded.images))
+    config = finetune_config(loaded.config, epochs, lr)
+    scratch = _scratch(run, config)
+    net = train_on(result.model, config, loaded.images, scratch.path, progress=progress, device=device)
+    save(replace(result, model=net), run.file("finetuned"))
+    # Made from the weights that have just been replaced.
+    run.discard("onnx", "measure", "report")
+    with explained(scratch.path):
+        shutil.rmtree(scratch.path)
+    return net
+
+
+def finetune_config(config: Config, epochs: int, lr: float | None = None) -> Config:
+    """The training's settings with a short cosine from a small learning rate and no penalty."""
+    return override(
+        config,
+        {
+            "epochs": epochs,
+            "optimiser.lr": LR_SHARE * config.optimiser.lr if lr is None else lr,
+            "schedule.name": "cosine",
+            "schedule.warmup": 0.0,
+            "slope_l1": 0.0,
+        },
+    )
+
+
+def _scratch(run: Run, config: Config) -> Run:
+    """Where the epochs are kept until all are done; emptied if it holds those of other settings."""
+    path = run.path / "finetune"
+    settings = Run(path).file("config")
+    if path.exists() and not (settings.is_file() and read_json(settings) == config.to_dict()):
+        with explained(path):
+            shutil.rmtree(path)
+    scratch = Run.create(path)
+    write_json(settings, config.to_dict())
+    return scratch

@@ -1,0 +1,156 @@
+"""``rotated-relu prune``: threshold search on validation images, compaction, certificate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import ThresholdError
+from ..run import write_json
+from . import console
+from .networks import Loaded, open_run
+from .options import RunPath
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ..compact import Compacted
+    from ..threshold import Threshold
+
+EXAMPLE = "rotated-relu prune runs/first --tolerance 0.2"
+ANY_FALL = 100.0  # of an accuracy in percent
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What :func:`prune_run` did.
+
+    Attributes:
+        found: The threshold and the sweep.
+        result: The compacted network with plan and certificate.
+    """
+
+    found: Threshold
+    result: Compacted
+
+
+def prune(
+    run: RunPath,
+    tolerance: Annotated[
+        float, typer.Option(min=0, help="Points of validation accuracy that may be lost.")
+    ] = 0.2,
+    keep_macs: Annotated[
+        float | None, typer.Option(help="Instead: keep at most this share of the MACs.", show_default=False)
+    ] = None,
+    keep_parameters: Annotated[
+        float | None,
+        typer.Option(help="Instead: keep at most this share of the parameters.", show_default=False),
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Instead: exactly this threshold.", show_default=False)
+    ] = None,
+    round_to: Annotated[
+        int, typer.Option(min=1, help="Round widths up to a multiple; 8 or 16 can be faster.")
+    ] = 1,
+) -> None:
+    """Find the threshold, remove the dead filters, prove that the output did not change.
+
+    Writes threshold.json and compact.safetensors, and deletes what an earlier prune led to.
+    """
+    budget = {
+        name: share
+        for name, share in (("macs", keep_macs), ("parameters", keep_parameters))
+        if share is not None
+    }
+    if budget and threshold is not None:
+        raise ThresholdError("give either --threshold or a share to keep, not both")
+    loaded = open_run(run)
+    pruned = prune_run(loaded, tolerance=tolerance, budget=budget, threshold=threshold, round_to=round_to)
+    _show(loaded, pruned)
+    console.show(f"next: rotated-relu finetune {run} --epochs 3")
+
+
+def prune_run(
+    loaded: Loaded,
+    *,
+    tolerance: float = 0.2,
+    budget: dict[str, float] | None = None,
+    threshold: float | None = None,
+    round_to: int = 1,
+) -> Pruned:
+    """Prune a trained run and write the results into it.
+
+    Args:
+        loaded: The run.
+        tolerance: Points of validation accuracy that may be lost.
+        budget: Shares to keep, instead; see :func:`rotated_relu.find_threshold`.
+        threshold: Exactly this zeta, instead.
+        round_to: Widths are rounded up to a multiple of it.
+    """
+    from ..compact import compact, save
+
+    net = loaded.network("trained")
+    found = _search(loaded, net, tolerance, budget, threshold)
+    result = compact(net, loaded.example_inputs(), threshold=found.value, round_to=round_to)
+    run = loaded.run
+    # From here on the run describes this threshold: what was made from another one must not lie beside it.
+    run.discard("threshold", "compact", "finetuned", "evaluation", "onnx", "measure", "summary", "report")
+    save(result, run.file("compact"))
+    write_json(run.file("threshold"), {**found.to_dict(), "certificate": result.certificate.to_dict()})
+    return Pruned(found, result)
+
+
+def _search(
+    loaded: Loaded,
+    net: nn.Module,
+    tolerance: float,
+    budget: dict[str, float] | None,
+    threshold: float | None,
+) -> Threshold:
+    from ..threshold import find_threshold
+    from ..training import evaluate_model
+
+    validation = loaded.images.validation
+
+    def accuracy(candidate: nn.Module) -> float:
+        return evaluate_model(candidate, validation)
+
+    if threshold is not None:
+        return find_threshold(net, accuracy, tolerance=ANY_FALL, candidates=[threshold])
+    console.say(f"searching the threshold on {len(validation)} validation images")
+    return find_threshold(
+        net, accuracy, tolerance=tolerance, budget=budget or None, example_inputs=loaded.example_inputs()
+    )
+
+
+def _show(loaded: Loaded, pruned: Pruned) -> None:
+    from ..measure import count_macs, count_parameters
+
+    found, result, certificate = pruned.found, pruned.result, pruned.result.certificate
+    example = loaded.example_inputs()
+    rows = []
+    for label, count in (
+        ("parameters", count_parameters),
+        ("MACs per image", lambda net: sum(count_macs(net, example).values())),
+    ):
+        before, after = count(loaded.network("trained")), count(result.model)
+        rows.append((label, console.count(before), console.count(after), console.share(1 - after / before)))
+    kept = 1 - found.alive / found.total
+    rows.insert(
+        0, ("filters alive", console.count(found.total), console.count(found.alive), console.share(kept))
+    )
+    change = found.score - found.baseline_score
+    rows.append(
+        (
+            "validation accuracy",
+            console.percent(found.baseline_score),
+            console.percent(found.score),
+            f"{change:+.2f} points",
+        )
+    )
+    console.show(
+        console.table(f"Threshold {found.value:g}", ("", "before", "after", "saved"), rows),
+        f"certificate: largest relative difference {certificate.max_relative_difference:.2g} in float64",
+    )

@@ -1,0 +1,182 @@
+"""``rotated-relu report``: everything that a run directory knows, on one page for people."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..run import explained, read_json, read_metrics
+from . import console
+from .networks import Loaded, open_run, reference_key
+from .options import RunPath
+
+if TYPE_CHECKING:
+    from ..report import ReportData
+
+EXAMPLE = "rotated-relu report runs/first --against runs/first-relu"
+LABELS = {
+    "relu": "ReLU",
+    "reference": "Reference",
+    "rotated": "Rotated",
+    "compact": "Compacted",
+    "finetuned": "Compacted, fine-tuned",
+}
+
+
+def report(
+    run: RunPath,
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="A run to compare with, such as ReLU.", show_default=False),
+    ] = None,
+) -> None:
+    """Write report.html: verdict, curves, slopes, filters alive, costs, what could not be removed and why.
+
+    One self-contained file. What a run has not got yet is left out, with a hint which verb makes it.
+    """
+    path = report_run(open_run(run), None if against is None else open_run(against))
+    console.show(f"open {path}")
+
+
+def report_run(loaded: Loaded, reference: Loaded | None = None, command: str | None = None) -> Path:
+    """Write the report of a run and return its path.
+
+    Args:
+        loaded: The run.
+        reference: A run to compare with.
+        command: What made it, if not ``train``.
+    """
+    from ..report import build
+
+    return build(report_data(loaded, reference, command), loaded.run.file("report"))
+
+
+def report_data(loaded: Loaded, reference: Loaded | None = None, command: str | None = None) -> ReportData:
+    """Gather what the files of a run say; see :class:`rotated_relu.report.ReportData`."""
+    config = loaded.config
+    own = loaded.trained_key
+    data: ReportData = {
+        "title": f"{config.model.name} on {Path(config.data.name).name}",
+        "networks": _networks(loaded, reference),
+        "compacted_from": own,
+        "curves": _curves(loaded, reference),
+        "made": _made(loaded, command),
+    }
+    data["reference"] = data["networks"][0]["key"]
+    data["final"] = data["networks"][-1]["key"]
+    _add_slopes(data, loaded)
+    _add_compaction(data, loaded)
+    _add_measurements(data, loaded)
+    return data
+
+
+def _networks(loaded: Loaded, reference: Loaded | None) -> list[Any]:
+    """One row per network that there is, in the order of the method."""
+    measured = _json(loaded, "measure").get("networks", {})
+    evaluated = _json(loaded, "evaluation")
+    rows = []
+    if reference is not None:
+        key = reference_key(reference, loaded)
+        row = {"key": key, **measured.get(key, {}), **_last_validation(reference)}
+        rows.append(row | _accuracies(_json(reference, "evaluation").get("trained", {})))
+    key = loaded.trained_key
+    row = {"key": key, **measured.get(key, {}), **_last_validation(loaded)}
+    rows.append(row | _accuracies(evaluated.get("trained", {})))
+    if loaded.run.has("compact"):
+        row = {"key": "compact", **measured.get("compact", {})}
+        row["validation_accuracy"] = _json(loaded, "threshold").get("score")
+        rows.append(row | _accuracies(evaluated.get("compact", {})))
+    if loaded.run.has("finetuned"):
+        rows.append(
+            {"key": "finetuned", "same_cost_as": "compact", **_accuracies(evaluated.get("finetuned", {}))}
+        )
+    return [{"label": LABELS[row["key"]], **row} for row in rows]
+
+
+def _accuracies(splits: dict[str, float]) -> dict[str, float]:
+    return {f"{split}_accuracy": value for split, value in splits.items()}
+
+
+def _last_validation(loaded: Loaded) -> dict[str, float]:
+    rows = read_metrics(loaded.run.need("metrics"))
+    return {"validation_accuracy": rows[-1]["validation_accuracy"]} if rows else {}
+
+
+def _curves(loaded: Loaded, reference: Loaded | None) -> list[Any]:
+    runs = {} if reference is None else {reference_key(reference, loaded): reference}
+    runs[loaded.trained_key] = loaded
+    return [
+        {"key": key, "label": LABELS[key], "rows": read_metrics(one.run.need("metrics"))}
+        for key, one in runs.items()
+    ]
+
+
+def _made(loaded: Loaded, command: str | None) -> Any:
+    config, run = loaded.config, loaded.run
+    weights = run.need("weights")
+    with explained(weights):
+        finished = datetime.fromtimestamp(weights.stat().st_mtime, tz=timezone.utc)
+    return {
+        "command": command or f"rotated-relu train --config {run.file('config')} --out NEW",
+        "date": finished.date().isoformat(),
+        "seed": config.seed,
+        "epochs": config.epochs,
+        "dataset": _json(loaded, "provenance"),
+        "environment": _json(loaded, "measure").get("environment", {}),
+    }
+
+
+def _add_slopes(data: ReportData, loaded: Loaded) -> None:
+    if not loaded.config.model.rotated or not loaded.run.has("slopes"):
+        return
+    from ..compact.files import read_tensors
+
+    slopes: dict[str, dict[str, list[float]]] = {"start": {}, "end": {}}
+    for key, values in read_tensors(loaded.run.file("slopes")).items():
+        when, _, name = key.partition("/")
+        slopes[when][name] = values.tolist()
+    data["slopes"] = slopes
+
+
+def _add_compaction(data: ReportData, loaded: Loaded) -> None:
+    """Threshold, filters alive, both counts, certificate, and what could not be removed."""
+    if not loaded.run.has("compact"):
+        return
+    from dataclasses import asdict
+    from typing import cast
+
+    from ..compact import read_plan
+    from ..paper_graph import paper_layers
+    from ..report.schema import HeldRow, ThresholdPart
+
+    plan, certificate = read_plan(loaded.run.file("compact"))
+    found = _json(loaded, "threshold")
+    if found:
+        data["threshold"] = cast(ThresholdPart, found)
+    data["alive"] = [
+        {"name": name.removesuffix(".slope"), "total": counts["total"], "alive": counts["alive"]}
+        for name, counts in plan.slopes.items()
+    ]
+    data["held"] = [cast(HeldRow, asdict(held)) for held in plan.held]
+    data["certificate"] = certificate.to_dict()
+    network = paper_layers(loaded.network("trained"), loaded.example_inputs(), plan.threshold)
+    data["paper_count"] = network.count().to_dict()
+
+
+def _add_measurements(data: ReportData, loaded: Loaded) -> None:
+    measured = _json(loaded, "measure")
+    if not measured:
+        return
+    data["layer_weights"] = measured["layer_weights"]
+    data["layer_macs"] = measured["layer_macs"]
+    data["latency"] = measured["latency"]
+    data["engine"] = measured["engine"]
+
+
+def _json(loaded: Loaded, name: str) -> dict[str, Any]:
+    """A file of the run, or nothing where it has not been written."""
+    found: dict[str, Any] = read_json(loaded.run.file(name)) if loaded.run.has(name) else {}
+    return found

@@ -1,0 +1,164 @@
+"""``rotated-relu train``: a recipe or settings of one's own, into a run directory; again to resume."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import RunError, UnknownNameError
+from ..run import Run, read_json
+from . import console
+from .options import Device, Progress
+
+if TYPE_CHECKING:
+    from ..training import Config
+
+EXAMPLE = "rotated-relu train demo --slope-l1 0.003 --epochs 10 --out runs/first"
+
+
+def train(
+    recipe: Annotated[
+        str | None, typer.Argument(help="Name of a recipe; see: rotated-relu recipes", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(help="Run directory to write; a stopped run there is resumed.", show_default=False)
+    ] = ...,  # type: ignore[assignment]
+    config: Annotated[
+        Path | None, typer.Option(help="JSON file of settings, as config.json of a run.", show_default=False)
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Network: ours or any of torchvision's.", show_default=False)
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Images: short name, name on the Hub, or folder.", show_default=False)
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the training images.", show_default=False)
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images per step.", show_default=False)] = None,
+    lr: Annotated[float | None, typer.Option(help="Largest learning rate.", show_default=False)] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="L2 on the weights.", show_default=False)] = None,
+    decay_slopes: Annotated[
+        bool | None,
+        typer.Option("--decay-slopes/--no-decay-slopes", help="L2 on the slopes too.", show_default=False),
+    ] = None,
+    slope_l1: Annotated[float | None, typer.Option(help="L1 on the slopes.", show_default=False)] = None,
+    rotated: Annotated[
+        bool | None, typer.Option("--rotated/--relu", help="With slopes, or plain ReLU.", show_default=False)
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(metavar="bf16|32", help="Arithmetic in training.", show_default=False)
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Resize images to this side length.", show_default=False)
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of weights, order, augmentation.", show_default=False)
+    ] = None,
+    device: Device = "auto",
+    progress: Progress = "lines",
+) -> None:
+    """Train a network into a run directory; the same command again resumes it.
+
+    Options override the recipe. Only --out is needed to resume. Every choice is made on validation images
+    that are taken out of the training set; the test set is not read.
+    """
+    overrides = {
+        "model.name": model,
+        "model.rotated": rotated,
+        "data.name": data,
+        "data.image_size": image_size,
+        "optimiser.lr": lr,
+        "optimiser.weight_decay": weight_decay,
+        "optimiser.decay_slopes": decay_slopes,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "slope_l1": slope_l1,
+        "precision": precision,
+        "seed": seed,
+    }
+    given = {key: value for key, value in overrides.items() if value is not None}
+    settings = override(_start(recipe, config, out, given), given)
+    fitted = fit_or_explain(settings, out, device=device, progress=progress)
+    console.show(
+        f"{out}: {settings.model.name} on {settings.data.name}, {settings.epochs} epochs, "
+        f"validation accuracy {console.percent(fitted.validation_accuracy)}"
+    )
+    console.show(f"next: rotated-relu {'prune' if settings.model.rotated else 'evaluate'} {out}")
+
+
+def fit_or_explain(config: Config, out: Path, *, device: str, progress: str, again: str | None = None) -> Any:
+    """Fit; on Ctrl-C say how to resume and exit with code 130.
+
+    Args:
+        config: The run.
+        out: Its directory.
+        device: What to train on.
+        progress: How to show progress.
+        again: The command that resumes; ``train --out`` if None.
+    """
+    from ..training import fit
+
+    _check_choice("progress", progress, ("bar", "lines", "none"))
+    _check_choice("device", device, ("auto", "cpu", "cuda", "mps"))
+    try:
+        return fit(config, out, progress=progress, device=device)
+    except KeyboardInterrupt:
+        interrupted(f"training in {out}", again or f"rotated-relu train --out {out}")
+
+
+def interrupted(what: str, again: str) -> None:
+    """Say that Ctrl-C stopped something and what goes on with it; exit with code 130."""
+    console.say(f"\nstopped: {what}; finished epochs are kept. Go on with: {again}")
+    raise typer.Exit(130)
+
+
+def override(config: Config, changes: dict[str, Any]) -> Config:
+    """A configuration with some settings replaced, checked as a whole.
+
+    Args:
+        config: The start.
+        changes: Dotted names to values. Turning slopes off turns their penalty off too.
+    """
+    if changes.get("model.rotated") is False:
+        changes = {"slope_l1": 0.0, **changes}
+    if "model.name" in changes and changes["model.name"] != config.model.name:
+        # The options belong to the other network's builder.
+        config = dataclasses.replace(config, model=dataclasses.replace(config.model, options={}))
+    data = config.to_dict()
+    for name, value in changes.items():
+        *parents, leaf = name.split(".")
+        table = data
+        for parent in parents:
+            table = table[parent]
+        table[leaf] = value
+    return type(config).from_dict(data)
+
+
+def _start(recipe: str | None, file: Path | None, out: Path, given: dict[str, Any]) -> Config:
+    """The settings to begin with: a recipe, a file, those of the run to resume, or the defaults."""
+    from ..training import Config
+    from ..training.recipes import get
+
+    if recipe is not None and file is not None:
+        raise RunError("give either a recipe or --config, not both")
+    if recipe is not None:
+        return get(recipe)
+    if file is not None:
+        return Config.from_dict(read_json(file))
+    if Run(out).has("config"):
+        return Config.from_dict(read_json(Run(out).file("config")))
+    if {"model.name", "data.name"} <= given.keys():
+        return Config()
+    raise RunError(
+        f"nothing to train: {out} holds no run to resume; give a recipe (see: rotated-relu recipes), "
+        "--config FILE, or both --model and --data"
+    )
+
+
+def _check_choice(kind: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise UnknownNameError(kind, value, known)
