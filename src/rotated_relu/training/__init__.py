@@ -1,5 +1,6 @@
 """Training: configurations, recipes, a resumable fit into a run directory, fine-tuning, evaluation."""
 
+from . import recipes
 from .config import Config, ConfigError, DataConfig, ModelConfig, OptimiserConfig, ScheduleConfig
 from .evaluation import evaluate_model
 from .fit import Fitted, build_model, finetune, fit, load_data
@@ -17,4 +18,5 @@ __all__ = [
     "finetune",
     "fit",
     "load_data",
+    "recipes",
 ]

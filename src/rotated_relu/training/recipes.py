@@ -141,9 +141,7 @@ def _with_published_l1(recipe: Callable[[], Config]) -> Callable[[], Config]:
 
     first = (recipe.__doc__ or "").splitlines()[0]
     build.__name__ = f"{recipe.__name__}_l1"
-    build.__doc__ = (
-        f"With L1 of 1e-4 on the slopes: {first[0].lower() if first[1:2].islower() else first[0]}{first[1:]}"
-    )
+    build.__doc__ = f"L1 of {PUBLISHED_L1:g} on the slopes; {first}"
     return build
 
 
