@@ -68,7 +68,7 @@ def test_wrn_40_4_cifar10_saves_the_published_64_3_percent_of_memory():
 
 
 def test_wrn_40_4_cifar10_saves_the_published_52_6_percent_of_flops():
-    # A block's last convolution writes the residual stream, which has no slopes: it computes all 64 (128, 256)
+    # A block's last convolution writes the residual stream, which has no slopes: it computes all 64, 128, 256
     # channels whatever is alive. Feature maps have 32*32, 16*16 and 8*8 positions; FLOPs are 2 * MACs.
     full = 2 * (1024 * (432 + 414_720) + 256 * 1_695_744 + 64 * 6_782_976 + 2_560)
     stages = [products(WRN_40_4_CIFAR10, stage, 64 * 2**stage) for stage in range(3)]
