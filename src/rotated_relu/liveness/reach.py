@@ -29,8 +29,8 @@ class Liveness:
 
     Attributes:
         alive: For each node and each of its dimensions, a boolean vector: entries that may be non-zero and are read.
-        relevant: For each parameter and float buffer (by qualified name) a boolean tensor of its shape; an entry
-            that is False can take any value without changing the output.
+        relevant: For each parameter and float buffer (by qualified name) a boolean tensor of its shape. Setting all
+            entries that are False to 0 does not change the output; see :func:`analyse` for other values.
         unhandled: Operations that fell back to "everything reaches everything", with their count.
     """
 
@@ -67,12 +67,16 @@ def _per_dimension(both: Tensor) -> list[Tensor]:
     ]
 
 
-def analyse(graph: Graph, states: Mapping[str, Tensor]) -> Liveness:
+def analyse(graph: Graph, states: Mapping[str, Tensor], *, arbitrary: bool = False) -> Liveness:
     """Find what the output of a captured model depends on.
 
     Args:
         graph: From :func:`rotated_relu.graph.capture`.
         states: The model's parameters and buffers by qualified name (their zeros count, e.g. slopes set to 0).
+        arbitrary: Ask for more: *all* entries that are not relevant may be replaced at once by any values. Two zeros in
+            a row are each irrelevant because of the other, but not both, so this costs a second pass: with everything
+            irrelevant taken as non-zero, what has become relevant keeps its zero. Fewer entries can only reach less,
+            so two passes are enough.
 
     Returns:
         :class:`Liveness`.
@@ -82,6 +86,21 @@ def analyse(graph: Graph, states: Mapping[str, Tensor]) -> Liveness:
     """
     liveness = Liveness()
     leaves = {name: _leaf(name, states[name]) for name in graph.states.values() if _is_float(states[name])}
+    _both_passes(graph, states, leaves, liveness)
+    if arbitrary:
+        replaced = {
+            name: torch.where(liveness.relevant[name], leaf.detach(), 1.0).requires_grad_()
+            for name, leaf in leaves.items()
+        }
+        wider = Liveness()
+        _both_passes(graph, states, replaced, wider)
+        liveness.relevant = {name: mask | wider.relevant[name] for name, mask in liveness.relevant.items()}
+    return liveness
+
+
+def _both_passes(
+    graph: Graph, states: Mapping[str, Tensor], leaves: Mapping[str, Tensor], liveness: Liveness
+) -> None:
     with torch.enable_grad():
         environment = _forward(graph, states, leaves, liveness)
         outputs = [environment[node] for node in graph.outputs if isinstance(environment.get(node), Tensor)]
@@ -92,7 +111,6 @@ def analyse(graph: Graph, states: Mapping[str, Tensor]) -> Liveness:
         grad = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
         liveness.relevant[name] = grad > 0
     _complete(graph, liveness)
-    return liveness
 
 
 def _is_float(value: Tensor) -> bool:
