@@ -1,0 +1,155 @@
+"""Saving and loading: bitwise the same output in a fresh process, never a pickle, one clear error per defect."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import nets
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+import rotated_relu as rr
+from rotated_relu.compact import files
+from rotated_relu.errors import FileFormatError, PlanError
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A compacted network with padding shortcut, gathers and scatters, saved; and its output on fixed input."""
+    torch.manual_seed(0)
+    net = nets.awake(nets.OptionA())
+    nets.kill(net, "act", [1])
+    nets.kill(net, "act2", [0, 3])
+    result = rr.compact(net, torch.randn(1, 3, 8, 8))
+    path = rr.save(result, tmp_path / "small.safetensors")
+    x = torch.randn(4, 3, 8, 8)
+    with torch.no_grad():
+        return path, x, result.model(x)
+
+
+def test_fresh_process_gives_bitwise_the_same_output(saved, tmp_path):
+    path, x, expected = saved
+    save_file({"x": x, "expected": expected}, tmp_path / "data.safetensors")
+    script = f"""
+import sys; sys.path.insert(0, {str(pathlib.Path(__file__).parent)!r})
+import torch, nets, rotated_relu as rr
+from safetensors.torch import load_file
+data = load_file({str(tmp_path / "data.safetensors")!r})
+torch.manual_seed(99)
+fresh = nets.OptionA().eval()
+with torch.no_grad():
+    assert torch.equal(rr.load({str(path)!r}, fresh)(data["x"]), data["expected"])
+assert "pickle" not in getattr(rr.load, "__code__").co_names
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_loads_into_the_unrotated_original(tmp_path):
+    torch.manual_seed(0)
+    plain = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 2, 3))
+    x = torch.randn(1, 3, 9, 9)
+    import copy
+
+    fresh = copy.deepcopy(plain)
+    net = rr.rotate(plain, x)
+    net[1].slope.data[:5] = 0
+    result = rr.compact(net, x)
+    loaded = rr.load(rr.save(result, tmp_path / "a.safetensors"), fresh)
+    assert not rr.slopes(fresh)  # the network that was passed in is not changed
+    assert loaded[0].weight.shape == (3, 3, 3, 3)
+    with torch.no_grad():
+        assert torch.equal(loaded(x), result.model(x))
+
+
+def test_a_network_trained_on_after_compaction_round_trips(saved, tmp_path):
+    path, x, _ = saved
+    loaded = files.load_compacted(path, nets.OptionA())
+    with torch.no_grad():
+        loaded.model.fc.bias.add_(1.0)
+    again = rr.load(rr.save(loaded, tmp_path / "b.safetensors"), nets.OptionA()).eval()
+    with torch.no_grad():
+        assert torch.equal(again(x), loaded.model.eval()(x))
+
+
+def test_half_precision_stays_half_precision(tmp_path):
+    net = nets.awake(nets.Residual())
+    nets.kill(net, "act", [0])
+    result = rr.compact(net, torch.randn(1, 3, 8, 8))
+    result.model.bfloat16()
+    loaded = rr.load(rr.save(result, tmp_path / "c.safetensors"), nets.Residual())
+    assert loaded.stem.weight.dtype == torch.bfloat16
+
+
+def test_the_header_is_readable_json(saved):
+    with safe_open(saved[0], framework="pt") as file:
+        plan = json.loads(file.metadata()["rotated_relu.plan"])
+    assert plan["format"] == 1
+    assert plan["slopes"]["act2.slope"] == {"total": 8, "alive": 6}
+
+
+def test_truncated_file(saved):
+    path = saved[0]
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(FileFormatError, match="truncated, corrupt, or no safetensors file"):
+        rr.load(path, nets.OptionA())
+
+
+def test_a_pickle_is_refused_unopened(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return pathlib.Path.touch, (tmp_path / "exploded",)
+
+    torch.save(Bomb(), tmp_path / "evil.safetensors")
+    with pytest.raises(FileFormatError, match="no safetensors file"):
+        rr.load(tmp_path / "evil.safetensors", nets.OptionA())
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_safetensors_without_a_plan(tmp_path):
+    save_file({"x": torch.zeros(1)}, tmp_path / "foreign.safetensors")
+    with pytest.raises(FileFormatError, match="without a compaction plan"):
+        rr.load(tmp_path / "foreign.safetensors", nets.OptionA())
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(FileFormatError, match="does not exist"):
+        rr.load(tmp_path / "nothing.safetensors", nets.OptionA())
+
+
+def test_plan_for_another_network_names_the_first_difference(saved):
+    with pytest.raises(PlanError, match=r"another network: .*stem\.weight is \[8, 3, 3, 3\] .* \[4, 3, 3, 3\]"):
+        rr.load(saved[0], nets.Residual())
+
+
+def test_plan_of_a_newer_format(saved, tmp_path):
+    with safe_open(saved[0], framework="pt") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    plan = json.loads(metadata["rotated_relu.plan"]) | {"format": 99}
+    save_file(tensors, tmp_path / "newer.safetensors", metadata | {"rotated_relu.plan": json.dumps(plan)})
+    with pytest.raises(PlanError, match="format 99 is not known here"):
+        rr.load(tmp_path / "newer.safetensors", nets.OptionA())
+
+
+def test_a_failed_write_keeps_what_existed(saved, monkeypatch):
+    path = saved[0]
+    before = path.read_bytes()
+    loaded = files.load_compacted(path, nets.OptionA())
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files, "save_file", full)
+    with pytest.raises(FileFormatError, match=r"cannot write .*No space left.*has space left"):
+        rr.save(loaded, path)
+    assert path.read_bytes() == before
+    assert [p.name for p in path.parent.iterdir() if p.name.startswith(".")] == []
+
+
+def test_missing_directory_is_named(saved, tmp_path):
+    loaded = files.load_compacted(saved[0], nets.OptionA())
+    with pytest.raises(FileFormatError, match=r"cannot write .*nowhere"):
+        rr.save(loaded, tmp_path / "nowhere" / "x.safetensors")
