@@ -41,7 +41,9 @@ def build(name: str) -> tuple[torch.nn.Module, torch.Tensor]:
         net = getattr(rr.models, name)()
         inputs = torch.randn(1, 1, 28, 28) if name == "fcnn" else torch.randn(1, 3, 32, 32)
     for module in net.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):  # batch norms as after training, not as after construction
+        if isinstance(
+            module, torch.nn.BatchNorm2d
+        ):  # batch norms as after training, not as after construction
             torch.nn.init.uniform_(module.weight, 0.5, 1.5)
             torch.nn.init.normal_(module.bias)
             module.running_mean.normal_()

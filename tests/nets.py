@@ -12,10 +12,10 @@ def awake(net: nn.Module, seed: int = 0) -> nn.Module:
     generator = torch.Generator().manual_seed(seed)
     for module in net.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            for tensor, low, high in (
-                (module.weight, 0.5, 1.5), (module.bias, -1, 1), (module.running_mean, -1, 1), (module.running_var, 0.5, 2),
-            ):  # fmt: skip
-                tensor.data.uniform_(low, high, generator=generator)
+            module.weight.data.uniform_(0.5, 1.5, generator=generator)
+            module.bias.data.uniform_(-1, 1, generator=generator)
+            module.running_mean.uniform_(-1, 1, generator=generator)
+            module.running_var.uniform_(0.5, 2, generator=generator)
     return net.eval()
 
 
@@ -44,8 +44,16 @@ class Block(nn.Module):
 
     def __init__(self, width: int = 8):
         super().__init__()
-        self.conv1, self.bn1, self.act1 = nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), RotatedReLU(width)
-        self.conv2, self.bn2, self.act2 = nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), RotatedReLU(width)
+        self.conv1, self.bn1, self.act1 = (
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.BatchNorm2d(width),
+            RotatedReLU(width),
+        )
+        self.conv2, self.bn2, self.act2 = (
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.BatchNorm2d(width),
+            RotatedReLU(width),
+        )
 
     def forward(self, x):
         y = self.bn2(self.conv2(self.act1(self.bn1(self.conv1(x)))))
@@ -72,8 +80,16 @@ class PreActivation(nn.Module):
     def __init__(self, width: int = 6):
         super().__init__()
         self.stem = nn.Conv2d(3, width, 3, padding=1, bias=False)
-        self.bn1, self.act1, self.conv1 = nn.BatchNorm2d(width), RotatedReLU(width), nn.Conv2d(width, width, 1, bias=False)
-        self.bn2, self.act2, self.conv2 = nn.BatchNorm2d(width), RotatedReLU(width), nn.Conv2d(width, width, 1, bias=False)
+        self.bn1, self.act1, self.conv1 = (
+            nn.BatchNorm2d(width),
+            RotatedReLU(width),
+            nn.Conv2d(width, width, 1, bias=False),
+        )
+        self.bn2, self.act2, self.conv2 = (
+            nn.BatchNorm2d(width),
+            RotatedReLU(width),
+            nn.Conv2d(width, width, 1, bias=False),
+        )
         self.bn3, self.fc = nn.BatchNorm2d(width), nn.Linear(width, 4)
 
     def forward(self, x):
@@ -95,7 +111,11 @@ class OptionA(nn.Module):
     def __init__(self):
         super().__init__()
         self.stem, self.act = nn.Conv2d(3, 4, 3, padding=1), RotatedReLU(4)
-        self.conv, self.shortcut, self.act2 = nn.Conv2d(4, 8, 3, stride=2, padding=1), PadShortcut(), RotatedReLU(8)
+        self.conv, self.shortcut, self.act2 = (
+            nn.Conv2d(4, 8, 3, stride=2, padding=1),
+            PadShortcut(),
+            RotatedReLU(8),
+        )
         self.fc = nn.Linear(8, 5)
 
     def forward(self, x):

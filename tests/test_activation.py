@@ -88,7 +88,8 @@ def test_channel_dim_last_for_tokens():
 
 
 @pytest.mark.parametrize(
-    "gate", [nn.ReLU(), nn.ReLU6(), nn.GELU(), nn.SiLU(), nn.Hardswish(), nn.Mish(), nn.LeakyReLU(), nn.PReLU()]
+    "gate",
+    [nn.ReLU(), nn.ReLU6(), nn.GELU(), nn.SiLU(), nn.Hardswish(), nn.Mish(), nn.LeakyReLU(), nn.PReLU()],
 )
 def test_gates_with_zero_at_zero_are_accepted(gate):
     assert rr.Rotated(gate, 4)(torch.randn(2, 4)).shape == (2, 4)

@@ -2,15 +2,21 @@
 
 import copy
 
-import nets
 import pytest
 import torch
 import torchvision
 from torch import nn
 
+import nets
 import rotated_relu as rr
 from rotated_relu.compact.certificate import certify
-from rotated_relu.errors import CertificateError, CompactionError, NothingRemovedWarning, ShapeError, SlopeError
+from rotated_relu.errors import (
+    CertificateError,
+    CompactionError,
+    NothingRemovedWarning,
+    ShapeError,
+    SlopeError,
+)
 from rotated_relu.measure import count_weights
 from rotated_relu.paper_graph import paper_layers
 
@@ -60,7 +66,12 @@ def test_negative_slopes_stay_on_their_side_of_a_max_pool():
 def test_residual_stage_with_unequal_widths():
     """Stream channels: 0, 1 die at the stem, 0, 4 after block 1, 5 after block 2: each is alive somewhere but 0."""
     net = nets.awake(nets.Residual())
-    for name, dead in {"act": [0, 1], "block1.act1": [2, 3, 4], "block1.act2": [0, 4], "block2.act2": [0, 5]}.items():
+    for name, dead in {
+        "act": [0, 1],
+        "block1.act1": [2, 3, 4],
+        "block1.act2": [0, 4],
+        "block2.act2": [0, 5],
+    }.items():
         nets.kill(net, name, dead)
     small = compacted(net, image()).model
     assert small.stem.weight.shape[0] == 6  # 8 - 2
@@ -229,7 +240,9 @@ def test_dead_layer_has_the_output_size_of_its_convolution(stride, kernel, paddi
 def half_dead(net, rate=0.5):
     generator = torch.Generator().manual_seed(1)
     for slope in rr.slopes(net).values():
-        slope.data[torch.rand(slope.numel(), generator=generator) < rate] = 0.05  # under the default threshold
+        slope.data[torch.rand(slope.numel(), generator=generator) < rate] = (
+            0.05  # under the default threshold
+        )
     return nets.awake(net)
 
 

@@ -5,12 +5,12 @@ import pathlib
 import subprocess
 import sys
 
-import nets
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+import nets
 import rotated_relu as rr
 from rotated_relu.compact import files
 from rotated_relu.errors import FileFormatError, PlanError
@@ -120,7 +120,9 @@ def test_missing_file(tmp_path):
 
 
 def test_plan_for_another_network_names_the_first_difference(saved):
-    with pytest.raises(PlanError, match=r"another network: .*stem\.weight is \[8, 3, 3, 3\] .* \[4, 3, 3, 3\]"):
+    with pytest.raises(
+        PlanError, match=r"another network: .*stem\.weight is \[8, 3, 3, 3\] .* \[4, 3, 3, 3\]"
+    ):
         rr.load(saved[0], nets.Residual())
 
 

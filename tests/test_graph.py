@@ -78,7 +78,9 @@ class Mask(nn.Module):
 
 def test_constants_made_from_shapes_are_not_varying():
     graph = capture(Mask(), torch.randn(2, 4))
-    assert all(node not in graph.varying for node in graph.nodes if op_name(node) in ("new_zeros", "slice", "fill_"))
+    assert all(
+        node not in graph.varying for node in graph.nodes if op_name(node) in ("new_zeros", "slice", "fill_")
+    )
 
 
 def test_training_flags_are_restored():
@@ -91,7 +93,9 @@ def test_training_flags_are_restored():
 
 
 def test_wrong_shape_says_which_shape():
-    with pytest.raises(ShapeError, match=r"does not run on the example inputs \(\(1, 3, 8, 8\) torch.float32\)"):
+    with pytest.raises(
+        ShapeError, match=r"does not run on the example inputs \(\(1, 3, 8, 8\) torch.float32\)"
+    ):
         capture(nn.Conv2d(4, 4, 3), torch.randn(1, 3, 8, 8))
 
 

@@ -1,11 +1,11 @@
 """Liveness: sound on any network, and as sharp as brute force on tiny ones."""
 
-import nets
 import pytest
 import torch
 import torchvision
 from torch import nn
 
+import nets
 import rotated_relu as rr
 from rotated_relu.compact.surgery import named_states
 from rotated_relu.errors import SlopeError
@@ -24,7 +24,9 @@ def randomise_irrelevant(net, relevant):
     for name, value in named_states(net).items():
         if name in relevant:
             free = ~relevant[name]
-            noise = torch.rand(value.shape, generator=generator, dtype=value.dtype) + 0.5  # positive: variances too
+            noise = (
+                torch.rand(value.shape, generator=generator, dtype=value.dtype) + 0.5
+            )  # positive: variances too
             value.data[free] = noise[free]
             changed += int(free.sum())
     return changed
@@ -32,7 +34,11 @@ def randomise_irrelevant(net, relevant):
 
 CASES = [
     (nets.Chain, {"act1": [0, 3], "act2": [1]}, (1, 3, 16, 16)),
-    (nets.Residual, {"act": [0, 1], "block1.act1": [2, 3], "block1.act2": [0, 4], "block2.act2": [5]}, (1, 3, 8, 8)),
+    (
+        nets.Residual,
+        {"act": [0, 1], "block1.act1": [2, 3], "block1.act2": [0, 4], "block2.act2": [5]},
+        (1, 3, 8, 8),
+    ),
     (nets.PreActivation, {"act1": [0, 1, 2], "act2": [3, 4]}, (1, 3, 8, 8)),
     (nets.OptionA, {"act": [1], "act2": [0, 3]}, (1, 3, 8, 8)),
     (nets.LiteralView, {"act": [0, 7]}, (1, 3, 8, 8)),
@@ -68,7 +74,15 @@ def test_sound_output_does_not_move_by_one_bit(case):
 
 @pytest.mark.parametrize(
     "name",
-    ["resnet18", "mobilenet_v3_small", "shufflenet_v2_x0_5", "densenet121", "squeezenet1_1", "swin_t", "efficientnet_b0"],
+    [
+        "resnet18",
+        "mobilenet_v3_small",
+        "shufflenet_v2_x0_5",
+        "densenet121",
+        "squeezenet1_1",
+        "swin_t",
+        "efficientnet_b0",
+    ],
 )
 def test_sound_on_torchvision_with_half_of_the_slopes_dead(name):
     torch.manual_seed(0)
@@ -85,7 +99,9 @@ def test_sound_on_torchvision_with_half_of_the_slopes_dead(name):
 
 
 @pytest.mark.parametrize(
-    "case", [c for c in CASES if c[0] in (nets.ScaledTokens, nets.Depthwise)], ids=lambda case: case[0].__name__
+    "case",
+    [c for c in CASES if c[0] in (nets.ScaledTokens, nets.Depthwise)],
+    ids=lambda case: case[0].__name__,
 )
 def test_sharp_every_relevant_entry_can_move_the_output(case):
     """Brute force: change each single entry; the output moves if and only if the entry was called relevant."""
@@ -121,7 +137,9 @@ def test_two_zeros_in_a_row_do_not_excuse_each_other():
 
 def test_batch_norm_bias_keeps_a_channel_alive_whose_input_is_zero():
     """A filter of zeros still gives beta - gamma * mean / std, a constant that is read."""
-    net = nets.awake(nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1)))
+    net = nets.awake(
+        nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1))
+    )
     net[0].weight.data[2] = 0
     relevant = liveness(net, torch.randn(1, 3, 4, 4)).relevant
     assert relevant["3.weight"][:, 2].all()

@@ -20,7 +20,9 @@ def ones(net: nn.Module) -> nn.Module:
 
 
 def test_plain_sequential_is_swapped_in_place():
-    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 900, 5), nn.GELU())
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 900, 5), nn.GELU()
+    )
     rotated = rr.rotate(net, IMAGE)
     assert rotated is net
     assert {name: len(slope) for name, slope in rr.slopes(net).items()} == {"2.slope": 4, "5.slope": 5}
@@ -106,7 +108,9 @@ class Holder(nn.Module):
 
 def test_neither_swap_nor_trace_names_the_call_sites_and_changes_nothing():
     net = Holder()
-    with pytest.raises(RotationError, match=r"rewrite of inner \(Untraceable\).*module inner.relu \(4 channels\)"):
+    with pytest.raises(
+        RotationError, match=r"rewrite of inner \(Untraceable\).*module inner.relu \(4 channels\)"
+    ):
         rr.rotate(net, IMAGE)
     assert not rr.slopes(net)
 
@@ -162,5 +166,5 @@ def test_slopes_that_are_not_finite_are_named(bad):
 
 
 def test_no_slopes_says_how_to_get_some():
-    with pytest.raises(SlopeError, match="rotated_relu.rotate"):
+    with pytest.raises(SlopeError, match=r"rotated_relu\.rotate"):
         apply_threshold(nn.ReLU(), 0.1)

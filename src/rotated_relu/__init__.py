@@ -47,7 +47,9 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = importlib.import_module(f".{_LAZY[name]}", __name__)
     value = module if name == "models" else getattr(module, name)
-    globals()[name] = value  # also undoes the import system's binding of the submodule `measure` to its own name
+    globals()[name] = (
+        value  # also undoes the import system's binding of the submodule `measure` to its own name
+    )
     return value
 
 

@@ -97,7 +97,9 @@ class Rotated(nn.Module):
     def __init__(self, gate: nn.Module, num_channels: int, channel_dim: int = 1) -> None:
         super().__init__()
         if num_channels < 1:
-            raise GateError(f"a rotated activation needs at least one channel, got num_channels={num_channels}")
+            raise GateError(
+                f"a rotated activation needs at least one channel, got num_channels={num_channels}"
+            )
         check_gate(gate)
         self.gate = gate
         self.channel_dim = channel_dim
@@ -152,10 +154,16 @@ def check_gate(gate: nn.Module) -> None:
     gate.eval()
     try:
         with torch.no_grad():
-            value = float(gate(torch.zeros(1, 1, dtype=reference.dtype, device=reference.device)).reshape(-1)[0])
+            value = float(
+                gate(torch.zeros(1, 1, dtype=reference.dtype, device=reference.device)).reshape(-1)[0]
+            )
     except Exception as error:
-        raise GateError(f"{gate} is not an elementwise activation: gate(zeros(1, 1)) failed: {error}") from error
+        raise GateError(
+            f"{gate} is not an elementwise activation: gate(zeros(1, 1)) failed: {error}"
+        ) from error
     finally:
         gate.train(was_training)
     if not value == 0:
-        raise GateError(f"{gate} cannot be rotated: gate(0) = {value:g}, but it must be 0; use ReLU, GELU, SiLU, ...")
+        raise GateError(
+            f"{gate} cannot be rotated: gate(0) = {value:g}, but it must be 0; use ReLU, GELU, SiLU, ..."
+        )

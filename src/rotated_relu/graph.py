@@ -24,14 +24,19 @@ Inputs = Tensor | tuple[Any, ...]
 
 # Operations whose result may share memory with their first argument.
 _VIEW_OPS = frozenset(
-    "alias as_strided chunk contiguous detach diagonal dropout expand expand_as feature_dropout flatten getitem "
-    "lift_fresh movedim narrow permute pixel_shuffle ravel reshape select slice split split_with_sizes squeeze "
-    "swapaxes swapdims t to transpose type_as unbind unflatten unfold unsqueeze view view_as _unsafe_view".split()
+    (
+        "alias as_strided chunk contiguous detach diagonal dropout expand expand_as feature_dropout flatten "
+        "getitem lift_fresh movedim narrow permute pixel_shuffle ravel reshape select slice split "
+        "split_with_sizes squeeze swapaxes swapdims t to transpose type_as unbind unflatten unfold unsqueeze "
+        "view view_as _unsafe_view"
+    ).split()
 )
 # Checks that the export adds; they compute nothing.
-_CHECK_OPS = frozenset("_assert_tensor_metadata _assert_async _assert_scalar sym_constrain_range_for_size".split())
+_CHECK_OPS = frozenset(
+    ["_assert_tensor_metadata", "_assert_async", "_assert_scalar", "sym_constrain_range_for_size"]
+)
 # Operations that read only the shape of their argument: their result is a constant.
-_SHAPE_OPS = frozenset("zeros_like ones_like full_like new_zeros new_ones new_full".split())
+_SHAPE_OPS = frozenset(["zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full"])
 # The subset of the view operations that, in eval mode, returns the same values in the same order and shape.
 _IDENTITY_OPS = frozenset("alias contiguous detach dropout feature_dropout lift_fresh to type_as".split())
 
@@ -63,7 +68,9 @@ def as_inputs(example_inputs: Inputs) -> tuple[Any, ...]:
         return (example_inputs,)
     if isinstance(example_inputs, (tuple, list)):
         return tuple(example_inputs)
-    raise ShapeError(f"example_inputs must be a tensor or a tuple of tensors, got {type(example_inputs).__name__}")
+    raise ShapeError(
+        f"example_inputs must be a tensor or a tuple of tensors, got {type(example_inputs).__name__}"
+    )
 
 
 def op_name(node: Node) -> str:
@@ -196,7 +203,9 @@ def _read(program: torch.export.ExportedProgram, model: nn.Module, inputs: tuple
         elif node.op == "call_function":
             graph.nodes.append(node)
         elif node.op == "get_attr":
-            raise CaptureError(f"the exported graph calls a subgraph ({node.target}): control flow is not supported")
+            raise CaptureError(
+                f"the exported graph calls a subgraph ({node.target}): control flow is not supported"
+            )
         elif node.op == "output":
             user = set(signature.user_outputs)
             leaves_out = torch.utils._pytree.tree_leaves(node.args)
@@ -214,7 +223,9 @@ def _mark_varying(graph: Graph, parameters: dict[str, nn.Parameter]) -> None:
             is_float = isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
             if node in graph.inputs or (state is not None and (state in parameters or is_float)):
                 graph.varying.add(node)
-        elif op_name(node) not in _SHAPE_OPS and any(source in graph.varying for source in node.all_input_nodes):
+        elif op_name(node) not in _SHAPE_OPS and any(
+            source in graph.varying for source in node.all_input_nodes
+        ):
             graph.varying.add(node)
 
 
@@ -282,7 +293,9 @@ def _same_values(one: Node, other: Node) -> bool:
 
 
 def _identity_root(node: Node) -> Node:
-    while node.op == "call_function" and (op_name(node) in _IDENTITY_OPS or _mutates(node) or _was_in_place(node)):
+    while node.op == "call_function" and (
+        op_name(node) in _IDENTITY_OPS or _mutates(node) or _was_in_place(node)
+    ):
         source = node.args[0]
         assert isinstance(source, Node)
         node = source

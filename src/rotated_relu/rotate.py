@@ -54,7 +54,9 @@ def rotate(net: nn.Module, example_inputs: Inputs) -> nn.Module:
     inputs = as_inputs(example_inputs)
     sites = find_sites(capture(net, inputs), net)
     if not sites:
-        warnings.warn("no activation with gate(0) = 0 was found: nothing rotated", NothingRotatedWarning, stacklevel=2)
+        warnings.warn(
+            "no activation with gate(0) = 0 was found: nothing rotated", NothingRotatedWarning, stacklevel=2
+        )
         return net
     replacements = _plan(net, sites)
     for name, module in replacements.items():
@@ -76,11 +78,17 @@ def _plan(net: nn.Module, sites: Sequence[Site]) -> dict[str, nn.Module]:
     by_owner: dict[str, list[Site]] = defaultdict(list)
     swaps: dict[str, nn.Module] = {}
     for site in sites:
-        if site.module and sum(other.module == site.module for other in sites) == 1 and _one_name(net, site.module):
+        if (
+            site.module
+            and sum(other.module == site.module for other in sites) == 1
+            and _one_name(net, site.module)
+        ):
             swaps[site.module] = _rotated(site, net.get_submodule(site.module))
         else:
             by_owner[site.owner].append(site)
-    rewrites = {owner: _rewrite(net.get_submodule(owner), owner, found) for owner, found in by_owner.items()}
+    rewrites: dict[str, nn.Module] = {
+        owner: _rewrite(net.get_submodule(owner), owner, found) for owner, found in by_owner.items()
+    }
     return {**_inside(swaps, rewrites), **rewrites}
 
 
@@ -88,7 +96,9 @@ def _inside(swaps: dict[str, nn.Module], rewrites: dict[str, nn.Module]) -> dict
     """Apply swaps that lie below a rewritten owner inside the rewritten copy; return the others."""
     rest = {}
     for name, module in swaps.items():
-        owner = next((o for o in sorted(rewrites, key=len, reverse=True) if o and name.startswith(o + ".")), None)
+        owner = next(
+            (o for o in sorted(rewrites, key=len, reverse=True) if o and name.startswith(o + ".")), None
+        )
         if owner is None and "" in rewrites:
             owner = ""
         if owner is None:
@@ -278,7 +288,9 @@ def rotated_modules(net: nn.Module) -> dict[str, Rotated]:
 
 def slopes(net: nn.Module) -> dict[str, nn.Parameter]:
     """All slopes of a network, ``{qualified name: Parameter of shape (channels,)}``, in module order."""
-    return {f"{name}.slope" if name else "slope": module.slope for name, module in rotated_modules(net).items()}
+    return {
+        f"{name}.slope" if name else "slope": module.slope for name, module in rotated_modules(net).items()
+    }
 
 
 def slope_count(net: nn.Module) -> int:
@@ -294,11 +306,15 @@ def check_slopes(net: nn.Module) -> dict[str, nn.Parameter]:
     """
     found = slopes(net)
     if not found:
-        raise SlopeError("the network has no slopes; put them in with rotated_relu.rotate(net, example_inputs) first")
+        raise SlopeError(
+            "the network has no slopes; put them in with rotated_relu.rotate(net, example_inputs) first"
+        )
     for name, slope in found.items():
         bad = int((~torch.isfinite(slope)).sum())
         if bad:
-            raise SlopeError(f"{name}: {bad} of {slope.numel()} slopes are NaN or infinite; restore a good checkpoint")
+            raise SlopeError(
+                f"{name}: {bad} of {slope.numel()} slopes are NaN or infinite; restore a good checkpoint"
+            )
     return found
 
 

@@ -31,10 +31,15 @@ GATES: dict[str, Callable[..., nn.Module]] = {
     "celu": lambda alpha=1.0: nn.CELU(alpha),
 }
 
-_CHANNELS_AT_1 = frozenset("conv1d conv2d conv3d batch_norm group_norm instance_norm conv_transpose2d".split())
-_CHANNELS_LAST = frozenset("linear layer_norm rms_norm".split())
+_CHANNELS_AT_1 = frozenset(
+    ["conv1d", "conv2d", "conv3d", "batch_norm", "group_norm", "instance_norm", "conv_transpose2d"]
+)
+_CHANNELS_LAST = frozenset(["linear", "layer_norm", "rms_norm"])
 _SAME_LAYOUT = frozenset(
-    "add sub mul div relu dropout clone contiguous cat max_pool2d avg_pool2d adaptive_avg_pool2d pad slice".split()
+    (
+        "add sub mul div relu dropout clone contiguous cat max_pool2d avg_pool2d adaptive_avg_pool2d pad "
+        "slice"
+    ).split()
 )
 
 
@@ -59,7 +64,9 @@ class Site:
     gate: nn.Module
 
     def __str__(self) -> str:
-        name = f"module {self.module}" if self.module else f"{op_name(self.node)} in {self.owner or 'the root'}"
+        name = (
+            f"module {self.module}" if self.module else f"{op_name(self.node)} in {self.owner or 'the root'}"
+        )
         return f"{name} ({self.channels} channels)"
 
 

@@ -103,7 +103,11 @@ def _larger(value: Any) -> Sequence[int]:
 
 def _random(value: Any, shape: Sequence[int], generator: torch.Generator) -> Any:
     if not isinstance(value, Tensor) or not value.is_floating_point():
-        return value[: shape[0]] if isinstance(value, Tensor) and value.dim() and len(value) >= shape[0] else value
+        return (
+            value[: shape[0]]
+            if isinstance(value, Tensor) and value.dim() and len(value) >= shape[0]
+            else value
+        )
     return torch.randn(tuple(shape), dtype=torch.float64, generator=generator).to(value.device)
 
 
@@ -117,9 +121,13 @@ def _run(small: nn.Module, inputs: tuple[Any, ...], expected: Sequence[Tensor]) 
         found = _outputs(small, inputs)
     except Exception as error:
         place = _failing_module(small, error)
-        raise CertificateError(f"the compacted network does not run{place}: {error}; the model was left untouched") from error
+        raise CertificateError(
+            f"the compacted network does not run{place}: {error}; the model was left untouched"
+        ) from error
     if [o.shape for o in found] != [o.shape for o in expected]:
-        raise CertificateError("the compacted network's outputs have other shapes; the model was left untouched")
+        raise CertificateError(
+            "the compacted network's outputs have other shapes; the model was left untouched"
+        )
     return found
 
 

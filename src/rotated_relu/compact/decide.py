@@ -274,7 +274,9 @@ def _cut_states(plan: Plan, layer: Layer, weight: dict[int, Mask], bias: Mask | 
 
 
 def _add_cut(plan: Plan, name: str, shape: torch.Size, masks: list[Mask | None]) -> None:
-    keep: list[Index] = [None if mask is None or mask.all() else as_list(np.flatnonzero(mask)) for mask in masks]
+    keep: list[Index] = [
+        None if mask is None or mask.all() else as_list(np.flatnonzero(mask)) for mask in masks
+    ]
     if any(index is not None for index in keep):
         plan.cuts.append(Cut(name, list(shape), keep))
 
@@ -295,7 +297,9 @@ def _decide_regions(choice: _Choice, regions: dict[str, str], plan: Plan) -> Non
     for key, path in regions.items():
         nodes = _inside(choice.graph, key)
         inside = set(nodes)
-        source = next(s for n in nodes for s in n.all_input_nodes if s not in inside and s in choice.graph.varying)
+        source = next(
+            s for n in nodes for s in n.all_input_nodes if s not in inside and s in choice.graph.varying
+        )
         leaves = next(n for n in nodes if n in choice.graph.outputs or any(u not in inside for u in n.users))
         into, out = _narrow_dim(choice, source), _narrow_dim(choice, leaves)
         if into is None and out is None:

@@ -87,7 +87,9 @@ def read_plan(path: str | os.PathLike[str]) -> tuple[Plan, Certificate]:
     with _opened(path) as file:
         metadata = file.metadata() or {}
     if _PLAN not in metadata or _CERTIFICATE not in metadata:
-        raise FileFormatError(f"{path} is a safetensors file without a compaction plan: not written by rotated-relu")
+        raise FileFormatError(
+            f"{path} is a safetensors file without a compaction plan: not written by rotated-relu"
+        )
     try:
         plan = Plan.from_dict(json.loads(metadata[_PLAN]))
         certificate = Certificate(**json.loads(metadata[_CERTIFICATE]))
@@ -160,7 +162,9 @@ def _rotated_like(plan: Plan, net: nn.Module) -> nn.Module:
             warnings.simplefilter("ignore", RotatedReLUWarning)
             return rotate(net, inputs)
     except (ShapeError, CaptureError, RotationError) as error:
-        raise PlanError(f"the plan is for another network: slopes cannot be put into this one ({error})") from error
+        raise PlanError(
+            f"the plan is for another network: slopes cannot be put into this one ({error})"
+        ) from error
 
 
 def _fill(net: nn.Module, tensors: Mapping[str, Tensor], path: Any) -> None:
@@ -169,10 +173,14 @@ def _fill(net: nn.Module, tensors: Mapping[str, Tensor], path: Any) -> None:
         if name not in tensors:
             raise PlanError(f"{path} has no tensor {name}: the plan is for another network")
         if tensors[name].shape != value.shape:
-            raise PlanError(f"{path}: {name} is {tuple(tensors[name].shape)}, the network needs {tuple(value.shape)}")
+            raise PlanError(
+                f"{path}: {name} is {tuple(tensors[name].shape)}, the network needs {tuple(value.shape)}"
+            )
     extra = next((name for name in tensors if name not in own), None)
     if extra is not None:
-        raise PlanError(f"{path} has a tensor {extra} that the network does not: the plan is for another network")
+        raise PlanError(
+            f"{path} has a tensor {extra} that the network does not: the plan is for another network"
+        )
     for name, value in tensors.items():
         own_dtype = own[name].dtype
         if own_dtype != value.dtype:

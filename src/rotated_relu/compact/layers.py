@@ -20,8 +20,8 @@ from ..graph import Graph, describe, module_path, op_name
 if TYPE_CHECKING:
     from .wires import Wires
 
-_CONVS = frozenset("conv1d conv2d conv3d".split())
-_TRANSPOSED = frozenset("conv_transpose1d conv_transpose2d conv_transpose3d".split())
+_CONVS = frozenset(["conv1d", "conv2d", "conv3d"])
+_TRANSPOSED = frozenset(["conv_transpose1d", "conv_transpose2d", "conv_transpose3d"])
 
 
 @dataclass
@@ -98,13 +98,13 @@ def find_layers(graph: Graph, model: nn.Module) -> list[Layer]:
         users[name].extend(placeholder.users)
     found: dict[str, Layer] = {}
     for node in graph.nodes:
-        name = _owner(node, graph)
-        module = modules.get(name) if name is not None else None
-        if name is None or module is None or not _alone(node, name, users):
+        owner = _owner(node, graph)
+        module = modules.get(owner) if owner is not None else None
+        if owner is None or module is None or not _alone(node, owner, users):
             continue
         kind, groups = _kind(node, module)
         if kind:
-            found.setdefault(name, Layer(name, module, kind, [], groups)).calls.append(node)
+            found.setdefault(owner, Layer(owner, module, kind, [], groups)).calls.append(node)
     return [layer for layer in found.values() if len(layer.calls) == len(users[f"{layer.name}.weight"])]
 
 

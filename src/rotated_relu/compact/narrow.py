@@ -7,7 +7,6 @@ belong to the plan, not to the state dict.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,7 +31,9 @@ class Adapters:
         if self.read_index is not None:
             x = x.index_select(self._adapter_dim, self.read_index)
         y: Tensor = super().forward(x)  # type: ignore[misc]
-        return y if self.write_index is None else place(y, self.write_index, self._adapter_dim, self._write_zero)
+        return (
+            y if self.write_index is None else place(y, self.write_index, self._adapter_dim, self._write_zero)
+        )
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Copy and pickle by base class: the subclass is made at run time."""
@@ -45,10 +46,14 @@ def _restore(base: type[nn.Module], state: dict[str, Any]) -> nn.Module:
     return module
 
 
-@functools.cache
+_NARROW: dict[type[nn.Module], type[nn.Module]] = {}
+
+
 def narrow_class(base: type[nn.Module]) -> type[nn.Module]:
     """The subclass of a layer class that gathers and scatters; one per class."""
-    return type(f"Narrow{base.__name__}", (Adapters, base), {"__module__": base.__module__})
+    if base not in _NARROW:
+        _NARROW[base] = type(f"Narrow{base.__name__}", (Adapters, base), {"__module__": base.__module__})
+    return _NARROW[base]
 
 
 def narrow(
@@ -102,13 +107,16 @@ def void_output(module: Any, x: Tensor, width: int) -> Tensor:
     if bias is None or bias.numel() != width:
         return y
     view = [-1] if isinstance(module, nn.Linear) else [1, -1] + [1] * (x.dim() - 2)
-    return y + bias.to(y.dtype).view(view)
+    shifted: Tensor = y + bias.to(y.dtype).view(view)
+    return shifted
 
 
 def _spatial(module: Any, sizes: Sequence[int]) -> list[int]:
     """Output size of a convolution, by its own arithmetic (also under symbolic shapes)."""
     if isinstance(module.padding, str):
-        pads = [sum(pair) for pair in zip(*[iter(module._reversed_padding_repeated_twice)] * 2, strict=True)][::-1]
+        pads = [sum(pair) for pair in zip(*[iter(module._reversed_padding_repeated_twice)] * 2, strict=True)][
+            ::-1
+        ]
     else:
         pads = [2 * p for p in module.padding]
     return [
@@ -138,7 +146,12 @@ class FullWidth(nn.Module):
     narrow_index: Tensor | None
 
     def __init__(
-        self, module: nn.Module, dim: int, widen: Sequence[int] | None, narrow: Sequence[int] | None, width: int
+        self,
+        module: nn.Module,
+        dim: int,
+        widen: Sequence[int] | None,
+        narrow: Sequence[int] | None,
+        width: int,
     ) -> None:
         super().__init__()
         self.module = module

@@ -128,7 +128,9 @@ class Plan:
         """
         version = data.get("format")
         if not isinstance(version, int) or version > FORMAT:
-            raise PlanError(f"plan format {version!r} is not known here (newest known: {FORMAT}); update rotated-relu")
+            raise PlanError(
+                f"plan format {version!r} is not known here (newest known: {FORMAT}); update rotated-relu"
+            )
         try:
             rest = {key: value for key, value in data.items() if key != "format"}
             rest["layers"] = [

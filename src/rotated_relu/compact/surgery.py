@@ -30,12 +30,18 @@ def check_fits(plan: Plan, model: nn.Module) -> None:
     found = {name: list(value.shape) for name, value in named_states(model).items()}
     for name, shape in plan.states.items():
         if name not in found:
-            raise PlanError(f"the plan is for another network: it has {name} {shape}, the model has no such tensor")
+            raise PlanError(
+                f"the plan is for another network: it has {name} {shape}, the model has no such tensor"
+            )
         if found[name] != shape:
-            raise PlanError(f"the plan is for another network: {name} is {found[name]} in the model, {shape} in the plan")
+            raise PlanError(
+                f"the plan is for another network: {name} is {found[name]} in the model, {shape} in the plan"
+            )
     for name in found:
         if name not in plan.states:
-            raise PlanError(f"the plan is for another network: the model has {name} {found[name]}, the plan does not")
+            raise PlanError(
+                f"the plan is for another network: the model has {name} {found[name]}, the plan does not"
+            )
 
 
 def apply(plan: Plan, model: nn.Module) -> nn.Module:

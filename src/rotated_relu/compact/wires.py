@@ -133,7 +133,9 @@ def region_of(node: Node, regions: dict[str, str]) -> str | None:
 class _Builder:
     """Applies one rule per node."""
 
-    def __init__(self, graph: Graph, wires: Wires, layer_of: dict[Node, Layer], regions: dict[str, str]) -> None:
+    def __init__(
+        self, graph: Graph, wires: Wires, layer_of: dict[Node, Layer], regions: dict[str, str]
+    ) -> None:
         self.graph, self.wires, self.layer_of, self.regions = graph, wires, layer_of, regions
 
     def visit(self, node: Node) -> None:
@@ -209,7 +211,7 @@ class _Unknown(Exception):
 
 Rule = Callable[[_Builder, Node], None]
 RULES: dict[str, Rule] = {}
-_SPLITS = frozenset("chunk split split_with_sizes unbind tensor_split".split())
+_SPLITS = frozenset(["chunk", "split", "split_with_sizes", "unbind", "tensor_split"])
 
 
 def rule(*names: str) -> Callable[[Rule], Rule]:
@@ -241,13 +243,14 @@ def _int_list(value: Any) -> list[int]:
 
 
 _ELEMENTWISE = (
-    "relu relu6 gelu silu hardswish mish leaky_relu elu selu celu tanh tanhshrink softsign softshrink hardshrink sin "
-    "tan asin atan sinh asinh atanh erf expm1 log1p sqrt square abs neg sign round floor ceil trunc frac dropout "
-    "feature_dropout alpha_dropout clone contiguous alias detach lift_fresh to _to_copy type_as nan_to_num sigmoid "
-    "hardsigmoid exp exp2 cos cosh acos log log2 log10 log_sigmoid softplus rsqrt reciprocal erfc logical_not hardtanh "
-    "clamp clip clamp_min clamp_max threshold pow add sub rsub mul div true_divide maximum minimum eq ne gt lt ge le "
-    "logical_and logical_or logical_xor atan2 remainder fmod where masked_fill addcmul zeros_like ones_like "
-    "expand_as hypot bool float double half bfloat16"
+    "relu relu6 gelu silu hardswish mish leaky_relu elu selu celu tanh tanhshrink softsign softshrink "
+    "hardshrink sin tan asin atan sinh asinh atanh erf expm1 log1p sqrt square abs neg sign round floor "
+    "ceil trunc frac dropout feature_dropout alpha_dropout clone contiguous alias detach lift_fresh to "
+    "_to_copy type_as nan_to_num sigmoid hardsigmoid exp exp2 cos cosh acos log log2 log10 log_sigmoid "
+    "softplus rsqrt reciprocal erfc logical_not hardtanh clamp clip clamp_min clamp_max threshold pow add "
+    "sub rsub mul div true_divide maximum minimum eq ne gt lt ge le logical_and logical_or logical_xor "
+    "atan2 remainder fmod where masked_fill addcmul zeros_like ones_like expand_as hypot bool float "
+    "double half bfloat16"
 ).split()
 
 
@@ -329,9 +332,9 @@ def _reduction(build: _Builder, node: Node) -> None:
 
 
 _CHANNELWISE = (
-    "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d "
-    "adaptive_avg_pool3d upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_linear1d "
-    "upsample_bilinear2d upsample_trilinear3d upsample_bicubic2d"
+    "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d "
+    "adaptive_avg_pool2d adaptive_avg_pool3d upsample_nearest1d upsample_nearest2d upsample_nearest3d "
+    "upsample_linear1d upsample_bilinear2d upsample_trilinear3d upsample_bicubic2d"
 ).split()
 
 
@@ -446,10 +449,9 @@ def _nodes(value: Any) -> list[Node]:
 @rule("permute", "transpose", "swapaxes", "swapdims", "t", "movedim")
 def _permute(build: _Builder, node: Node) -> None:
     x = _tensor(node, 0)
-    rank = build.wires.rank(x)
-    order = torch.arange(rank)
-    names = torch.empty([1] * rank).shape
-    probe = torch.empty([int(index) + 2 for index in order]) if len(names) else torch.empty(())
+    probe = torch.empty(
+        [dim + 2 for dim in range(build.wires.rank(x))], device="meta"
+    )  # sizes name dimensions
     target: Any = node.target
     permuted = target(probe, *node.args[1:], **node.kwargs)
     for dim, size in enumerate(permuted.shape):
@@ -537,7 +539,7 @@ def _factor(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int]
 @rule("unflatten")
 def _unflatten(build: _Builder, node: Node) -> None:
     x = _tensor(node, 0)
-    axis = int(node.args[1]) % build.wires.rank(x)  # type: ignore[call-overload]
+    axis = _int_list(node.args[1])[0] % build.wires.rank(x)
     parts = _int_list(node.args[2])
     for dim in range(build.wires.rank(x)):
         if dim != axis:
@@ -583,7 +585,7 @@ def _slice(build: _Builder, node: Node) -> None:
 @rule("select")
 def _select(build: _Builder, node: Node) -> None:
     x = _tensor(node, 0)
-    axis = int(node.args[1]) % build.wires.rank(x)  # type: ignore[call-overload]
+    axis = _int_list(node.args[1])[0] % build.wires.rank(x)
     build.pin_dim(node, x, axis)
     for dim in range(build.wires.rank(node)):
         build.same(x, dim + (dim >= axis), node, dim)
@@ -608,12 +610,16 @@ def _getitem(build: _Builder, node: Node) -> None:
             build.same(x, dim, node, dim)
 
 
-@rule("pad", "constant_pad_nd", "reflection_pad2d", "replication_pad2d", "reflection_pad1d", "replication_pad1d")
+@rule(
+    "pad", "constant_pad_nd", "reflection_pad2d", "replication_pad2d", "reflection_pad1d", "replication_pad1d"
+)
 def _pad(build: _Builder, node: Node) -> None:
     x = _tensor(node, 0)
     amounts = _int_list(node.args[1])
     rank = build.wires.rank(x)
-    padded = {rank - 1 - pair for pair in range(len(amounts) // 2) if amounts[2 * pair] or amounts[2 * pair + 1]}
+    padded = {
+        rank - 1 - pair for pair in range(len(amounts) // 2) if amounts[2 * pair] or amounts[2 * pair + 1]
+    }
     for dim in range(rank):
         if dim in padded:
             build.pin_dim(node, x, dim)

@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -30,13 +30,14 @@ from torch.fx import Node
 from ..graph import op_name
 
 Handler = Callable[..., Any]
+AnyHandler = TypeVar("AnyHandler", bound=Handler)
 HANDLERS: dict[str, Handler] = {}
 
 
-def handles(*names: str) -> Callable[[Handler], Handler]:
+def handles(*names: str) -> Callable[[AnyHandler], AnyHandler]:
     """Register one handler for several operations."""
 
-    def register(handler: Handler) -> Handler:
+    def register(handler: AnyHandler) -> AnyHandler:
         HANDLERS.update(dict.fromkeys(names, handler))
         return handler
 
@@ -78,13 +79,13 @@ def everything(node: Node, inputs: Sequence[Tensor]) -> Any:
     """The sound default: every entry of every result depends on every entry of every input."""
     value = node.meta["val"]
     if isinstance(value, Tensor):
-        return _Everything.apply(value.shape, *inputs)  # type: ignore[no-untyped-call]
+        return _Everything.apply(value.shape, *inputs)
     return [everything_like(item, inputs) for item in value]
 
 
 def everything_like(value: Any, inputs: Sequence[Tensor]) -> Any:
     """:func:`everything` for one of several results."""
-    return _Everything.apply(value.shape, *inputs) if isinstance(value, Tensor) else value  # type: ignore[no-untyped-call]
+    return _Everything.apply(value.shape, *inputs) if isinstance(value, Tensor) else value
 
 
 def apply(node: Node, args: Any, kwargs: Any) -> Any:
@@ -139,10 +140,10 @@ def _view(x: Tensor, shape: Sequence[int]) -> Tensor:
 # --- elementwise ---------------------------------------------------------------------------------------------------
 
 _ZERO_TO_ZERO = (
-    "relu relu6 gelu silu hardswish mish leaky_relu elu selu celu tanh tanhshrink softsign softshrink hardshrink prelu "
-    "sin tan asin atan sinh asinh atanh erf expm1 log1p sqrt square abs neg sign round floor ceil trunc frac positive "
-    "dropout feature_dropout alpha_dropout clone contiguous alias detach lift_fresh lift_fresh_copy to _to_copy "
-    "type_as nan_to_num float double half bfloat16 relu_ real"
+    "relu relu6 gelu silu hardswish mish leaky_relu elu selu celu tanh tanhshrink softsign softshrink "
+    "hardshrink sin tan asin atan sinh asinh atanh erf expm1 log1p sqrt square abs neg sign round "
+    "floor ceil trunc frac positive dropout feature_dropout alpha_dropout clone contiguous alias detach "
+    "lift_fresh lift_fresh_copy to _to_copy type_as nan_to_num float double half bfloat16 real"
 ).split()
 
 _ZERO_TO_OTHER = (
@@ -202,30 +203,48 @@ def _pow(x: Any, exponent: Any) -> Tensor:
 
 
 def _number(value: Any, like: Tensor) -> Tensor:
-    return value if isinstance(value, Tensor) else torch.tensor(float(value != 0)).to(like)
+    if isinstance(value, Tensor):
+        return value
+    return torch.tensor(float(value != 0), dtype=like.dtype)
 
 
-@handles("add", "sub", "rsub", "maximum", "minimum", "max", "min", "hypot")
+@handles("add", "sub", "rsub", "maximum", "minimum", "hypot")
 def _add(a: Any, b: Any = None, *, alpha: Any = 1) -> Tensor:
-    if b is None or isinstance(b, int) and not isinstance(b, bool) and not isinstance(a, Tensor):
+    if b is None:
         raise NotImplementedError
     like = a if isinstance(a, Tensor) else b
-    return _number(a, like) + _number(b, like)
+    total: Tensor = _number(a, like) + _number(b, like)
+    return total
 
 
 @handles("mul")
 def _mul(a: Any, b: Any) -> Tensor:
     like = a if isinstance(a, Tensor) else b
-    return _number(a, like) * _number(b, like)
+    product: Tensor = _number(a, like) * _number(b, like)
+    return product
 
 
 @handles("div", "true_divide")
 def _div(a: Any, b: Any, *, rounding_mode: Any = None) -> Tensor:
     like = a if isinstance(a, Tensor) else b
-    return _number(a, like) * lift(_number(b, like))
+    quotient: Tensor = _number(a, like) * lift(_number(b, like))
+    return quotient
 
 
-@handles("eq", "ne", "gt", "lt", "ge", "le", "logical_and", "logical_or", "logical_xor", "atan2", "remainder", "fmod")
+@handles(
+    "eq",
+    "ne",
+    "gt",
+    "lt",
+    "ge",
+    "le",
+    "logical_and",
+    "logical_or",
+    "logical_xor",
+    "atan2",
+    "remainder",
+    "fmod",
+)
 def _compare(a: Tensor, b: Any) -> Tensor:
     return lift(a + _number(b, a))
 
@@ -254,7 +273,7 @@ def _dims(x: Tensor, dim: Any) -> tuple[int, ...]:
     return (dim,) if isinstance(dim, int) else tuple(dim)
 
 
-@handles("amax", "amin", "norm_dims", "std", "var")
+@handles("amax", "amin", "std", "var")
 def _reduce(x: Tensor, dim: Any = None, *rest: Any, keepdim: bool = False, **_: Any) -> Tensor:
     keep = keepdim or any(value is True for value in rest)
     return x.sum(_dims(x, dim), keepdim=keep)
@@ -285,7 +304,14 @@ def _per_channel(x: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def _max_pool(
-    x: Tensor, kernel: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False, *, nd: int
+    x: Tensor,
+    kernel: Any,
+    stride: Any = (),
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    *,
+    nd: int,
 ) -> Tensor:
     if any(step != 1 for step in ([dilation] if isinstance(dilation, int) else dilation)):
         raise NotImplementedError
@@ -384,7 +410,9 @@ def _group_norm(x: Tensor, groups: int, weight: Any = None, bias: Any = None, *_
 
 
 @handles("instance_norm")
-def _instance_norm(x: Tensor, weight: Any, bias: Any, mean: Any, var: Any, use_input_stats: bool, *rest: Any) -> Tensor:
+def _instance_norm(
+    x: Tensor, weight: Any, bias: Any, mean: Any, var: Any, use_input_stats: bool, *rest: Any
+) -> Tensor:
     if not use_input_stats:
         return _batch_norm(x, weight, bias, mean, var, False, *rest[:3])  # type: ignore[no-any-return]
     return spread(x, range(2, x.dim())) * _channels(weight, x, 1.0) + _channels(bias, x, 0.0)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.fx import Node
 from torch.fx.node import map_arg
 
@@ -106,7 +106,7 @@ def _both_passes(
         outputs = [environment[node] for node in graph.outputs if isinstance(environment.get(node), Tensor)]
         total = sum((out.sum() for out in outputs if out.requires_grad), start=torch.zeros(()))
         if total.requires_grad:
-            total.backward()  # type: ignore[no-untyped-call]
+            total.backward()
     for name, leaf in leaves.items():
         grad = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
         liveness.relevant[name] = grad > 0
@@ -177,7 +177,7 @@ def _step(node: Node, environment: Mapping[Node, Any], varying: set[Node], liven
         sources = [environment[source] for source in node.all_input_nodes if source in varying]
         result = patterns.everything(node, list(_tensors(sources)))
     if isinstance(result, Tensor):
-        return _Binarise.apply(result, node, liveness)  # type: ignore[no-untyped-call]
+        return _Binarise.apply(result, node, liveness)
     return result
 
 
