@@ -24,10 +24,11 @@ def demo() -> Config:
         data=DataConfig("mnist5k", validation=500, flip=False, crop_padding=2),
         optimiser=OptimiserConfig(lr=0.1, weight_decay=5e-4),
         schedule=ScheduleConfig("one-cycle", warmup=0.2),
-        epochs=12,
+        epochs=16,
         batch_size=64,
         slope_l1=1e-2,
-        slope_l1_ramp=(0.1, 0.4),
+        slope_l1_ramp=(0.0, 0.3),
+        penalty_form="proximal",
     )
 
 
