@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..run import Run, explained, write_json
+from ..errors import RunError
+from ..run import Run, explained, read_json, write_json
 from . import console
 from .environment import environment
 from .evaluate import evaluate_run
@@ -71,11 +72,12 @@ def run_demo(
     other one.
     """
     rotated = demo_config(seed, epochs)
-    relu = override(rotated, {"model.rotated": False})
+    relu = relu_twin(rotated)
     both = Pair(Loaded(Run(out)), Loaded(Run(out / "relu")))
     for config, loaded, label in ((relu, both.relu, "ReLU"), (rotated, both.rotated, "rotated ReLU")):
         state = "found trained" if loaded.run.has("weights") else f"training, {config.epochs} epochs"
         console.say(f"{label}: {state}")
+        _check_same(loaded.run, config)
         fit_or_explain(config, loaded.run.path, device="cpu", progress=progress, again=again)
     try:
         pruned = prune_run(both.rotated, tolerance=TOLERANCE)
@@ -94,6 +96,21 @@ def run_demo(
     return summary
 
 
+def _check_same(run: Run, config: Config) -> None:
+    """Refuse an earlier demo with other settings instead of mixing the two."""
+    if not run.has("config"):
+        return
+    found = read_json(run.file("config"))
+    wanted = config.to_dict()
+    if found != wanted:
+        names = [key for key in wanted if found.get(key) != wanted[key]]
+        changed = ", ".join(f"{name} {found.get(name)!r}, asked for {wanted[name]!r}" for name in names)
+        raise RunError(
+            f"{run.path} holds a demo with other settings ({changed}); add --fresh to delete it and start over, or "
+            "choose another --out"
+        )
+
+
 @dataclass(frozen=True)
 class Pair:
     """The two runs of the demo."""
@@ -106,10 +123,23 @@ def demo_config(seed: int, epochs: int | None) -> Config:
     """The recipe with the options of the command line."""
     from ..training.recipes import get
 
-    changes: dict[str, Any] = {"seed": seed}
+    changes: dict[str, Any] = {"seed": seed, "precision": "bf16" if has_bf16() else "32"}
     if epochs is not None:
         changes["epochs"] = epochs
     return override(get("demo"), changes)
+
+
+def relu_twin(rotated: Config) -> Config:
+    """The same settings without slopes, and so without their penalty."""
+    return override(rotated, {"model.rotated": False})
+
+
+def has_bf16() -> bool:
+    """Whether the processor computes in bfloat16 itself; where it is emulated, float32 is faster."""
+    import torch
+
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return supported is not None and bool(supported())
 
 
 def clear(out: Path) -> None:
