@@ -48,7 +48,11 @@ def imported_layers(path):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.level == depth:
             # "from . import a" at the top names layers, "from .a import b" names one.
-            names = [f"rotated_relu.{node.module}"] if node.module else [f"rotated_relu.{a.name}" for a in node.names]
+            names = (
+                [f"rotated_relu.{node.module}"]
+                if node.module
+                else [f"rotated_relu.{a.name}" for a in node.names]
+            )
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
             names = [f"{node.module}.{alias.name}" for alias in node.names]
         else:
@@ -97,6 +101,10 @@ def test_only_one_place_exports_graphs():
 def test_nothing_is_unpickled():
     for path in FILES:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("torch.load", "pickle.load", "pickle.loads"):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in (
+                "torch.load",
+                "pickle.load",
+                "pickle.loads",
+            ):
                 keywords = {k.arg: ast.unparse(k.value) for k in node.keywords}
                 assert keywords.get("weights_only") == "True", f"{path}:{node.lineno}"
