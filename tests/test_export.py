@@ -36,6 +36,7 @@ def test_export_is_checked_dynamic_and_has_no_slopes_left(tmp_path, groups):
     report = export_onnx(net, torch.randn(1, 3, 6, 6), path)
 
     assert report.batch_sizes == (1, 3)
+    assert report.to_dict()["batch_sizes"] == [1, 3]
     assert report.max_relative_difference <= 1e-4
     assert report.folded_slopes == 2
     assert "Mul" not in operators(path)
@@ -90,6 +91,12 @@ def test_channels_last_weights_export_alike(tmp_path):
     assert "Transpose" not in operators(tmp_path / "net.onnx")
 
 
+def test_a_compiled_network_exports_like_its_inside(tmp_path):
+    assert (
+        export_onnx(torch.compile(chain()), torch.randn(2, 3, 6, 6), tmp_path / "net.onnx").folded_slopes == 2
+    )
+
+
 def test_training_flags_and_terminal_are_left_alone(tmp_path, capfd):
     net = chain()
     net[1].eval()
@@ -139,6 +146,25 @@ def test_wrong_result_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("rotated_relu.export.run_session", wrong)
     with pytest.raises(ExportError, match=r"differ by .* at batch size 1"):
         export_onnx(chain(), torch.randn(2, 3, 6, 6), tmp_path / "net.onnx")
+
+
+@pytest.mark.parametrize(
+    ("outputs", "message"),
+    [
+        (lambda *_: [torch.zeros(1, 3)], "torch returns shapes"),
+        (lambda *_: 1 / 0, "cannot run the exported model at batch size 1: division by zero"),
+    ],
+)
+def test_a_model_that_runs_differently_is_refused(tmp_path, monkeypatch, outputs, message):
+    monkeypatch.setattr("rotated_relu.export.run_session", outputs)
+    with pytest.raises(ExportError, match=message):
+        export_onnx(nn.Linear(2, 2), torch.randn(2, 2), tmp_path / "net.onnx")
+
+
+def test_a_model_too_large_for_one_file_is_refused(monkeypatch):
+    monkeypatch.setattr("rotated_relu.export.MAX_FILE_BYTES", 100)
+    with pytest.raises(ExportError, match="more than the 2 GB"):
+        to_onnx(nn.Linear(2, 2), torch.randn(2, 2))
 
 
 def test_nan_on_one_side_is_a_difference(tmp_path, monkeypatch):

@@ -1,5 +1,3 @@
-import time
-
 import pytest
 
 from rotated_relu.latency import LatencyComparison, compare_latency
@@ -10,8 +8,8 @@ def test_calls_are_interleaved_and_counted():
     found = compare_latency(
         {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, repeats=3, warmup=2, min_sample_ms=0
     )
-    # Two warm-up calls and one to size the sample for each, then three rounds of A B.
-    assert "".join(calls) == "aaabbb" + "ababab"
+    # Two warm-up calls and three to size the sample for each, then three rounds of A B.
+    assert "".join(calls) == "aaaaa" + "bbbbb" + "ababab"
     assert {name: len(times) for name, times in found.milliseconds.items()} == {"a": 3, "b": 3}
 
 
@@ -21,9 +19,18 @@ def test_speedup_is_the_median_of_ratios_not_the_ratio_of_medians():
     assert found.speedup("new", over="old") == 2.0  # ratios 2, 3, 1.5; the ratio of medians would be 3
 
 
-def test_times_are_per_call_in_milliseconds():
-    found = compare_latency({"sleep": lambda: time.sleep(0.002)}, repeats=3, warmup=0, min_sample_ms=6)
-    assert 2.0 <= found.medians_ms["sleep"] < 20
+def test_a_fast_callable_is_called_often_and_the_time_is_per_call(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("rotated_relu.latency.time.perf_counter", lambda: clock[0])
+
+    def run():
+        clock[0] += 0.002
+
+    found = compare_latency({"net": run}, repeats=3, warmup=1, min_sample_ms=7)
+
+    assert found.medians_ms["net"] == pytest.approx(2.0)
+    # One warm-up call, three to size the sample, then three samples of ceil(7 / 2) calls.
+    assert clock[0] == pytest.approx(0.002 * (1 + 3 + 3 * 4))
     assert found.to_dict()["medians_ms"] == found.medians_ms
 
 

@@ -53,7 +53,7 @@ def open_page(browser, path, width, scheme="light"):
     feature = {"name": "prefers-color-scheme", "value": scheme}
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
     browser.get(path.as_uri())
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         drawn = browser.execute_script(DRAWN)
         if all(surfaces for _, surfaces, _ in drawn):

@@ -87,7 +87,7 @@ def export_onnx(
         ShapeError: If the network does not run on the inputs.
         ExportError: If it cannot be exported, differs by more than the tolerance, or cannot be written.
     """
-    inputs = as_inputs(example_inputs)
+    net, inputs = _inner(net), as_inputs(example_inputs)
     sizes = tuple(dict.fromkeys([*batch_sizes, len(inputs[0])]))
     content, folded = to_onnx(net, inputs)
     with eval_mode(net):
@@ -104,7 +104,7 @@ def to_onnx(net: nn.Module, example_inputs: Inputs) -> tuple[bytes, int]:
         ShapeError: If the network does not run on the inputs.
         ExportError: If torch cannot export the network, or the model exceeds 2 GB.
     """
-    inputs = as_inputs(example_inputs)
+    net, inputs = _inner(net), as_inputs(example_inputs)
     with eval_mode(net):
         check_runs(net, inputs)
     batch = len(inputs[0])
@@ -114,7 +114,7 @@ def to_onnx(net: nn.Module, example_inputs: Inputs) -> tuple[bytes, int]:
     try:
         with eval_mode(net), torch.no_grad(), _quiet():
             program = torch.onnx.export(
-                getattr(net, "_orig_mod", net),  # the module inside torch.compile's wrapper
+                net,
                 examples,
                 dynamo=True,
                 opset_version=OPSET,
@@ -154,6 +154,13 @@ def onnx_runner(net: nn.Module, example_inputs: Inputs, threads: int | None = No
     """Export a network to memory and return a callable that runs it once in onnxruntime on the inputs."""
     content, _ = to_onnx(net, example_inputs)
     return session_runner(content, example_inputs, threads)
+
+
+def _inner(net: nn.Module) -> nn.Module:
+    """The module inside the wrapper that ``torch.compile`` returns."""
+    inner = getattr(net, "_orig_mod", net)
+    assert isinstance(inner, nn.Module)
+    return inner
 
 
 def _compare(

@@ -68,7 +68,9 @@ def compare_latency(
 def _calls_per_sample(run: Runnable, warmup: int, min_sample_ms: float) -> int:
     for _ in range(warmup):
         run()
-    return max(1, math.ceil(min_sample_ms / max(_time_ms(run, 1), 1e-3)))
+    # The fastest of three: a call that was interrupted would make all samples too short.
+    fastest = min(_time_ms(run, 1) for _ in range(3))
+    return max(1, math.ceil(min_sample_ms / max(fastest, 1e-3)))
 
 
 def _time_ms(run: Runnable, calls: int) -> float:

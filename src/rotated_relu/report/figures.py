@@ -89,7 +89,8 @@ def threshold_figure(data: ReportData) -> Figure | None:
     low = max(min(scores), (baseline if baseline is not None else top) - FRAME_POINTS)
     margin = max(0.5, 0.06 * (top - low))
     layout = _stacked("accuracy, %", "filters alive, %")
-    layout["xaxis"] |= {"type": "log", "title": {"text": "threshold ζ on |slope|"}, "dtick": 1}
+    dtick = 1 if zetas[-1] > 50 * zetas[0] else "D2"  # only powers of ten, or 2 and 5 between them
+    layout["xaxis"] |= {"type": "log", "title": {"text": "threshold ζ on |slope|"}, "dtick": dtick}
     layout["yaxis"]["range"] = [low - margin, top + margin]
     layout["yaxis2"]["range"] = [-4, 104]
     layout |= {"shapes": shapes, "showlegend": False}
@@ -164,7 +165,7 @@ def alive_figure(data: ReportData) -> Figure | None:
         _bars(names, [row["alive"] for row in rows], "alive", colour("compact")),
     ]
     layout = _layout("", "filters")
-    layout |= {"barmode": "overlay", "bargap": 0.18}
+    layout |= {"barmode": "overlay", "bargap": _bar_gap(names)}
     _name_ticks(layout["xaxis"], names)
     total, alive = sum(row["total"] for row in rows), sum(row["alive"] for row in rows)
     dead = sum(row["alive"] == 0 for row in rows)
@@ -193,7 +194,7 @@ def layers_figure(data: ReportData) -> Figure | None:
             bars = _bars(labels, [counts[key].get(layer, 0) for layer in names], name, fill, axis)
             traces.append(bars | {"legendgroup": name, "showlegend": axis == "y"})
     layout = _layout("", panels[0][0]) if len(panels) == 1 else _stacked("weights", "MACs")
-    layout |= {"barmode": "overlay", "bargap": 0.18}
+    layout |= {"barmode": "overlay", "bargap": _bar_gap(labels)}
     _name_ticks(layout["xaxis"], labels)
     sums = [
         f"{what} {count(sum(counts[before].values()))} → {count(sum(counts[after].values()))}"
@@ -330,6 +331,11 @@ def _unique(names: list[str]) -> list[str]:
         seen[name] = seen.get(name, 0) + 1
         result.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
     return result
+
+
+def _bar_gap(names: list[str]) -> float:
+    """Few bars stay slim."""
+    return max(0.18, 1 - 0.12 * len(names))
 
 
 def _name_ticks(axis: Spec, names: list[str]) -> None:

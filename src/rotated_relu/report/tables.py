@@ -204,9 +204,13 @@ def _flat(values: Any, prefix: str = "") -> Iterable[tuple[str, str]]:
             else:
                 yield from _flat(value, "" if name == "environment" else f"{label}: ")
         elif isinstance(value, (list, tuple)):
-            yield label, ", ".join(map(str, value))
+            yield label, ", ".join(map(_plain, value))
         elif value is not None:
-            yield label, str(value)
+            yield label, _plain(value)
+
+
+def _plain(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def missing(data: ReportData, drawn: Iterable[str]) -> list[str]:
