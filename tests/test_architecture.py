@@ -22,6 +22,7 @@ LAYERS = [
     "onnx_session",
     "export",
     "measure",
+    "rounding",
     "paper_count",
     "paper_graph",
     "paper_networks",

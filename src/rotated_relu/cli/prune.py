@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 EXAMPLE = "rotated-relu prune runs/first --tolerance 0.2"
 ANY_FALL = 100.0  # of an accuracy in percent
+AUTO = "auto"
+TIMED_BATCH_SIZES = (1, 64)
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,12 @@ def prune(
         float | None, typer.Option(help="Instead: exactly this threshold.", show_default=False)
     ] = None,
     round_to: Annotated[
-        int, typer.Option(min=1, help="Round widths up to a multiple; 8 or 16 can be faster.")
-    ] = 1,
+        str,
+        typer.Option(
+            metavar="auto|1|8|16",
+            help="Round widths up to a multiple; auto times 1, 8 and 16 and keeps the fastest.",
+        ),
+    ] = AUTO,
 ) -> None:
     """Find the threshold, remove the dead filters, prove that the output did not change.
 
@@ -66,8 +72,9 @@ def prune(
     }
     if budget and threshold is not None:
         raise ThresholdError("give either --threshold or a share to keep, not both")
+    multiple = rounding(round_to)
     loaded = open_run(run)
-    pruned = prune_run(loaded, tolerance=tolerance, budget=budget, threshold=threshold, round_to=round_to)
+    pruned = prune_run(loaded, tolerance=tolerance, budget=budget, threshold=threshold, round_to=multiple)
     _show(loaded, pruned)
     console.show(f"next: rotated-relu finetune {run} --epochs 3")
 
@@ -78,7 +85,7 @@ def prune_run(
     tolerance: float = 0.2,
     budget: dict[str, float] | None = None,
     threshold: float | None = None,
-    round_to: int = 1,
+    round_to: int | None = None,
 ) -> Pruned:
     """Prune a trained run and write the results into it.
 
@@ -87,19 +94,54 @@ def prune_run(
         tolerance: Points of validation accuracy that may be lost.
         budget: Shares to keep, instead; see :func:`rotated_relu.find_threshold`.
         threshold: Exactly this zeta, instead.
-        round_to: Widths are rounded up to a multiple of it.
+        round_to: Widths are rounded up to a multiple of it; None times 1, 8 and 16 and keeps the fastest.
     """
-    from ..compact import compact, save
+    from ..compact import save
 
     net = loaded.network("trained")
     found = _search(loaded, net, tolerance, budget, threshold)
-    result = compact(net, loaded.example_inputs(), threshold=found.value, round_to=round_to)
+    result, timed = _compacted(loaded, net, found.value, round_to)
     run = loaded.run
     # From here on the run describes this threshold: what was made from another one must not lie beside it.
     run.discard("threshold", "compact", "finetuned", "evaluation", "onnx", "measure", "summary", "report")
     save(result, run.file("compact"))
-    write_json(run.file("threshold"), {**found.to_dict(), "certificate": result.certificate.to_dict()})
+    write_json(
+        run.file("threshold"), {**found.to_dict(), **timed, "certificate": result.certificate.to_dict()}
+    )
     return Pruned(found, result)
+
+
+def rounding(text: str) -> int | None:
+    """The multiple that ``--round-to`` asks for; None for ``auto``."""
+    if text == AUTO:
+        return None
+    if not text.isdigit() or int(text) < 1:
+        raise typer.BadParameter(
+            f"{text!r} is neither 'auto' nor a positive whole number", param_hint="--round-to"
+        )
+    return int(text)
+
+
+def _compacted(
+    loaded: Loaded, net: nn.Module, threshold: float, round_to: int | None
+) -> tuple[Compacted, dict[str, Any]]:
+    """The compacted network, and what was timed to choose its rounding."""
+    from ..compact import compact
+    from ..rounding import compact_fastest
+
+    example = loaded.example_inputs()
+    if round_to is not None:
+        return compact(net, example, threshold, round_to), {"round_to": round_to}
+    console.say("timing the small network with widths rounded up to multiples of 1, 8 and 16")
+    fastest = compact_fastest(
+        net, example, threshold, timing_inputs=[loaded.example_inputs(size) for size in TIMED_BATCH_SIZES]
+    )
+    timed = {str(multiple): times for multiple, times in fastest.milliseconds.items()}
+    return fastest.result, {
+        "round_to": fastest.round_to,
+        "rounding_batch_sizes": list(TIMED_BATCH_SIZES),
+        "rounding_milliseconds": timed,
+    }
 
 
 def _search(

@@ -245,10 +245,14 @@ def _used(layer: Layer, liveness: Liveness, states: Mapping[str, Tensor]) -> tup
 
 
 def _grown(used: Mask, kept: Mask, round_to: int) -> Mask:
-    """Add channels of the tensor until the count is a multiple of ``round_to`` (dead channels are exact)."""
+    """Add channels of the tensor until the count is a multiple of ``round_to`` (dead channels are exact).
+
+    With rounding, speed counts: a layer that needs more than half of its tensor takes all of it, since a gather or
+    scatter copies the tensor (and makes engines with blocked layouts convert it twice).
+    """
     extra = -int(used.sum()) % round_to
-    if not extra:
-        return used
+    if round_to > 1 and 2 * (used.sum() + extra) > kept.sum():
+        return kept
     spare = np.flatnonzero(kept & ~used)[:extra]
     grown = used.copy()
     grown[spare] = True
