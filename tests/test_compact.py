@@ -302,9 +302,17 @@ def test_rounding_keeps_no_more_than_the_original_had():
     net = nets.awake(nets.Chain())
     nets.kill(net, "act1", [0])
     nets.kill(net, "act2", [0, 1, 2])
+    with pytest.warns(NothingRemovedWarning):  # 8 and 6 channels are less than one multiple of 16
+        small = compacted(net, image(16), round_to=16).model
+    assert (small.conv1.out_channels, small.conv2.out_channels) == (8, 6)
+    assert small.fc.in_features == 216  # 112 of 216 would be enough, but a gather has to save at least half
+
+
+def test_rounding_gathers_where_it_saves_more_than_half():
+    net = nets.awake(nets.Chain())
+    nets.kill(net, "act2", [0, 1, 2, 3])
     small = compacted(net, image(16), round_to=16).model
-    assert (small.conv1.out_channels, small.conv2.out_channels) == (8, 6)  # fewer than one multiple of 16
-    assert small.fc.in_features == 112  # 3 alive channels x 36 = 108, rounded up to 7 x 16
+    assert small.fc.in_features == 80  # 2 channels x 36 = 72, rounded up to 5 x 16, of 216
 
 
 def test_threshold_is_strict_and_recorded():
