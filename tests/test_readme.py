@@ -1,0 +1,62 @@
+"""What the README shows works as it stands."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+import rotated_relu as rr
+from rotated_relu import cli
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+@pytest.mark.slow
+def test_quick_start_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (code,) = blocks("python")
+    names = {
+        "cross_entropy": cross_entropy,
+        "images": torch.randn(2, 3, 32, 32),
+        "labels": torch.tensor([1, 2]),
+        "example_inputs": torch.randn(1, 3, 32, 32),
+        # A network that keeps its score until a third of its slopes are gone.
+        "evaluate": lambda net: float(sum(int((a != 0).sum()) for a in rr.slopes(net).values()) > 450),
+    }
+    exec(code, names)
+    assert 450 < names["found"].alive < 672
+    assert names["result"].certificate.max_relative_difference <= 1e-9
+    small = rr.load("small.safetensors", rr.models.resnet20(rotated=True))
+    assert torch.equal(small.eval()(names["images"]), names["result"].model.eval()(names["images"]))
+    assert Path("small.onnx").is_file()
+
+
+def test_opening_commands_are_targets_of_the_makefile():
+    makefile = (ROOT / "Makefile").read_text()
+    for line in blocks("bash")[0].splitlines():
+        target = line.split()[1]
+        assert re.search(rf"^{target}: install$", makefile, flags=re.MULTILINE)
+
+
+def test_verbs_and_options_that_the_readme_shows_exist():
+    import typer
+
+    commands = typer.main.get_command(cli.build_app()).commands
+    shown = [line.split("#")[0].split() for line in README.splitlines() if line.startswith("rotated-relu ")]
+    assert {words[1] for words in shown} == set(commands) - {"demo"}
+    for words in shown:
+        known = {name for parameter in commands[words[1]].params for name in parameter.opts}
+        assert {word for word in words if word.startswith("--")} <= known
+
+
+def test_every_file_of_a_run_is_described():
+    from rotated_relu.run import FILES
+
+    assert all(f"`{file}`" in README for file, _ in FILES.values() if file != "summary.json")
