@@ -308,6 +308,14 @@ def test_rounding_keeps_no_more_than_the_original_had():
     assert small.fc.in_features == 216  # 112 of 216 would be enough, but a gather has to save at least half
 
 
+def test_rounding_leaves_no_adapters_in_a_residual_stage_of_similar_widths():
+    net = half_dead(rr.rotate(torchvision.models.resnet18(weights=None), image(32)), 0.5)
+    exact, rounded = rr.compact(net, image(32)).plan, rr.compact(net, image(32), round_to=16).plan
+    adapters = [sum(1 for layer in plan.layers if layer.read or layer.write) for plan in (exact, rounded)]
+    assert adapters[0] > 20
+    assert adapters[1] == 0
+
+
 def test_rounding_gathers_where_it_saves_more_than_half():
     net = nets.awake(nets.Chain())
     nets.kill(net, "act2", [0, 1, 2, 3])

@@ -62,6 +62,7 @@ def decide(
         regions.update(more)
     if plan.round_to > 1:
         _round_widths(choice, layers, plan.round_to)
+        _level_norms(choice, layers)
     owned: set[str] = set()
     for layer in layers:
         owned.update(f"{layer.name}.{name}" for name, _ in _own_states(layer.module))
@@ -151,6 +152,15 @@ def _round_widths(choice: _Choice, layers: list[Layer], round_to: int) -> None:
                 short = min(-count % round_to, len(labels) - count)
                 if short and len(np.unique(labels)) == len(labels):
                     choice.keep[labels[~choice.keep[labels]][:short]] = True
+
+
+def _level_norms(choice: _Choice, layers: list[Layer]) -> None:
+    """A norm that would write into a tensor at most twice as wide works at that tensor's width: no scatter."""
+    for layer in layers:
+        for call in layer.calls if layer.kind == "norm" else []:
+            inside, outside = choice.kept(layer.source(call), 1), choice.kept(call, 1)
+            if 2 * inside.sum() >= outside.sum():
+                choice.keep[choice.wires.along(layer.source(call), 1)[outside]] = True
 
 
 # --- layers --------------------------------------------------------------------------------------------------------
@@ -247,11 +257,11 @@ def _used(layer: Layer, liveness: Liveness, states: Mapping[str, Tensor]) -> tup
 def _grown(used: Mask, kept: Mask, round_to: int) -> Mask:
     """Add channels of the tensor until the count is a multiple of ``round_to`` (dead channels are exact).
 
-    With rounding, speed counts: a layer that needs more than half of its tensor takes all of it, since a gather or
+    With rounding, speed counts: a layer that needs half of its tensor or more takes all of it, since a gather or
     scatter copies the tensor (and makes engines with blocked layouts convert it twice).
     """
     extra = -int(used.sum()) % round_to
-    if round_to > 1 and 2 * (used.sum() + extra) > kept.sum():
+    if round_to > 1 and 2 * (used.sum() + extra) >= kept.sum():
         return kept
     spare = np.flatnonzero(kept & ~used)[:extra]
     grown = used.copy()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .blocks import ChannelPadShortcut, activation, conv3x3, initialise_weights, weight_generator
+from .blocks import ChannelPadShortcut, activation, conv1x1, conv3x3, initialise_weights, weight_generator
 
 WIDTHS = (16, 32, 64)
 
@@ -18,7 +18,9 @@ WIDTHS = (16, 32, 64)
 class BasicBlock(nn.Module):
     """conv, norm, activation, conv, norm, add the shortcut, activation."""
 
-    def __init__(self, in_channels: int, channels: int, stride: int, rotated: bool) -> None:
+    def __init__(
+        self, in_channels: int, channels: int, stride: int, rotated: bool, projection: bool = False
+    ) -> None:
         super().__init__()
         self.conv1 = conv3x3(in_channels, channels, stride)
         self.bn1 = nn.BatchNorm2d(channels)
@@ -26,7 +28,10 @@ class BasicBlock(nn.Module):
         self.conv2 = conv3x3(channels, channels)
         self.bn2 = nn.BatchNorm2d(channels)
         same = in_channels == channels and stride == 1
-        self.shortcut = nn.Identity() if same else ChannelPadShortcut(in_channels, channels, stride)
+        self.shortcut: nn.Module = nn.Identity()
+        if not same:
+            shortcut = _projection if projection else ChannelPadShortcut
+            self.shortcut = shortcut(in_channels, channels, stride)
         self.act2 = activation(channels, rotated)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -45,6 +50,9 @@ class CifarResNet(nn.Module):
         rotated: Put slopes on both activations of every block.
         in_channels: Channels of the images.
         widths: Channels of the stages; the stem has as many as the first.
+        rotate_stem: Put slopes on the stem's activation as well; the paper leaves it plain.
+        projection: Between stages use 1x1 convolutions as shortcuts ("option B"), which let each stage have widths of
+            its own, instead of padding.
 
     Shape:
         - Input: (N, in_channels, H, W).
@@ -58,15 +66,19 @@ class CifarResNet(nn.Module):
         rotated: bool = True,
         in_channels: int = 3,
         widths: tuple[int, ...] = WIDTHS,
+        *,
+        rotate_stem: bool = False,
+        projection: bool = False,
     ) -> None:
         super().__init__()
         generator = weight_generator()
         self.conv1 = conv3x3(in_channels, widths[0])
         self.bn1 = nn.BatchNorm2d(widths[0])
-        self.relu = nn.ReLU()
+        self.relu = activation(widths[0], rotated and rotate_stem)
         channels = widths[0]
         for stage, width in enumerate(widths, start=1):
-            setattr(self, f"layer{stage}", _stage(channels, width, blocks, 1 if stage == 1 else 2, rotated))
+            stride = 1 if stage == 1 else 2
+            setattr(self, f"layer{stage}", _stage(channels, width, blocks, stride, rotated, projection))
             channels = width
         self.stages = len(widths)
         self.pool = nn.AdaptiveAvgPool2d(1)
@@ -81,8 +93,14 @@ class CifarResNet(nn.Module):
         return self.fc(torch.flatten(self.pool(x), 1))  # type: ignore[no-any-return]
 
 
-def _stage(in_channels: int, channels: int, blocks: int, stride: int, rotated: bool) -> nn.Sequential:
-    first = BasicBlock(in_channels, channels, stride, rotated)
+def _projection(in_channels: int, channels: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(conv1x1(in_channels, channels, stride), nn.BatchNorm2d(channels))
+
+
+def _stage(
+    in_channels: int, channels: int, blocks: int, stride: int, rotated: bool, projection: bool
+) -> nn.Sequential:
+    first = BasicBlock(in_channels, channels, stride, rotated, projection)
     rest = [BasicBlock(channels, channels, 1, rotated) for _ in range(blocks - 1)]
     return nn.Sequential(first, *rest)
 
