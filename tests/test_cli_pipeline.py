@@ -53,7 +53,7 @@ def pruned(trained, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "pruned"
     shutil.copytree(trained, out)
     with pytest.raises(SystemExit) as stopped:
-        cli.main(["prune", str(out), "--tolerance", "1"])
+        cli.main(["prune", str(out), "--tolerance", "1", "--round-to", "1"])
     assert stopped.value.code == 0
     return out
 
@@ -141,6 +141,24 @@ def test_prune_at_a_given_threshold_and_round_up(capsys, run):
     alive = read(run / "threshold.json")["alive"]
     widths = {layer.outputs[1] for layer in plan.layers if layer.outputs[0] == 500}
     assert widths == {-(-alive // 16) * 16}
+
+
+def test_prune_times_roundings_by_default(capsys, run):
+    value = read(run / "threshold.json")["value"]
+    code, _, err = call(capsys, "prune", run, "--threshold", value)
+    assert code == 0
+    assert "timing" in err
+    found = read(run / "threshold.json")
+    assert found["round_to"] in (1, 8, 16)
+    plan, _ = read_plan(run / "compact.safetensors")
+    assert plan.round_to == found["round_to"]
+
+
+@pytest.mark.parametrize("text", ["0", "eight", "-8"])
+def test_prune_with_a_rounding_that_is_none(capsys, run, text):
+    code, _, err = call(capsys, "prune", run, "--round-to", text)
+    assert code == 2
+    assert "neither 'auto' nor a positive whole number" in " ".join(err.replace("│", " ").split())
 
 
 def test_prune_again_deletes_what_the_first_one_led_to(capsys, run):

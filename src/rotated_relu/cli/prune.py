@@ -94,9 +94,13 @@ def prune_run(
         tolerance: Points of validation accuracy that may be lost.
         budget: Shares to keep, instead; see :func:`rotated_relu.find_threshold`.
         threshold: Exactly this zeta, instead.
-        round_to: Widths are rounded up to a multiple of it; None times 1, 8 and 16 and keeps the fastest.
+        round_to: Widths are rounded up to a multiple of it; None times 1, 8 and 16 and keeps the fastest (1 with a
+            budget: dead filters that are kept would count against it).
     """
     from ..compact import save
+
+    if budget and round_to is None:
+        round_to = 1
 
     net = loaded.network("trained")
     found = _search(loaded, net, tolerance, budget, threshold)
