@@ -64,6 +64,18 @@ def test_loads_into_the_unrotated_original(tmp_path):
         assert torch.equal(loaded(x), result.model(x))
 
 
+def test_activations_that_stayed_plain_stay_plain(tmp_path):
+    """Our ResNets leave the stem's ReLU plain; rotating a fresh ReLU network puts slopes there too."""
+    net = rr.models.resnet20(rotated=True).eval()
+    nets.kill(net, "layer1.0.act1", [0, 1])
+    x = torch.randn(1, 3, 32, 32)
+    result = rr.compact(net, x)
+    path = rr.save(result, tmp_path / "r20.safetensors")
+    loaded = rr.load(path, rr.models.resnet20(rotated=False)).eval()
+    with torch.no_grad():
+        assert torch.equal(loaded(x), result.model(x))
+
+
 def test_a_network_trained_on_after_compaction_round_trips(saved, tmp_path):
     path, x, _ = saved
     loaded = files.load_compacted(path, nets.OptionA())

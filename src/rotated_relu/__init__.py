@@ -10,46 +10,69 @@ Example::
     result = rr.compact(net, torch.zeros(1, 3, 224, 224), threshold=found.value)
     rr.save(result, "small.safetensors")
 
-Names that need a heavy library (torchvision, onnxruntime) are imported at their first use.
+Names are imported at their first use, so that ``rotated-relu --help`` does not wait for torch.
 """
 
 from __future__ import annotations
 
 import importlib
+import sys
+import types
 from typing import TYPE_CHECKING, Any
 
 from . import errors
-from .activation import Rotated, RotatedReLU, rotated_slopes_
-from .compact import Certificate, Compacted, Plan, compact, load, load_compacted, read_plan, save
 from .errors import RotatedReLUError, RotatedReLUWarning
-from .penalty import slope_l1
-from .rotate import apply_threshold, rotate, slopes
 
 if TYPE_CHECKING:
     from . import models
+    from .activation import Rotated, RotatedReLU, rotated_slopes_
+    from .compact import Certificate, Compacted, Plan, compact, load, load_compacted, read_plan, save
     from .export import export_onnx
     from .measure import measure
+    from .penalty import slope_l1
+    from .rotate import apply_threshold, rotate, slopes
+    from .rounding import compact_fastest
     from .threshold import find_threshold
 
 __version__ = "0.1.0"
 
-_LAZY = {"export_onnx": "export", "measure": "measure", "find_threshold": "threshold", "models": "models"}
+_HOMES = {
+    "activation": ("Rotated", "RotatedReLU", "rotated_slopes_"),
+    "compact": ("Certificate", "Compacted", "Plan", "compact", "load", "load_compacted", "read_plan", "save"),
+    "export": ("export_onnx",),
+    "measure": ("measure",),
+    "penalty": ("slope_l1",),
+    "rotate": ("apply_threshold", "rotate", "slopes"),
+    "rounding": ("compact_fastest",),
+    "threshold": ("find_threshold",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Certificate", "Compacted", "Plan", "Rotated", "RotatedReLU", "RotatedReLUError", "RotatedReLUWarning",
-    "apply_threshold", "compact", "errors", "export_onnx", "find_threshold", "load", "load_compacted", "measure",
+    "apply_threshold", "compact", "compact_fastest", "errors", "export_onnx", "find_threshold", "load", "load_compacted", "measure",
     "models", "read_plan", "rotate", "rotated_slopes_", "save", "slope_l1", "slopes",
 ]  # fmt: skip
 
 
+class _Package(types.ModuleType):
+    """Keeps ``rr.compact`` the function, although the import system would bind the submodule of that name."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _HOME_OF and isinstance(value, types.ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
+    if name == "models":
+        return importlib.import_module(".models", __name__)
+    if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = importlib.import_module(f".{_LAZY[name]}", __name__)
-    value = module if name == "models" else getattr(module, name)
-    globals()[name] = (
-        value  # also undoes the import system's binding of the submodule `measure` to its own name
-    )
+    value = getattr(importlib.import_module(f".{_HOME_OF[name]}", __name__), name)
+    globals()[name] = value
     return value
 
 

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..errors import CaptureError, FileFormatError, PlanError, RotatedReLUWarning, RotationError, ShapeError
-from ..rotate import rotate, slopes
+from ..rotate import rotate, rotated_modules, slopes
 from .certificate import Certificate
 from .compact import Compacted
 from .plan import Plan
@@ -160,11 +160,20 @@ def _rotated_like(plan: Plan, net: nn.Module) -> nn.Module:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RotatedReLUWarning)
-            return rotate(net, inputs)
+            return _plain_again(rotate(net, inputs), plan)
     except (ShapeError, CaptureError, RotationError) as error:
         raise PlanError(
             f"the plan is for another network: slopes cannot be put into this one ({error})"
         ) from error
+
+
+def _plain_again(net: nn.Module, plan: Plan) -> nn.Module:
+    """Give activations that carried no slopes (a stem that stays plain) their gate back."""
+    for name, module in rotated_modules(net).items():
+        parent, _, leaf = name.rpartition(".")
+        if f"{name}.slope" not in plan.slopes:
+            net.get_submodule(parent)._modules[leaf] = module.gate
+    return net
 
 
 def _fill(net: nn.Module, tensors: Mapping[str, Tensor], path: Any) -> None:
