@@ -50,8 +50,8 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Certificate", "Compacted", "Plan", "Rotated", "RotatedReLU", "RotatedReLUError", "RotatedReLUWarning",
-    "apply_threshold", "compact", "compact_fastest", "errors", "export_onnx", "find_threshold", "load", "load_compacted", "measure",
-    "models", "read_plan", "rotate", "rotated_slopes_", "save", "slope_l1", "slopes",
+    "apply_threshold", "compact", "compact_fastest", "errors", "export_onnx", "find_threshold", "load",
+    "load_compacted", "measure", "models", "read_plan", "rotate", "rotated_slopes_", "save", "slope_l1", "slopes",
 ]  # fmt: skip
 
 
