@@ -24,9 +24,9 @@ def demo() -> Config:
         data=DataConfig("mnist5k", validation=500, flip=False, crop_padding=2),
         optimiser=OptimiserConfig(lr=0.1, weight_decay=5e-4),
         schedule=ScheduleConfig("one-cycle", warmup=0.2),
-        epochs=16,
+        epochs=20,
         batch_size=64,
-        slope_l1=1e-2,
+        slope_l1=5e-3,
         slope_l1_ramp=(0.0, 0.3),
         penalty_form="proximal",
     )
