@@ -26,7 +26,7 @@ def demo() -> Config:
         schedule=ScheduleConfig("one-cycle", warmup=0.2),
         epochs=20,
         batch_size=64,
-        slope_l1=5e-3,
+        slope_l1=6.5e-3,
         slope_l1_ramp=(0.0, 0.3),
         penalty_form="proximal",
     )
