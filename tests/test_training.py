@@ -414,7 +414,7 @@ def test_model_follows_the_images():
     assert (net.fc1.in_features, net.fc2.out_features) == (36, 3)
     conv = build_model(CONV, IMAGES)
     assert (conv.conv1.in_channels, conv.fc.out_features) == (1, 3)
-    assert len(slopes(conv)) == 6
+    assert len(slopes(conv)) == 1 + 3 * 2  # the stem, then three blocks of two activations
 
 
 def test_progress_lines(tmp_path, capsys):
