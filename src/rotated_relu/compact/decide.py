@@ -20,7 +20,7 @@ from ..graph import Graph
 from ..liveness import Liveness
 from .layers import Layer, as_list, find_layers
 from .plan import Cut, Held, Index, LayerPlan, Plan, RegionPlan
-from .wires import Wires, build, region_of
+from .wires import Wires, build
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -348,6 +348,3 @@ def _held(choice: _Choice, layers: list[Layer]) -> list[Held]:
 def _reason(choice: _Choice, label: int) -> str:
     pinned = choice.wires.pinned.get(label)
     return f"width fixed by {pinned}" if pinned else "width rounded up, or the last channel of a tensor"
-
-
-__all__ = ["decide", "region_of"]

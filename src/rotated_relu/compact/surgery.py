@@ -6,8 +6,6 @@ Requires: a model whose parameters have the shapes that the plan recorded. Ensur
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
@@ -108,8 +106,3 @@ def _wrap(model: nn.Module, plan: RegionPlan) -> None:
     wrapped = FullWidth(module, plan.dim, plan.widen, plan.narrow, plan.width).to(state.device)
     wrapped.training = module.training
     parent._modules[leaf] = wrapped
-
-
-def summary(values: Sequence[int]) -> str:
-    """``64 -> 23`` for a pair of widths."""
-    return " -> ".join(map(str, values))

@@ -33,14 +33,6 @@ Ids = np.ndarray[Any, np.dtype[np.int64]]
 
 
 @dataclass
-class Port:
-    """The inside view of a tensor that enters a region kept at full width."""
-
-    region: str
-    source: Node
-
-
-@dataclass
 class Wires:
     """Atoms and their classes.
 
