@@ -105,26 +105,36 @@ def _stage(
     return nn.Sequential(first, *rest)
 
 
-def resnet20(num_classes: int = 10, rotated: bool = True, in_channels: int = 3) -> CifarResNet:
+def resnet20(
+    num_classes: int = 10, rotated: bool = True, in_channels: int = 3, projection: bool = False
+) -> CifarResNet:
     """ResNet-20; 269,722 parameters, 672 slopes."""
-    return CifarResNet(3, num_classes, rotated, in_channels)
+    return CifarResNet(3, num_classes, rotated, in_channels, projection=projection)
 
 
-def resnet32(num_classes: int = 10, rotated: bool = True, in_channels: int = 3) -> CifarResNet:
+def resnet32(
+    num_classes: int = 10, rotated: bool = True, in_channels: int = 3, projection: bool = False
+) -> CifarResNet:
     """ResNet-32; 464,154 parameters, 1,120 slopes."""
-    return CifarResNet(5, num_classes, rotated, in_channels)
+    return CifarResNet(5, num_classes, rotated, in_channels, projection=projection)
 
 
-def resnet44(num_classes: int = 10, rotated: bool = True, in_channels: int = 3) -> CifarResNet:
+def resnet44(
+    num_classes: int = 10, rotated: bool = True, in_channels: int = 3, projection: bool = False
+) -> CifarResNet:
     """ResNet-44; 658,586 parameters, 1,568 slopes."""
-    return CifarResNet(7, num_classes, rotated, in_channels)
+    return CifarResNet(7, num_classes, rotated, in_channels, projection=projection)
 
 
-def resnet56(num_classes: int = 10, rotated: bool = True, in_channels: int = 3) -> CifarResNet:
+def resnet56(
+    num_classes: int = 10, rotated: bool = True, in_channels: int = 3, projection: bool = False
+) -> CifarResNet:
     """ResNet-56; 853,018 parameters, 2,016 slopes."""
-    return CifarResNet(9, num_classes, rotated, in_channels)
+    return CifarResNet(9, num_classes, rotated, in_channels, projection=projection)
 
 
-def resnet110(num_classes: int = 10, rotated: bool = True, in_channels: int = 3) -> CifarResNet:
+def resnet110(
+    num_classes: int = 10, rotated: bool = True, in_channels: int = 3, projection: bool = False
+) -> CifarResNet:
     """ResNet-110; 1,727,962 parameters, 4,032 slopes."""
-    return CifarResNet(18, num_classes, rotated, in_channels)
+    return CifarResNet(18, num_classes, rotated, in_channels, projection=projection)
