@@ -10,6 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "src" / "rotated_relu"
 # Each may import those above it. A folder is one entry; inside it files may import each other.
 LAYERS = [
     "errors",
+    "atomic",
     "activation",
     "graph",
     "sites",

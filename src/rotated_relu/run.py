@@ -1,9 +1,8 @@
 """The run directory: which file holds what, and how files are written and read.
 
-Requires: nothing of the rest of the package, so that every verb can use it.
-Ensures: a file under its final name is complete. Writers fill a file beside it and rename it
-(``os.replace``), so a full disk, a crash or Ctrl-C leaves the previous version in place and nothing
-half-written.
+Requires: nothing of the rest of the package but atomic files, so that every verb can use it.
+Ensures: a file under its final name is complete (see :mod:`rotated_relu.atomic`), and of two processes that want to
+write into one run the second is refused.
 """
 
 from __future__ import annotations
@@ -13,12 +12,14 @@ import csv
 import errno
 import json
 import os
+import platform
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+from . import atomic
 from .errors import RunError
 
 # Attribute of Run -> file name, and the verb that writes it.
@@ -27,8 +28,12 @@ FILES = {
     "provenance": ("provenance.json", "train"),
     "metrics": ("metrics.csv", "train"),
     "slopes": ("slopes.safetensors", "train"),
+    "timings": ("timings.csv", "train"),
+    "profile": ("profile.json", "train"),
     "weights": ("weights.safetensors", "train"),
+    "lock": (".lock", "train"),
     "threshold": ("threshold.json", "prune"),
+    "search": ("threshold.partial.json", "prune"),
     "compact": ("compact.safetensors", "prune"),
     "finetuned": ("finetuned.safetensors", "finetune"),
     "evaluation": ("evaluation.json", "evaluate"),
@@ -37,7 +42,7 @@ FILES = {
     "summary": ("summary.json", "demo"),
     "report": ("report.html", "report"),
 }
-FOLDERS = ("checkpoints", "tb", "finetune")
+FOLDERS = ("checkpoints", "tb", "wandb", "finetune")
 
 
 @dataclass(frozen=True)
@@ -119,8 +124,34 @@ class Run:
             with explained(self.file(name)):
                 self.file(name).unlink(missing_ok=True)
 
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Within the ``with`` block no other process can claim this run; what a killed one left is cleared away.
+
+        The operating system releases the claim with the process, however it ends.
+
+        Raises:
+            RunError: If another process holds it; says which.
+        """
+        with explained(self.path):
+            file = self.file("lock").open("a+", encoding="utf-8")
+        with file:
+            with explained(self.path):
+                _hold(file, self.path)
+            for folder in (self.path, self.checkpoints):
+                atomic.remove_leftovers(folder)
+            yield
+
     def clear(self) -> None:
-        """Delete everything that the verbs write here, and nothing else."""
+        """Delete everything that the verbs write here, and nothing else.
+
+        Raises:
+            RunError: If another process is writing here.
+        """
+        with self.claimed():
+            self._clear()
+
+    def _clear(self) -> None:
         self.discard(*FILES)
         with explained(self.path):
             for name in FOLDERS:
@@ -128,32 +159,37 @@ class Run:
                     shutil.rmtree(self.path / name)
 
 
+def _hold(file: IO[str], run: Path) -> None:
+    """Lock an open file for as long as it is open, and write into it who holds it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: there is no such lock
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        holder = file.read().strip() or "another process"
+        raise RunError(
+            f"{run} is in use by {holder}; wait for it, stop it, or choose another directory"
+        ) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP):  # a file system without locks
+            raise
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {platform.node()}")
+    file.flush()
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a path to write to; on success it takes the place of ``path``, on failure it is deleted.
+    """:func:`rotated_relu.atomic.replacing`, with the errors of a run directory.
 
     Raises:
         RunError: If writing fails: directory missing, no permission, disk full.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with explained(path):
-            yield beside
-            # Some libraries create their files readable by the owner alone.
-            beside.chmod(0o666 & ~_umask())
-            os.replace(beside, path)
-    finally:
-        # Succeeds with nothing to do after a rename; a disk that cannot even delete was reported above
-        # already.
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    # The system has no call that only reads it.
-    current = os.umask(0)
-    os.umask(current)
-    return current
+    with explained(path), atomic.replacing(path) as beside:
+        yield beside
 
 
 def write_json(path: Path, data: Any) -> None:

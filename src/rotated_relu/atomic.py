@@ -1,0 +1,59 @@
+"""Write a file beside its place and rename it, so that a file under its final name is complete.
+
+Requires: nothing of the rest of the package.
+Ensures: after a crash, a full disk, Ctrl-C or ``kill -9`` the previous version lies in place, whole. What a killed
+process leaves behind are files whose names begin with a dot and end in ``.part``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+PART = ".part"
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a path to write to; on success it takes the place of ``path``, on failure it is deleted.
+
+    The content is on the disk before the name points to it, so that a power cut cannot leave an empty file.
+
+    Raises:
+        OSError: If writing fails; callers word it as an error of their own.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}{PART}")
+    try:
+        yield beside
+        # Some libraries create their files readable by the owner alone.
+        beside.chmod(0o666 & ~_umask())
+        _flush(beside)
+        os.replace(beside, path)
+    finally:
+        # Nothing to do after a rename; a disk that cannot even delete has raised above already.
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what killed processes left half-written in ``folder``; call it only while nobody else writes there."""
+    with contextlib.suppress(OSError):
+        for path in folder.glob(f".*{PART}"):
+            path.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    # The system has no call that only reads it.
+    current = os.umask(0)
+    os.umask(current)
+    return current
