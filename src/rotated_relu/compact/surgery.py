@@ -15,8 +15,11 @@ from .plan import Cut, LayerPlan, Plan, RegionPlan
 
 
 def named_states(model: nn.Module) -> dict[str, Tensor]:
-    """All parameters and buffers by qualified name, buffers that are not persistent included."""
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    """All parameters and buffers by qualified name: tied ones under each name, those that are not persistent too."""
+    return {
+        **dict(model.named_parameters(remove_duplicate=False)),
+        **dict(model.named_buffers(remove_duplicate=False)),
+    }
 
 
 def check_fits(plan: Plan, model: nn.Module) -> None:
@@ -49,8 +52,10 @@ def apply(plan: Plan, model: nn.Module) -> nn.Module:
         PlanError: If the plan does not fit; the model is unchanged then.
     """
     check_fits(plan, model)
+    states = named_states(model)
     for cut in plan.cuts:
-        _cut(model, cut)
+        whole = states[cut.name]
+        _cut(model, cut, [name for name, value in states.items() if value is whole])
     for layer in plan.layers:
         _finish_layer(model.get_submodule(layer.name), layer)
     for region in plan.regions:
@@ -59,20 +64,20 @@ def apply(plan: Plan, model: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def _cut(model: nn.Module, cut: Cut) -> None:
-    """Replace one parameter or buffer by its kept part, as a new tensor of the same kind."""
+def _cut(model: nn.Module, cut: Cut, names: list[str]) -> None:
+    """Replace one parameter or buffer by its kept part, one new tensor of the same kind under all of its names."""
     path, _, leaf = cut.name.rpartition(".")
-    module = model.get_submodule(path)
-    value: Tensor = getattr(module, leaf)
+    value: Tensor = getattr(model.get_submodule(path), leaf)
     small = value.detach()
     for dim, index in enumerate(cut.keep):
         if index is not None:
             small = small.index_select(dim, torch.tensor(index, dtype=torch.long, device=value.device))
     small = _same_layout(small, value)
     if isinstance(value, nn.Parameter):
-        setattr(module, leaf, nn.Parameter(small, requires_grad=value.requires_grad))
-    else:
-        module._buffers[leaf] = small
+        small = nn.Parameter(small, requires_grad=value.requires_grad)
+    for name in names:
+        path, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(path), leaf, small)
 
 
 def _same_layout(small: Tensor, like: Tensor) -> Tensor:

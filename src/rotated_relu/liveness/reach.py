@@ -110,7 +110,17 @@ def _both_passes(
     for name, leaf in leaves.items():
         grad = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
         liveness.relevant[name] = grad > 0
+    _join_tied(states, liveness.relevant)
     _complete(graph, liveness)
+
+
+def _join_tied(states: Mapping[str, Tensor], relevant: dict[str, Tensor]) -> None:
+    """A tensor with several names matters where any of them does; the graph reads it under one of them only."""
+    joined: dict[int, Tensor] = {}
+    for name, mask in relevant.items():
+        joined[id(states[name])] = joined.get(id(states[name]), mask) | mask
+    for name in relevant:
+        relevant[name] = joined[id(states[name])]
 
 
 def _is_float(value: Tensor) -> bool:
