@@ -54,12 +54,15 @@ def decide(
     """
     layers = find_layers(graph, model)
     regions: dict[str, str] = {}
+    refused: set[str] = set()
     while True:
         choice = _choose(graph, liveness, build(graph, layers, regions), layers)
-        more = _regions_worth(choice, model, regions)
-        if not more:
+        crossed = {key for key in regions if len(_narrow_dims(choice, key)) > 1}
+        more = _regions_worth(choice, model, {*regions, *refused})
+        if not more and not crossed:
             break
-        regions.update(more)
+        refused |= crossed
+        regions = {key: path for key, path in {**regions, **more}.items() if key not in refused}
     if plan.round_to > 1:
         _round_widths(choice, layers, plan.round_to)
         _level_norms(choice, layers)
@@ -101,7 +104,7 @@ def _choose(graph: Graph, liveness: Liveness, wires: Wires, layers: list[Layer])
     return _Choice(graph, wires, alive, keep)
 
 
-def _regions_worth(choice: _Choice, model: nn.Module, regions: dict[str, str]) -> dict[str, str]:
+def _regions_worth(choice: _Choice, model: nn.Module, known: set[str]) -> dict[str, str]:
     """Parameter-free modules whose code pins channels that are dead: they become full-width regions."""
     wires = choice.wires
     dead = {label for label in wires.pinned if not choice.alive[label]}
@@ -112,7 +115,7 @@ def _regions_worth(choice: _Choice, model: nn.Module, regions: dict[str, str]) -
         for key, (path, _) in reversed((node.meta.get("nn_module_stack") or {}).items()):
             if not path or _has_state(model.get_submodule(path)):
                 break
-            if key not in regions and _one_way(choice.graph, key):
+            if key not in known and _one_way(choice.graph, key):
                 found[key] = path
                 break
     return found
@@ -309,27 +312,31 @@ def _decide_loose(choice: _Choice, owned: set[str], plan: Plan) -> None:
 
 def _decide_regions(choice: _Choice, regions: dict[str, str], plan: Plan) -> None:
     for key, path in regions.items():
-        nodes = _inside(choice.graph, key)
-        inside = set(nodes)
-        source = next(
-            s for n in nodes for s in n.all_input_nodes if s not in inside and s in choice.graph.varying
-        )
-        leaves = next(n for n in nodes if n in choice.graph.outputs or any(u not in inside for u in n.users))
-        into, out = _narrow_dim(choice, source), _narrow_dim(choice, leaves)
-        if into is None and out is None:
-            continue
-        dim = into if into is not None else out
-        assert dim is not None
-        kept = choice.kept(source, dim)
-        kept_out = choice.kept(leaves, dim)
-        widen = None if kept.all() else _positions(kept, np.ones_like(kept))
-        narrow = None if kept_out.all() else as_list(np.flatnonzero(kept_out))
-        plan.regions.append(RegionPlan(path, dim, widen, narrow, int(kept.sum())))
+        source, leaves = _ends(choice.graph, key)
+        for dim in _narrow_dims(choice, key):
+            kept, kept_out = choice.kept(source, dim), choice.kept(leaves, dim)
+            widen = None if kept.all() else _positions(kept, np.ones_like(kept))
+            narrow = None if kept_out.all() else as_list(np.flatnonzero(kept_out))
+            plan.regions.append(RegionPlan(path, dim, widen, narrow, int(kept.sum())))
 
 
-def _narrow_dim(choice: _Choice, node: Node) -> int | None:
-    rank = choice.wires.rank(node)
-    return next((dim for dim in range(rank) if not choice.kept(node, dim).all()), None)
+def _ends(graph: Graph, key: str) -> tuple[Node, Node]:
+    """The tensor that enters a region and the one that leaves it."""
+    nodes = _inside(graph, key)
+    inside = set(nodes)
+    source = next(s for n in nodes for s in n.all_input_nodes if s not in inside and s in graph.varying)
+    leaves = next(n for n in nodes if n in graph.outputs or any(user not in inside for user in n.users))
+    return source, leaves
+
+
+def _narrow_dims(choice: _Choice, key: str) -> set[int]:
+    """Dimensions along which a region's input or output is narrow; its adapters work along one."""
+    return {
+        dim
+        for node in _ends(choice.graph, key)
+        for dim in range(choice.wires.rank(node))
+        if not choice.kept(node, dim).all()
+    }
 
 
 def _held(choice: _Choice, layers: list[Layer]) -> list[Held]:

@@ -113,6 +113,14 @@ def void_output(module: Any, x: Tensor, width: int) -> Tensor:
 
 def _spatial(module: Any, sizes: Sequence[int]) -> list[int]:
     """Output size of a convolution, by its own arithmetic (also under symbolic shapes)."""
+    if module.transposed:
+        return [
+            (size - 1) * stride - 2 * pad + dilation * (kernel - 1) + extra + 1
+            for size, stride, pad, dilation, kernel, extra in zip(
+                sizes, module.stride, module.padding, module.dilation, module.kernel_size, module.output_padding,
+                strict=True,
+            )
+        ]  # fmt: skip
     if isinstance(module.padding, str):
         pads = [sum(pair) for pair in zip(*[iter(module._reversed_padding_repeated_twice)] * 2, strict=True)][
             ::-1
