@@ -1,0 +1,76 @@
+"""Networks that random search found, reduced: each broke liveness or compaction once."""
+
+import warnings
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import network_checks
+import rotated_relu as rr
+from rotated_relu.errors import NothingRemovedWarning
+
+
+def checked(net, *shapes):
+    """All checks of the random networks on one by hand; returns the compaction."""
+    torch.manual_seed(0)
+    inputs = tuple(torch.randn(2, *shape, dtype=torch.float64) for shape in shapes)
+    net.eval()
+    verdict = network_checks.check(net, inputs, 0.1)
+    assert verdict.good, verdict
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NothingRemovedWarning)
+        return rr.compact(net, tuple(value[:1].float() for value in inputs))
+
+
+class TiedConvolutions(nn.Module):
+    """Two modules, one weight: torch.export reads it under the second name only."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.act = nn.Conv2d(3, 4, 1), rr.RotatedReLU(4)
+        self.first, self.act1 = nn.Conv2d(4, 4, 3, padding=1, bias=False), rr.RotatedReLU(4)
+        self.second, self.act2 = nn.Conv2d(4, 4, 3, padding=1), rr.RotatedReLU(4)
+        self.second.weight = self.first.weight
+        self.head = nn.Conv2d(4, 2, 1)
+
+    def forward(self, x):
+        x = self.act1(self.first(self.act(self.stem(x))))
+        return self.head(self.act2(self.second(x)))
+
+
+def test_tied_weights_are_cut_once_and_stay_tied():
+    net = TiedConvolutions()
+    net.act.slope.data[0] = net.act1.slope.data[0] = net.act2.slope.data[0] = 0  # dead in both calls
+    net.act1.slope.data[1] = 0  # dead in one
+    small = checked(net, (3, 6, 6)).model
+    assert small.first.weight is small.second.weight
+    assert small.first.weight.shape == (3, 3, 3, 3)
+    assert small.second.bias.shape == (3,)
+
+
+def test_a_dead_transposed_convolution_has_its_own_output_size():
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 1), rr.RotatedReLU(4), nn.ConvTranspose2d(4, 3, 3, 2, 1, output_padding=1, dilation=2),
+        nn.GELU(), nn.Conv2d(3, 3, 1), nn.LayerNorm([3, 10, 12]), rr.RotatedReLU(3), nn.Conv2d(3, 2, 1),
+    )  # fmt: skip
+    net[1].slope.data.zero_()
+    with torch.no_grad():
+        net[2].bias.zero_()
+    assert checked(net, (3, 4, 5)).model[2].weight.numel() == 0
+
+
+class TwoWays(nn.Module):
+    """A table that is narrow along height and width, before a module that fixes both."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(1, 1, 6, 10))
+        self.resize, self.act = nn.Upsample(scale_factor=2, mode="nearest"), rr.RotatedReLU(1)
+
+    def forward(self, x):
+        return self.act(self.resize(self.table * 1.0)[:, :, :4, :6] + x)
+
+
+def test_a_region_narrow_along_two_dimensions_is_no_region():
+    assert checked(TwoWays(), (1, 4, 6)).plan.regions == []
