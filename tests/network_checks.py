@@ -196,14 +196,14 @@ def count_macs(net: nn.Module, inputs: tuple[Tensor, ...]) -> int:
 
 
 def sharpness(
-    masked: nn.Module, relevant: dict[str, Tensor], inputs: tuple[Tensor, ...], redraws: int = 4
+    masked: nn.Module, relevant: dict[str, Tensor], inputs: tuple[Tensor, ...], redraws: int = 24
 ) -> tuple[dict[str, int], dict[str, int]]:
     """Compare what is called relevant with what really moves the output.
 
     An entry matters if changing it alone changes the float64 output for *some* values of the entries that are not
-    zero: the analysis knows weights by their zeros only, so their values are drawn again several times. Found by
-    differentiating the real network first (all entries at once), and for entries without a gradient by changing them
-    one at a time, both ways, since a ReLU or a square hides a change at 0 from the derivative.
+    zero: the analysis knows weights by their zeros only, so their values are drawn again several times, and the inputs
+    with them. Found by differentiating the real network first (all entries at once), and for entries without a gradient
+    by changing them one at a time, both ways, since a ReLU or a square hides a change at 0 from the derivative.
 
     Returns:
         Entries called relevant that never moved the output, and entries called irrelevant that did, per parameter.
@@ -211,22 +211,28 @@ def sharpness(
     twin = copy.deepcopy(masked)
     states = {name: value for name, value in named_states(twin).items() if name in relevant}
     moved = {name: torch.zeros(value.shape, dtype=torch.bool) for name, value in states.items()}
-    misses: dict[str, int] = {}
+
+    def missing() -> dict[str, Tensor]:
+        return {name: relevant[name] & ~moved[name] for name in states}
+
     for seed in range(redraws):
-        _redraw(states, named_states(masked), seed)
-        trial = tuple(torch.cat([v, 3 * v.flip(0)]) for v in inputs)
+        trial = _redraw(states, named_states(masked), inputs, seed)
         for name, grad in _gradients(twin, states, trial).items():
             moved[name] |= grad != 0
+        if seed >= 2 and not any(bool(mask.any()) for mask in missing().values()):
+            break
     for seed in range(redraws):
-        _redraw(states, named_states(masked), seed)
-        _change_one_at_a_time(twin, states, trial, {n: relevant[n] & ~moved[n] for n in states}, moved)
+        if any(bool(mask.any()) for mask in missing().values()):
+            trial = _redraw(states, named_states(masked), inputs, seed)
+            _change_one_at_a_time(twin, states, trial, missing(), moved)
     wrong = {n: int((moved[n] & ~relevant[n]).sum()) for n in states if bool((moved[n] & ~relevant[n]).any())}
-    misses = {n: int((relevant[n] & ~moved[n]).sum()) for n in states if bool((relevant[n] & ~moved[n]).any())}
-    return misses, wrong
+    return {name: int(mask.sum()) for name, mask in missing().items() if bool(mask.any())}, wrong
 
 
-def _redraw(states: dict[str, Tensor], pattern: dict[str, Tensor], seed: int) -> None:
-    """Other values where the original is not zero; the first time the original's own."""
+def _redraw(
+    states: dict[str, Tensor], pattern: dict[str, Tensor], inputs: tuple[Tensor, ...], seed: int
+) -> tuple[Tensor, ...]:
+    """Other values where the original is not zero (the first time its own), and other inputs, which are returned."""
     generator = torch.Generator().manual_seed(seed)
     for name, value in states.items():
         original = pattern[name].detach()
@@ -238,6 +244,7 @@ def _redraw(states: dict[str, Tensor], pattern: dict[str, Tensor], seed: int) ->
                 new = new.abs() + 0.1
             new = torch.where(original == 0, 0.0, new)
         value.data.copy_(new)
+    return tuple((1 + seed % 3) * torch.randn(v.shape, generator=generator, dtype=v.dtype) for v in inputs)
 
 
 def _gradients(net: nn.Module, states: dict[str, Tensor], inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:

@@ -160,7 +160,7 @@ class Builder:
             what.eval()
         try:
             result = what(*[self.values[position] for position in positions])
-        except (RuntimeError, ValueError, IndexError):
+        except (RuntimeError, ValueError, IndexError, AssertionError):
             return None
         results = list(result) if isinstance(result, (tuple, list)) else [result]
         if any(value[0].numel() > 2 * MAX_ENTRIES or value.numel() == 0 for value in results):
@@ -641,7 +641,7 @@ def _again(b: Builder, p: tuple[int, ...]) -> None:
         module = b.net.get_submodule(name)
         try:
             result = module(b.values[x])
-        except (RuntimeError, ValueError, IndexError):
+        except (RuntimeError, ValueError, IndexError, AssertionError):
             continue
         results = list(result) if isinstance(result, (tuple, list)) else [result]
         if all(0 < value[0].numel() <= MAX_ENTRIES for value in results):
