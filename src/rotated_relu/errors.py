@@ -38,7 +38,15 @@ class CompactionError(RotatedReLUError):
 
 
 class CertificateError(CompactionError):
-    """The compacted network does not compute what the masked original computes."""
+    """The compacted network does not compute what the masked original computes.
+
+    Attributes:
+        module: Qualified name of the module where it was noticed, or None.
+    """
+
+    def __init__(self, message: str, module: str | None = None) -> None:
+        super().__init__(message)
+        self.module = module
 
 
 class PlanError(RotatedReLUError):
@@ -93,3 +101,11 @@ class NothingRotatedWarning(RotatedReLUWarning):
 
 class NothingRemovedWarning(RotatedReLUWarning):
     """Compaction found nothing to remove."""
+
+
+class CheckpointWarning(RotatedReLUWarning):
+    """A checkpoint could not be read; the run goes on from the one before."""
+
+
+class FastFormUndoneWarning(RotatedReLUWarning):
+    """The network was put back into its plain form, because it was about to be rebuilt."""

@@ -30,6 +30,7 @@ FILES = {
     "slopes": ("slopes.safetensors", "train"),
     "timings": ("timings.csv", "train"),
     "profile": ("profile.json", "train"),
+    "wandb": ("wandb.json", "train"),
     "weights": ("weights.safetensors", "train"),
     "lock": (".lock", "train"),
     "threshold": ("threshold.json", "prune"),

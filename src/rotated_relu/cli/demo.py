@@ -100,8 +100,8 @@ def _check_same(run: Run, config: Config) -> None:
     """Refuse an earlier demo with other settings instead of mixing the two."""
     if not run.has("config"):
         return
-    found = read_json(run.file("config"))
-    wanted = config.to_dict()
+    found = type(config).from_dict(read_json(run.file("config"))).identity()
+    wanted = config.identity()
     if found != wanted:
         names = [key for key in wanted if found.get(key) != wanted[key]]
         changed = ", ".join(f"{name} {found.get(name)!r}, asked for {wanted[name]!r}" for name in names)

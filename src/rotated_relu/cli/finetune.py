@@ -90,7 +90,8 @@ def _scratch(run: Run, config: Config) -> Run:
     """Where the epochs are kept until all are done; emptied if it holds those of other settings."""
     path = run.path / "finetune"
     settings = Run(path).file("config")
-    if path.exists() and not (settings.is_file() and read_json(settings) == config.to_dict()):
+    known = type(config).from_dict(read_json(settings)).identity() if settings.is_file() else None
+    if path.exists() and known != config.identity():
         with explained(path):
             shutil.rmtree(path)
     scratch = Run.create(path)

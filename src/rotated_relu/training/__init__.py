@@ -1,18 +1,33 @@
 """Training: configurations, recipes, a resumable fit into a run directory, fine-tuning, evaluation."""
 
 from . import recipes
-from .config import Config, ConfigError, DataConfig, ModelConfig, OptimiserConfig, ScheduleConfig
+from .config import (
+    Config,
+    ConfigError,
+    DataConfig,
+    KeepConfig,
+    LogConfig,
+    ModelConfig,
+    OptimiserConfig,
+    ScaleConfig,
+    ScheduleConfig,
+)
 from .evaluation import evaluate_model
 from .fit import Fitted, build_model, finetune, fit, load_data
+from .signals import Terminated
 
 __all__ = [
     "Config",
     "ConfigError",
     "DataConfig",
     "Fitted",
+    "KeepConfig",
+    "LogConfig",
     "ModelConfig",
     "OptimiserConfig",
+    "ScaleConfig",
     "ScheduleConfig",
+    "Terminated",
     "build_model",
     "evaluate_model",
     "finetune",

@@ -14,9 +14,13 @@ from ..errors import RotatedReLUError, UnknownNameError
 
 OPTIMISERS = ("sgd", "adam")
 SCHEDULES = ("cosine", "one-cycle", "constant")
-PRECISIONS = ("bf16", "32")
+PRECISIONS = ("bf16", "fp16", "32")
 PENALTY_FORMS = ("subgradient", "proximal")
 NORMALISATIONS = ("dataset", "imagenet", "none")
+STORAGES = ("auto", "memory", "disk", "stream")
+STRATEGIES = ("ddp", "fsdp")
+# How a run is carried out, not what it computes: these may change when it is resumed.
+CIRCUMSTANCES = ("keep", "log", "scale.devices", "scale.nodes", "data.workers")
 Made = TypeVar("Made")
 
 
@@ -54,6 +58,15 @@ class DataConfig:
         normalisation: ``dataset``, ``imagenet`` or ``none``.
         flip: Mirror training images at random.
         crop_padding: Shift training images by up to this many pixels.
+        random_resized_crop: Train on random sections of each image, scaled to ``image_size``; test on its middle. For
+            images that are read from disk or streamed.
+        storage: ``memory`` (decoded once, all in one tensor), ``disk`` (decoded when needed, by workers), ``stream``
+            (read in the order in which they come, nothing is kept), or ``auto``: memory if the decoded images fit into
+            ``memory_limit``, else disk.
+        memory_limit: GiB of decoded images that may be held.
+        workers: Processes (threads, when streaming) that decode images from disk.
+        shuffle_buffer: Images of a stream among which the next one is drawn.
+        length: Training images per epoch of a stream that does not know how many it has; or fewer than it has.
     """
 
     name: str = "cifar10"
@@ -63,9 +76,50 @@ class DataConfig:
     normalisation: str = "dataset"
     flip: bool = True
     crop_padding: int = 4
+    random_resized_crop: bool = False
+    storage: str = "auto"
+    memory_limit: float = 4.0
+    workers: int = 2
+    shuffle_buffer: int = 10_000
+    length: int | None = None
 
     def __post_init__(self) -> None:
         _need(bool(self.name), "data.name", self.name, "the name of a dataset or a folder")
+        _one_of("data.storage", self.storage, STORAGES)
+        _need(self.memory_limit > 0, "data.memory_limit", self.memory_limit, "above 0")
+        _need(self.workers >= 0, "data.workers", self.workers, "0 or more")
+        _need(self.shuffle_buffer > 0, "data.shuffle_buffer", self.shuffle_buffer, "above 0")
+        _need(self.length is None or self.length > 0, "data.length", self.length, "above 0")
+        _need(
+            self.length is None or self.storage == "stream",
+            "data.length",
+            self.length,
+            "left out unless data.storage is 'stream'",
+        )
+        _need(
+            self.storage != "stream" or self.image_size is not None,
+            "data.image_size",
+            self.image_size,
+            "given for a stream: its images may differ in size",
+        )
+        _need(
+            self.storage != "stream" or self.validation >= 1,
+            "data.validation",
+            self.validation,
+            "a count for a stream: its first images are held back",
+        )
+        _need(
+            not self.random_resized_crop or self.storage != "memory",
+            "data.storage",
+            self.storage,
+            "'auto', 'disk' or 'stream' for random_resized_crop: it decodes each image anew",
+        )
+        _need(
+            not self.random_resized_crop or self.image_size is not None,
+            "data.image_size",
+            self.image_size,
+            "given for random_resized_crop",
+        )
         _need(self.validation > 0, "data.validation", self.validation, "a share or a count above 0")
         _need(self.crop_padding >= 0, "data.crop_padding", self.crop_padding, "0 or more")
         _need(self.image_size is None or self.image_size > 0, "data.image_size", self.image_size, "above 0")
@@ -132,6 +186,58 @@ class ScheduleConfig:
 
 
 @dataclass(frozen=True)
+class KeepConfig:
+    """When the state of a run is kept, besides after every epoch and at signals.
+
+    Attributes:
+        minutes: Longest time between two checkpoints; 0 keeps one after every step.
+    """
+
+    minutes: float = 10.0
+
+    def __post_init__(self) -> None:
+        _need(self.minutes >= 0, "keep.minutes", self.minutes, "0 or more")
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """Where the epochs' numbers go, besides ``metrics.csv``.
+
+    Attributes:
+        tensorboard: Write scalars and slope histograms into ``tb/``.
+        wandb: Project of Weights & Biases, or None.
+    """
+
+    tensorboard: bool = True
+    wandb: str | None = None
+
+    def __post_init__(self) -> None:
+        _need(self.wandb is None or bool(self.wandb), "log.wandb", self.wandb, "a project's name or nothing")
+
+
+@dataclass(frozen=True)
+class ScaleConfig:
+    """Over how many processes the batch is divided.
+
+    Attributes:
+        devices: Processes per machine; None takes what ``torchrun`` started, else one.
+        nodes: Machines; None likewise.
+        strategy: ``ddp`` (a whole network per process) or ``fsdp`` (parameters divided too, for large networks).
+        sync_batch_norm: Take batch statistics over all processes, as one process with the whole batch would.
+    """
+
+    devices: int | None = None
+    nodes: int | None = None
+    strategy: str = "ddp"
+    sync_batch_norm: bool = True
+
+    def __post_init__(self) -> None:
+        _need(self.devices is None or self.devices > 0, "scale.devices", self.devices, "above 0")
+        _need(self.nodes is None or self.nodes > 0, "scale.nodes", self.nodes, "above 0")
+        _one_of("scale.strategy", self.strategy, STRATEGIES)
+
+
+@dataclass(frozen=True)
 class Config:
     """One training run.
 
@@ -140,9 +246,16 @@ class Config:
         data: Which images.
         optimiser: How the weights move.
         schedule: How the learning rate moves.
+        keep: When the state is kept.
+        log: Where the numbers go.
+        scale: Over how many processes.
         epochs: Passes over the training images.
-        batch_size: Images per step.
-        precision: ``bf16`` (autocast) or ``32``.
+        batch_size: Images per step, over all processes and accumulated parts.
+        accumulate: Parts that a batch is divided into, one after the other, where it does not fit at once. Batch norm
+            then sees the parts, not the whole.
+        precision: ``bf16`` or ``fp16`` (autocast; fp16 with loss scaling), or ``32``.
+        compile: Run the network through ``torch.compile``.
+        ema: Decay of a moving average of the weights, which is what is validated and saved; 0 is none.
         channels_last: Keep images and weights channels-last in memory.
         label_smoothing: Of the cross entropy.
         slope_l1: Strength s of the L1 penalty on the slopes; 0 is none.
@@ -155,9 +268,15 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    keep: KeepConfig = field(default_factory=KeepConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    scale: ScaleConfig = field(default_factory=ScaleConfig)
     epochs: int = 30
     batch_size: int = 128
+    accumulate: int = 1
     precision: str = "bf16"
+    compile: bool = False
+    ema: float = 0.0
     channels_last: bool = True
     label_smoothing: float = 0.0
     slope_l1: float = 0.0
@@ -168,7 +287,15 @@ class Config:
     def __post_init__(self) -> None:
         _need(self.epochs > 0, "epochs", self.epochs, "above 0")
         _need(self.batch_size > 1, "batch_size", self.batch_size, "above 1 (batch norm needs two images)")
+        _need(self.accumulate > 0, "accumulate", self.accumulate, "above 0")
+        _need(
+            self.batch_size % self.accumulate == 0,
+            "batch_size",
+            self.batch_size,
+            f"a multiple of accumulate, {self.accumulate}",
+        )
         _one_of("precision", self.precision, PRECISIONS)
+        _need(0 <= self.ema < 1, "ema", self.ema, "at least 0 and below 1")
         _need(
             0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "at least 0 and below 1"
         )
@@ -182,6 +309,12 @@ class Config:
         )
         _one_of("penalty_form", self.penalty_form, PENALTY_FORMS)
         _need(
+            self.ema == 0 or self.scale.strategy != "fsdp",
+            "ema",
+            self.ema,
+            "0 with fsdp: the average is not divided over the processes",
+        )
+        _need(
             self.slope_l1 == 0 or self.model.rotated,
             "slope_l1",
             self.slope_l1,
@@ -191,6 +324,17 @@ class Config:
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as JSON holds it."""
         return _plain(dataclasses.asdict(self))  # type: ignore[no-any-return]
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the result: :meth:`to_dict` without the ``CIRCUMSTANCES``, which may change on resuming."""
+        data = self.to_dict()
+        for name in CIRCUMSTANCES:
+            *parents, leaf = name.split(".")
+            table = data
+            for parent in parents:
+                table = table[parent]
+            del table[leaf]
+        return data
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Config:

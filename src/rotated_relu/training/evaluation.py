@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ..data import Split
+from ..data import Split, normalise
+from ..stored import StreamedSplit
 
 
-def evaluate_model(net: nn.Module, split: Split, batch_size: int = 500) -> float:
+def evaluate_model(net: nn.Module, split: Split | StreamedSplit, batch_size: int = 500) -> float:
     """Accuracy in percent, in float32 and eval mode; the network's training flags are restored.
 
     Args:
@@ -19,14 +20,14 @@ def evaluate_model(net: nn.Module, split: Split, batch_size: int = 500) -> float
     device = next((parameter.device for parameter in net.parameters()), torch.device("cpu"))
     training = {module: module.training for module in net.modules()}
     net.eval()
-    correct = 0
+    correct = count = 0
     try:
         with torch.inference_mode():
-            for start in range(0, len(split), batch_size):
-                images = split.normalised(slice(start, start + batch_size)).to(device)
-                labels = split.labels[start : start + batch_size].to(device)
-                correct += int((net(images).argmax(1) == labels).sum())
+            for images, labels in split.batches(batch_size):
+                scores = net(normalise(images.to(device), split.mean, split.std))
+                correct += int((scores.argmax(1) == labels.to(device)).sum())
+                count += len(labels)
     finally:
         for module, was_training in training.items():
             module.training = was_training
-    return 100 * correct / len(split)
+    return 100 * correct / count

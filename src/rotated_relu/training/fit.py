@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-import logging
-import signal
-import threading
+import contextlib
+import copy
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ..data import ImageData, Split, load_images
+from ..data import ImageData, load_images
 from ..errors import RunError
 from ..rotate import slopes
 from ..run import Run, read_json, read_metrics, replacing, write_json
+from .batches import Share, TrainBatches
+from .checkpoints import differences
 from .config import Config
+from .logs import logs_for
+from .loop import Loop
+from .processes import quieten_lightning, rank, start, whole
+from .progress import Progress
+from .stepper import Stepper
+from .sync_norm import synchronised
 
-VALIDATION_BATCH = 500
 PROGRESS = ("bar", "lines", "none")
 
 
@@ -46,42 +52,6 @@ class Fitted:
         return self.history[-1]["validation_accuracy"]
 
 
-class ShuffledBatches:
-    """Batches of a split, in an order drawn from seed and epoch; incomplete ones are dropped.
-
-    Whole batches are gathered from the one tensor that holds the split: there is no per-image work.
-    """
-
-    def __init__(self, split: Split, batch_size: int, seed: int) -> None:
-        self.split, self.batch_size, self.seed = split, min(batch_size, len(split)), seed
-        self.epoch = 0
-
-    def __len__(self) -> int:
-        return len(self.split) // self.batch_size
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        from .module import epoch_seed
-
-        generator = torch.Generator().manual_seed(epoch_seed(self.seed, self.epoch))
-        order = torch.randperm(len(self.split), generator=generator)
-        for index in range(len(self)):
-            chosen = order[index * self.batch_size : (index + 1) * self.batch_size]
-            yield self.split.images[chosen], self.split.labels[chosen]
-
-
-class OrderedBatches:
-    """Batches of a split in order."""
-
-    def __init__(self, split: Split, batch_size: int = VALIDATION_BATCH) -> None:
-        self.split, self.batch_size = split, batch_size
-
-    def __len__(self) -> int:
-        return -(-len(self.split) // self.batch_size)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return self.split.batches(self.batch_size)
-
-
 def load_data(config: Config) -> ImageData:
     """The images that a configuration asks for.
 
@@ -95,6 +65,10 @@ def load_data(config: Config) -> ImageData:
         data.split_seed,
         image_size=data.image_size,
         normalisation=data.normalisation,
+        storage="disk" if data.random_resized_crop and data.storage == "auto" else data.storage,
+        memory_limit=data.memory_limit,
+        cut=data.random_resized_crop,
+        length=data.length,
     )
 
 
@@ -128,34 +102,40 @@ def fit(
 ) -> Fitted:
     """Train the network that ``config`` describes, into ``run_dir``.
 
-    Repeating the call on a stopped run goes on after its last finished epoch and ends with the same weights
-    as a run that was never stopped; on a finished run it only reads the result. The test split is not
-    touched.
+    Repeating the call on a stopped or killed run goes on from its last checkpoint and ends with the same weights as a
+    run that was never stopped (on the CPU bit for bit); on a finished run it only reads the result. The test split is
+    not touched. Under ``torchrun`` all processes call this; the first one writes the files.
 
     Args:
         config: The run.
-        run_dir: Directory to write to; made if need be.
+        run_dir: Directory to write to; made if need be. All machines must see it.
         images: The images, if they are loaded already; else loaded as ``config.data`` says.
         progress: ``bar``, ``lines`` (one per epoch) or ``none``.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
 
     Raises:
-        RunError: If the directory cannot be written to, or holds a run with another configuration.
+        RunError: If the directory cannot be written to, is in use by another process, or holds a run with another
+            configuration or an unreadable checkpoint.
         DivergedError: If the loss becomes NaN or infinite; the last good checkpoint is kept.
-        KeyboardInterrupt: On Ctrl-C; the run can be resumed.
+        KeyboardInterrupt: On Ctrl-C, and :class:`Terminated` on TERM; the run can be resumed.
     """
     run = Run.create(run_dir)
-    _claim(run, config)
-    images = load_data(config) if images is None else images
-    net = build_model(config, images)
     if run.has("weights"):
-        return Fitted(_read_weights(net, run), config, read_metrics(run.need("metrics")), run)
-    write_json(run.path / "provenance.json", images.provenance)
-    _write_slopes(run, net, "start")
-    train(net, config, images, run, progress=progress, device=device)
-    _write_slopes(run, net, "end")
-    _write_weights(run, net)
-    return Fitted(net, config, read_metrics(run.need("metrics")), run)
+        _compare(run, config)
+        images = load_data(config) if images is None else images
+        net = _read_weights(build_model(config, images), run)
+        return Fitted(net, config, read_metrics(run.need("metrics")), run)
+    with _claimed(run, config):
+        images = load_data(config) if images is None else images
+        net = build_model(config, images)
+        if rank() == 0:
+            write_json(run.file("provenance"), images.provenance)
+            _write_slopes(run, net, "start")
+        train(net, config, images, run, progress=progress, device=device)
+        if rank() == 0:
+            _write_slopes(run, net, "end")
+            _write_weights(run, net)
+    return Fitted(net, config, read_metrics(run.file("metrics")), run)
 
 
 def finetune(
@@ -177,146 +157,105 @@ def finetune(
         progress: ``bar``, ``lines`` or ``none``.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
     """
-    run = None if run_dir is None else Run.create(run_dir)
-    torch.manual_seed(config.seed)
-    train(net, config, images, run, progress=progress, device=device)
+    if run_dir is None:
+        train(net, config, images, None, progress=progress, device=device)
+        return net
+    run = Run.create(run_dir)
+    with run.claimed() if rank() == 0 else contextlib.nullcontext():
+        train(net, config, images, run, progress=progress, device=device)
     return net
 
 
 def train(
     net: nn.Module, config: Config, images: ImageData, run: Run | None, *, progress: str, device: str
 ) -> None:
-    """Run Lightning's trainer over ``net`` in place; leave it on the CPU in eval mode."""
-    import lightning
+    """Run the loop over ``net`` in place, from the run's checkpoint if any; leave it on the CPU in eval mode."""
+    with warnings.catch_warnings(), contextlib.ExitStack() as stack:
+        quieten_lightning()
+        fabric = start(config, device)
+        several = fabric.world_size > 1
+        # FSDP replaces the parameters: it works on a copy, whose result is put back.
+        trained = copy.deepcopy(net) if several and config.scale.strategy == "fsdp" else net
+        if several and config.scale.sync_batch_norm:
+            stack.enter_context(synchronised(trained, fabric.device))
+        loop = _loop(trained, config, images, run, fabric, progress, stack)
+        loop.train()
+        if loop.stepper.average is not None:
+            loop.stepper.average.apply()
+        loop.together.share_buffers(trained)
+        if trained is not net:
+            net.load_state_dict({key: whole(value).cpu() for key, value in trained.state_dict().items()})
+    net.cpu().eval()
+    net.zero_grad(set_to_none=True)
 
-    from .module import Classifier
 
-    batches = ShuffledBatches(images.train, config.batch_size, config.seed)
-    steps = len(batches) * config.epochs
-    module = Classifier(net, config, images.mean, images.std, steps)
+def _loop(
+    net: nn.Module,
+    config: Config,
+    images: ImageData,
+    run: Run | None,
+    fabric: Any,
+    progress: str,
+    stack: contextlib.ExitStack,
+) -> Loop:
+    """The loop over ``net``, with what shows its progress."""
     if config.channels_last:
         net.to(memory_format=torch.channels_last)
-    with warnings.catch_warnings():
-        _quieten_lightning()
-        trainer = lightning.Trainer(
-            accelerator=device,
-            devices=1,
-            max_epochs=config.epochs,
-            precision="bf16-mixed" if config.precision == "bf16" else "32-true",
-            callbacks=_callbacks(run, batches, progress),
-            enable_progress_bar=progress == "bar",
-            enable_model_summary=False,
-            enable_checkpointing=False,
-            logger=False,
-            num_sanity_val_steps=0,
-            default_root_dir=run.path if run else None,
-        )
-        _run_trainer(trainer, module, batches, OrderedBatches(images.validation), _resume_from(run))
-    net.cpu().eval()
+    share = Share(fabric.global_rank, fabric.world_size, config.accumulate)
+    batches = TrainBatches(images.train, config, share, fabric.device)
+    stepper = Stepper(net, config, images.train, len(batches), fabric)
+    first = fabric.is_global_zero
+    logs = logs_for(run, config, _say if progress == "lines" else None) if run is not None and first else []
+    step_done = stack.enter_context(_bar(progress == "bar" and first, config, len(batches)))
+    return Loop(stepper, batches, images.validation, config, run, logs, step_done)
 
 
-def _run_trainer(
-    trainer: Any, module: Any, batches: ShuffledBatches, validation: OrderedBatches, checkpoint: str | None
-) -> None:
-    """Fit; give Ctrl-C back as ``KeyboardInterrupt`` (Lightning would ignore it and exit instead)."""
-    from lightning.pytorch.trainer.states import TrainerStatus
+@contextlib.contextmanager
+def _bar(shown: bool, config: Config, steps: int) -> Iterator[Callable[[Progress], None] | None]:
+    """A progress bar over the steps of each epoch; yields what moves it."""
+    if not shown:
+        yield None
+        return
+    from rich.progress import Progress as Bar
 
-    on_main_thread = threading.current_thread() is threading.main_thread()
-    handler = signal.getsignal(signal.SIGINT) if on_main_thread else None
-    try:
-        trainer.fit(module, batches, validation, ckpt_path=checkpoint, weights_only=True)
-    except SystemExit:
-        if trainer.state.status != TrainerStatus.INTERRUPTED:
-            raise
-        raise KeyboardInterrupt from None
-    finally:
-        if on_main_thread:
-            signal.signal(signal.SIGINT, handler)
+    with Bar(transient=False) as bar:
+        task = bar.add_task("epoch 1", total=steps)
 
+        def step_done(progress: Progress) -> None:
+            title = f"epoch {progress.epoch + 1}/{config.epochs}"
+            bar.update(task, completed=progress.step, description=title)
 
-def _callbacks(run: Run | None, batches: ShuffledBatches, progress: str) -> list[Any]:
-    from lightning.pytorch.callbacks import Callback, RichProgressBar
-
-    from .callbacks import Checkpoints, MetricsFile, TensorBoardLog
-
-    class EpochOrder(Callback):
-        """Tells the batches which epoch it is."""
-
-        def setup(self, trainer: Any, module: Any, stage: str) -> None:
-            batches.epoch = trainer.current_epoch
-
-        def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
-            batches.epoch = trainer.current_epoch
-
-    found: list[Any] = [EpochOrder()]
-    if progress == "bar":
-        found.append(RichProgressBar())
-    if run is not None:
-        found += [
-            MetricsFile(run, _say if progress == "lines" else None),
-            TensorBoardLog(run),
-            Checkpoints(run),
-        ]
-    return found
+        yield step_done
 
 
 def _say(line: str) -> None:
     print(line, flush=True)
 
 
-def _quieten_lightning() -> None:
-    """Keep messages for programmers of training loops away from users of this one."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="lightning")
-    warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")
-
-
-def _resume_from(run: Run | None) -> str | None:
-    """The newest checkpoint that can be read, or None."""
-    from .callbacks import LAST, PREVIOUS
-
-    if run is None:
-        return None
-    for name in (LAST, PREVIOUS):
-        path = run.checkpoints / name
-        if path.is_file() and _readable(path):
-            return str(path)
-    return None
-
-
-def _readable(path: Path) -> bool:
-    try:
-        torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:
-        return False
-    return True
-
-
-def _claim(run: Run, config: Config) -> None:
-    """Write ``config.json``, or check that the run that lies there is this one."""
-    path = run.file("config")
-    wanted = config.to_dict()
-    if not path.is_file():
-        write_json(path, wanted)
+@contextlib.contextmanager
+def _claimed(run: Run, config: Config) -> Iterator[None]:
+    """Hold the run, with ``config.json`` written or checked; only the first process does."""
+    if rank() != 0:
+        yield
         return
-    found = read_json(path)
-    if found != wanted:
-        different = _differences(found, wanted)
+    with run.claimed():
+        _compare(run, config)
+        write_json(run.file("config"), config.to_dict())
+        yield
+
+
+def _compare(run: Run, config: Config) -> None:
+    """Refuse a directory that holds another run; how it is carried out may differ."""
+    path = run.file("config")
+    if not path.is_file():
+        return
+    found = Config.from_dict(read_json(path)).identity()
+    if found != config.identity():
+        different = ", ".join(differences(found, config.identity()))
         raise RunError(
-            f"{run.path} holds a run with other settings ({', '.join(different)}); choose another directory, "
-            "or repeat the first settings to go on with it"
+            f"{run.path} holds a run with other settings ({different}); choose another directory, or repeat the first "
+            "settings to go on with it"
         )
-
-
-def _differences(found: Any, wanted: Any, prefix: str = "") -> list[str]:
-    if isinstance(found, dict) and isinstance(wanted, dict):
-        keys = sorted(found.keys() | wanted.keys())
-        return [
-            text
-            for key in keys
-            for text in _differences(found.get(key), wanted.get(key), f"{prefix}.{key}".lstrip("."))
-        ]
-    return [] if found == wanted else [f"{prefix} {found!r}, asked for {wanted!r}"]
 
 
 def _write_slopes(run: Run, net: nn.Module, when: str) -> None:
