@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import CompactionError, NothingRemovedWarning, SlopeError
+from ..fast import as_plain
 from ..graph import Inputs, as_inputs, capture
 from ..liveness import analyse
 from ..rotate import apply_threshold, check_slopes
@@ -59,7 +60,7 @@ def compact(net: nn.Module, example_inputs: Inputs, threshold: float = 0.1, roun
 
     Source: the threshold is that of Nayak and Kalyani, TMLR 2024; what is removed is ours (see docs/compaction.md).
     """
-    inputs = as_inputs(example_inputs)
+    inputs, net = as_inputs(example_inputs), as_plain(net)
     _check_arguments(net, threshold, round_to)
     masked = copy.deepcopy(net)
     masked.requires_grad_(True)  # export tells parameters from constants by it
