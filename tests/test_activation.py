@@ -125,3 +125,29 @@ def test_gradients_match_finite_differences():
     act = rr.RotatedReLU(3).double()
     x = torch.randn(4, 3, 2, dtype=torch.float64, requires_grad=True)
     torch.autograd.gradcheck(lambda x, a: torch.func.functional_call(act, {"slope": a}, (x,)), (x, act.slope))
+
+
+def test_a_prelu_may_have_one_parameter_per_channel():
+    """prelu(-1) = -w, times the slope: 2 * -0.5 and 3 * -0.25."""
+    act = rr.Rotated(nn.PReLU(2), 2)
+    act.slope.data = torch.tensor([2.0, 3.0])
+    act.gate.weight.data = torch.tensor([0.5, 0.25])
+    assert act(torch.tensor([[-1.0, -1.0], [1.0, 1.0]])).tolist() == [[-1.0, -0.75], [2.0, 3.0]]
+
+
+def test_a_prelu_for_another_width_is_refused():
+    with pytest.raises(
+        GateError, match=r"parameters for 3 channels, but there are 4 slopes.*num_parameters=4"
+    ):
+        rr.Rotated(nn.PReLU(3), 4)
+
+
+def test_built_on_the_meta_device_and_filled_later():
+    with torch.device("meta"):
+        acts = [rr.RotatedReLU(4), rr.Rotated(nn.PReLU(4), 4)]
+        with pytest.raises(GateError, match=r"gate\(0\) = 0\.5"):
+            rr.Rotated(nn.Sigmoid(), 4)
+    for act in acts:
+        assert act.slope.is_meta
+        act.to_empty(device="cpu").reset_parameters()
+        assert LOW <= float(act.slope.abs().min()) <= HIGH

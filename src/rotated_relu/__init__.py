@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .activation import Rotated, RotatedReLU, rotated_slopes_
     from .compact import Certificate, Compacted, Plan, compact, load, load_compacted, read_plan, save
     from .export import export_onnx
+    from .fast import fast_training, plain_training
     from .measure import measure
     from .penalty import slope_l1
     from .rotate import apply_threshold, rotate, slopes
@@ -40,6 +41,7 @@ _HOMES = {
     "activation": ("Rotated", "RotatedReLU", "rotated_slopes_"),
     "compact": ("Certificate", "Compacted", "Plan", "compact", "load", "load_compacted", "read_plan", "save"),
     "export": ("export_onnx",),
+    "fast": ("fast_training", "plain_training"),
     "measure": ("measure",),
     "penalty": ("slope_l1",),
     "rotate": ("apply_threshold", "rotate", "slopes"),
@@ -50,8 +52,9 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Certificate", "Compacted", "Plan", "Rotated", "RotatedReLU", "RotatedReLUError", "RotatedReLUWarning",
-    "apply_threshold", "compact", "compact_fastest", "errors", "export_onnx", "find_threshold", "load",
-    "load_compacted", "measure", "models", "read_plan", "rotate", "rotated_slopes_", "save", "slope_l1", "slopes",
+    "apply_threshold", "compact", "compact_fastest", "errors", "export_onnx", "fast_training", "find_threshold",
+    "load", "load_compacted", "measure", "models", "plain_training", "read_plan", "rotate", "rotated_slopes_", "save",
+    "slope_l1", "slopes",
 ]  # fmt: skip
 
 

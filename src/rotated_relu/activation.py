@@ -5,6 +5,7 @@ Source: N. Nayak, S. Kalyani, "Rotate the ReLU to Sparsify Deep Networks Implici
 
 from __future__ import annotations
 
+import copy
 import math
 
 import torch
@@ -49,16 +50,26 @@ def rotate_gate(gated: Tensor, slope: Tensor, channel_dim: int = 1) -> Tensor:
     Raises:
         ShapeError: If the channel count does not match, or ``gated`` has no such dimension.
     """
+    check_channels(gated, slope, channel_dim)
+    return spread(slope, gated, channel_dim) * gated
+
+
+def check_channels(gated: Tensor, slope: Tensor, channel_dim: int) -> None:
+    """Raise :class:`ShapeError` unless ``gated`` has one entry along ``channel_dim`` for each slope."""
     dims = gated.dim()
     if not -dims <= channel_dim < dims or gated.shape[channel_dim] != slope.shape[0]:
         raise ShapeError(
             f"rotated activation has {slope.shape[0]} slopes along dimension {channel_dim}, but its input has shape "
             f"{tuple(gated.shape)}; build it with num_channels and channel_dim that match the layer before"
         )
-    view = [1] * dims
+
+
+def spread(slope: Tensor, like: Tensor, channel_dim: int) -> Tensor:
+    """The slopes in the dtype of ``like``, shaped to multiply it along ``channel_dim``."""
+    view = [1] * like.dim()
     view[channel_dim] = -1
     # Under autocast the slopes stay float32: without the cast the product, and all after it, would be too.
-    return slope.to(gated.dtype).view(view) * gated
+    return slope.to(like.dtype).view(view)
 
 
 class Rotated(nn.Module):
@@ -80,7 +91,8 @@ class Rotated(nn.Module):
         gate: The gate.
 
     Raises:
-        GateError: If gate(0) is not 0 (a dead channel would not be zero), or ``num_channels`` is not positive.
+        GateError: If gate(0) is not 0 (a dead channel would not be zero), if ``num_channels`` is not positive, or if a
+            ``PReLU`` has parameters for another number of channels.
         ShapeError: In the forward pass, if the input does not have ``num_channels`` along ``channel_dim``.
 
     Source: Nayak and Kalyani, TMLR 2024 (ReLU, GELU, SiLU). Not ``torch.nn.RReLU``, which is a randomised leaky ReLU.
@@ -100,7 +112,7 @@ class Rotated(nn.Module):
             raise GateError(
                 f"a rotated activation needs at least one channel, got num_channels={num_channels}"
             )
-        check_gate(gate)
+        check_gate(gate, num_channels)
         self.gate = gate
         self.channel_dim = channel_dim
         self.slope = nn.Parameter(torch.empty(num_channels))
@@ -143,27 +155,45 @@ class RotatedReLU(Rotated):
         super().__init__(nn.ReLU(), num_channels, channel_dim)
 
 
-def check_gate(gate: nn.Module) -> None:
+def check_gate(gate: nn.Module, num_channels: int) -> None:
     """Raise :class:`GateError` unless gate(0) = 0, evaluated in eval mode on the gate's own device.
 
     A slope of zero makes a channel zero for any gate, but only a gate with g(0) = 0 keeps a channel dead when the
-    filter before it has been removed.
+    filter before it has been removed. A gate whose parameters are on the meta device, which holds no values, is checked
+    with parameters of 1.
     """
-    reference = next(gate.parameters(), torch.zeros(()))
-    was_training = gate.training
-    gate.eval()
+    width = _gate_width(gate, num_channels)
+    trial = gate
+    if any(parameter.is_meta for parameter in gate.parameters()):
+        trial = copy.deepcopy(gate).to_empty(device="cpu")
+        for parameter in trial.parameters():
+            nn.init.ones_(parameter)
+    # Named, since torch.device("meta") as a context would make it the default.
+    reference = next(trial.parameters(), torch.zeros((), device="cpu"))
+    was_training = trial.training
+    trial.eval()
     try:
         with torch.no_grad():
-            value = float(
-                gate(torch.zeros(1, 1, dtype=reference.dtype, device=reference.device)).reshape(-1)[0]
-            )
+            zeros = torch.zeros(1, width, dtype=reference.dtype, device=reference.device)
+            value = float(trial(zeros).abs().max())
     except Exception as error:
         raise GateError(
-            f"{gate} is not an elementwise activation: gate(zeros(1, 1)) failed: {error}"
+            f"{gate} is not an elementwise activation: gate(zeros(1, {width})) failed: {error}"
         ) from error
     finally:
-        gate.train(was_training)
+        trial.train(was_training)
     if not value == 0:
         raise GateError(
             f"{gate} cannot be rotated: gate(0) = {value:g}, but it must be 0; use ReLU, GELU, SiLU, ..."
         )
+
+
+def _gate_width(gate: nn.Module, num_channels: int) -> int:
+    """Channels of the input that a gate accepts: any, so 1, but for a PReLU with one parameter per channel."""
+    width = gate.num_parameters if isinstance(gate, nn.PReLU) else 1
+    if width not in (1, num_channels):
+        raise GateError(
+            f"{gate} has parameters for {width} channels, but there are {num_channels} slopes; build it with "
+            f"num_parameters={num_channels}, or 1 for all channels"
+        )
+    return width

@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from .activation import Rotated, RotatedReLU
-from .errors import NothingRotatedWarning, RotationError, SlopeError
+from .errors import FastFormUndoneWarning, NothingRotatedWarning, RotationError, SlopeError
+from .fast import is_fast, plain_training
 from .graph import Inputs, as_inputs, capture, check_runs, eval_mode
 from .sites import Site, find_sites
 
@@ -37,7 +38,8 @@ def rotate(net: nn.Module, example_inputs: Inputs) -> nn.Module:
 
     Args:
         net: Any model. It is changed in place; ReLU, ReLU6, GELU, SiLU, Hardswish, Mish, LeakyReLU, ELU (as modules or
-            functional calls) become :class:`Rotated`. Activations that are rotated already are left alone.
+            functional calls) become :class:`Rotated`. Activations that are rotated already are left alone. A network in
+            the form of :func:`fast_training` is put back into its plain form first, with a warning.
         example_inputs: Tensor or tuple of tensors for one forward pass; a batch of 1 or 2 is enough.
 
     Returns:
@@ -52,6 +54,14 @@ def rotate(net: nn.Module, example_inputs: Inputs) -> nn.Module:
     Source: Nayak and Kalyani, TMLR 2024, Section 3.
     """
     inputs = as_inputs(example_inputs)
+    if is_fast(net):
+        warnings.warn(
+            "the network was in the form that fast_training gives it, which fits its present layers only; it is in "
+            "plain form again: call fast_training again after rotate",
+            FastFormUndoneWarning,
+            stacklevel=2,
+        )
+        plain_training(net)
     sites = find_sites(capture(net, inputs), net)
     if not sites:
         warnings.warn(

@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..errors import CaptureError, FileFormatError, PlanError, RotatedReLUWarning, RotationError, ShapeError
+from ..fast import plain_training
 from ..rotate import rotate, rotated_modules, slopes
 from .certificate import Certificate
 from .compact import Compacted
@@ -71,7 +72,7 @@ def load(path: str | os.PathLike[str], fresh_net: nn.Module) -> nn.Module:
 def load_compacted(path: str | os.PathLike[str], fresh_net: nn.Module) -> Compacted:
     """:func:`load`, with plan and certificate."""
     plan, certificate = read_plan(path)
-    net = _rotated_like(plan, copy.deepcopy(fresh_net))
+    net = _rotated_like(plan, plain_training(copy.deepcopy(fresh_net)))
     apply(plan, net)
     _fill(net, read_tensors(path), path)
     return Compacted(net, plan, certificate)

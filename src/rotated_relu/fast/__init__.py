@@ -1,0 +1,7 @@
+"""The fast form of a rotated network for training: slopes act on the weights of their readers."""
+
+from __future__ import annotations
+
+from .switch import as_plain, fast_training, is_fast, plain_training
+
+__all__ = ["as_plain", "fast_training", "is_fast", "plain_training"]
