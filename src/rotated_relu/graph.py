@@ -123,11 +123,38 @@ def capture(model: nn.Module, example_inputs: Inputs) -> Graph:
     inputs = as_inputs(example_inputs)
     with eval_mode(model):
         check_runs(model, inputs)
-        program = _export(model, inputs)
+        # Export interprets a root GraphModule node by node and loses which module each operation belongs to.
+        shell = _Shell(model) if isinstance(model, torch.fx.GraphModule) else model
+        program = _export(shell, inputs)
         try:
             return _functional(_read(program, model, inputs))
         except _NeedsDecomposition:
             return _functional(_read(program.run_decompositions({}), model, inputs))
+
+
+class _Shell(nn.Module):
+    """Calls a model that must not be the root."""
+
+    prefix = "inner."
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.inner = model
+        self.training = model.training
+
+    def forward(self, *inputs: Any) -> Any:
+        return self.inner(*inputs)
+
+
+def _unshell(program: torch.export.ExportedProgram) -> None:
+    """Take the shell out of the nodes' module stacks."""
+    for node in program.graph.nodes:
+        stack = node.meta.get("nn_module_stack") or {}
+        node.meta["nn_module_stack"] = {
+            key: (path.removeprefix("inner").removeprefix("."), kind)
+            for key, (path, kind) in stack.items()
+            if path != "inner"
+        }
 
 
 def check_runs(model: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -186,6 +213,9 @@ def _read(program: torch.export.ExportedProgram, model: nn.Module, inputs: tuple
     """Sort the program's placeholders into inputs, states and constants, and drop bookkeeping nodes."""
     signature = program.graph_signature
     states = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    if isinstance(model, torch.fx.GraphModule):
+        _unshell(program)
+        states = {key: name.removeprefix(_Shell.prefix) for key, name in states.items()}
     lifted = signature.inputs_to_lifted_tensor_constants
     leaves = iter(torch.utils._pytree.tree_leaves((inputs, {})))
     graph = Graph([], [], {}, {}, {})

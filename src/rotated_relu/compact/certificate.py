@@ -59,27 +59,48 @@ def certify(masked: nn.Module, compacted: nn.Module, inputs: tuple[Any, ...], pl
     small = copy.deepcopy(compacted).double()
     relative = absolute = 0.0
     tried: list[list[list[int]]] = []
+    rows: list[float] | None = None
     with torch.no_grad(), eval_mode(masked), eval_mode(small):
         for trial in trials(inputs):
             try:
                 expected = _outputs(masked, trial)
             except Exception:  # the original itself does not accept this shape
                 continue
+            rows = _rows(expected, trial) if rows is None else rows
+            if _rows(expected, trial) != rows:
+                continue  # it takes a larger image for more images (``x.reshape(-1, 512)``): no longer this network
             found = _run(small, trial, expected)
             for one, other in zip(expected, found, strict=True):
-                difference = float((one - other).abs().max()) if one.numel() else 0.0
-                scale = float(one.abs().max()) if one.numel() else 0.0
+                difference, scale = _difference(one, other)
                 absolute = max(absolute, difference)
                 relative = max(relative, difference / scale if scale > 0 else difference)
             tried.append([list(value.shape) for value in trial if isinstance(value, Tensor)])
             if not relative <= TOLERANCE:
+                module = _first_difference(masked, small, trial)
                 raise CertificateError(
                     f"the compacted network differs from the masked original by {relative:.3g} (relative, float64; "
-                    f"limit {TOLERANCE:g}){_first_difference(masked, small, trial, plan)}; the model was left untouched"
+                    f"limit {TOLERANCE:g}){_seen_at(module, plan)}; the model was left untouched",
+                    module,
                 )
     if not tried:
         raise CertificateError("the masked original did not run in float64 on the example inputs")
     return Certificate(relative, absolute, tried)
+
+
+def _rows(outputs: Sequence[Tensor], inputs: tuple[Any, ...]) -> list[float]:
+    """Entries along the first dimension of each output, per example."""
+    batch = next((len(value) for value in inputs if isinstance(value, Tensor) and value.dim()), 1)
+    return [len(out) / max(batch, 1) for out in outputs if out.dim()]
+
+
+def _difference(one: Tensor, other: Tensor) -> tuple[float, float]:
+    """Largest absolute difference and largest finite value; NaN and infinity only equal themselves."""
+    if not one.numel():
+        return 0.0, 0.0
+    one, other = (torch.view_as_real(v) if v.is_complex() else v.double() for v in (one, other))
+    same = (one == other) | (one.isnan() & other.isnan())
+    gap = (one - other).abs().masked_fill(same, 0.0).nan_to_num(torch.inf, torch.inf)
+    return float(gap.max()), float(one.nan_to_num(0.0, 0.0, 0.0).abs().max())
 
 
 def trials(inputs: tuple[Any, ...]) -> list[tuple[Any, ...]]:
@@ -118,9 +139,10 @@ def _run(small: nn.Module, inputs: tuple[Any, ...], expected: Sequence[Tensor]) 
     try:
         found = _outputs(small, inputs)
     except Exception as error:
-        place = _failing_module(small, error)
+        module = _failing_module(small, error)
+        place = f" (in {module})" if module else ""
         raise CertificateError(
-            f"the compacted network does not run{place}: {error}; the model was left untouched"
+            f"the compacted network does not run{place}: {error}; the model was left untouched", module
         ) from error
     if [o.shape for o in found] != [o.shape for o in expected]:
         raise CertificateError(
@@ -129,19 +151,26 @@ def _run(small: nn.Module, inputs: tuple[Any, ...], expected: Sequence[Tensor]) 
     return found
 
 
-def _failing_module(model: nn.Module, error: BaseException) -> str:
+def _failing_module(model: nn.Module, error: BaseException) -> str | None:
+    """Innermost module whose code was running."""
     names = {id(module): name for name, module in model.named_modules()}
-    place, trace = "", error.__traceback__
+    place, trace = None, error.__traceback__
     while trace is not None:
         owner = trace.tb_frame.f_locals.get("self")
-        if trace.tb_frame.f_code.co_name == "forward" and names.get(id(owner)):
-            place = f" (in {names[id(owner)]})"
+        place = names.get(id(owner), place)
         trace = trace.tb_next
     return place
 
 
-def _first_difference(masked: nn.Module, small: nn.Module, inputs: tuple[Any, ...], plan: Plan) -> str:
-    """Name the first layer of equal output width whose output differs, by running both networks once more."""
+def _seen_at(module: str | None, plan: Plan) -> str:
+    if module is None:
+        return ""
+    changed = "" if any(layer.name == module for layer in plan.layers) else " (itself unchanged)"
+    return f", first seen at the output of {module}{changed}"
+
+
+def _first_difference(masked: nn.Module, small: nn.Module, inputs: tuple[Any, ...]) -> str | None:
+    """The first layer of equal output width whose output differs, by running both networks once more."""
     names = [name for name, _ in small.named_modules() if name]
     one, other = _record(masked, names, inputs), _record(small, names, inputs)
     for name, value in one.items():
@@ -149,9 +178,8 @@ def _first_difference(masked: nn.Module, small: nn.Module, inputs: tuple[Any, ..
         if twin is not None and twin.shape == value.shape and value.numel():
             scale = max(float(value.abs().max()), 1e-300)
             if not float((value - twin).abs().max()) / scale <= TOLERANCE:
-                changed = "" if any(layer.name == name for layer in plan.layers) else " (itself unchanged)"
-                return f", first seen at the output of {name}{changed}"
-    return ""
+                return name
+    return None
 
 
 def _record(model: nn.Module, names: Sequence[str], inputs: tuple[Any, ...]) -> dict[str, Tensor]:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
-from ..errors import CompactionError, NothingRemovedWarning, SlopeError
+from ..errors import CertificateError, CompactionError, NothingRemovedWarning, SlopeError
 from ..fast import as_plain
 from ..graph import Inputs, as_inputs, capture
 from ..liveness import analyse
 from ..rotate import apply_threshold, check_slopes
 from .certificate import Certificate, certify
 from .decide import decide
+from .freeze import widen
+from .ideal import ideal_work
 from .plan import Plan
 from .surgery import apply, named_states
 
@@ -62,9 +65,27 @@ def compact(net: nn.Module, example_inputs: Inputs, threshold: float = 0.1, roun
     """
     inputs, net = as_inputs(example_inputs), as_plain(net)
     _check_arguments(net, threshold, round_to)
-    masked = copy.deepcopy(net)
-    masked.requires_grad_(True)  # export tells parameters from constants by it
-    alive = apply_threshold(masked, threshold)
+    frozen: set[str] = set()
+    while True:
+        small, plan = _attempt(net, inputs, threshold, round_to, frozen)
+        try:
+            certificate = certify(_masked(net, threshold)[0], small, inputs, plan)
+            break
+        except CertificateError as error:
+            more = widen(net, error.module, frozen)
+            if not more:
+                raise
+            frozen |= more
+    if not plan.cuts:
+        warnings.warn(f"nothing was removed at threshold {threshold:g}", NothingRemovedWarning, stacklevel=2)
+    return Compacted(small, plan, certificate)
+
+
+def _attempt(
+    net: nn.Module, inputs: tuple[Any, ...], threshold: float, round_to: int, frozen: Collection[str]
+) -> tuple[nn.Module, Plan]:
+    """A smaller network, not yet certified, with the forwards of ``frozen`` modules at full width."""
+    masked, alive = _masked(net, threshold)
     if not any(alive.values()):
         largest = max(float(slope.detach().abs().max()) for slope in check_slopes(net).values())
         raise SlopeError(
@@ -74,13 +95,21 @@ def compact(net: nn.Module, example_inputs: Inputs, threshold: float = 0.1, roun
     graph = capture(masked, inputs)
     states = named_states(masked)
     plan = _empty_plan(states, alive, inputs, threshold, round_to, net)
-    decide(graph, analyse(graph, states), states, masked, plan)
-    del graph
-    small = _operate(masked, plan, net)
-    certificate = certify(masked, small, inputs, plan)
-    if not plan.cuts:
-        warnings.warn(f"nothing was removed at threshold {threshold:g}", NothingRemovedWarning, stacklevel=2)
-    return Compacted(small, plan, certificate)
+    plan.frozen = sorted(frozen)
+    liveness = analyse(graph, states)
+    plan.work = {name: [w.all, w.ideal] for name, w in ideal_work(graph, liveness, states).items()}
+    decide(graph, liveness, states, masked, plan)
+    del graph, liveness, states
+    small = apply(plan, masked)
+    _restore_frozen_parameters(small, net)
+    return small, plan
+
+
+def _masked(net: nn.Module, threshold: float) -> tuple[nn.Module, dict[str, int]]:
+    """A copy of the network with its small slopes at 0, and how many slopes of each activation are alive."""
+    masked = copy.deepcopy(net)
+    masked.requires_grad_(True)  # export tells parameters from constants by it
+    return masked, apply_threshold(masked, threshold)
 
 
 def _check_arguments(net: nn.Module, threshold: float, round_to: int) -> None:
@@ -113,11 +142,9 @@ def _empty_plan(
     )
 
 
-def _operate(masked: nn.Module, plan: Plan, net: nn.Module) -> nn.Module:
-    """Cut a copy of the masked network; modes and ``requires_grad`` as the user had them."""
-    small = apply(plan, copy.deepcopy(masked))
+def _restore_frozen_parameters(small: nn.Module, net: nn.Module) -> None:
+    """``requires_grad`` as the user had it."""
     frozen = {name for name, parameter in net.named_parameters() if not parameter.requires_grad}
     for name, parameter in small.named_parameters():
         if name in frozen:
             parameter.requires_grad_(False)
-    return small

@@ -56,7 +56,7 @@ def decide(
     regions: dict[str, str] = {}
     refused: set[str] = set()
     while True:
-        choice = _choose(graph, liveness, build(graph, layers, regions), layers)
+        choice = _choose(graph, liveness, build(graph, layers, regions, plan.frozen), layers)
         crossed = {key for key in regions if len(_narrow_dims(choice, key)) > 1}
         more = _regions_worth(choice, model, {*regions, *refused})
         if not more and not crossed:

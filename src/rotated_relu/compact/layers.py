@@ -126,7 +126,7 @@ def _alone(node: Node, name: str, users: dict[str, list[Node]]) -> bool:
         if op_name(source) != "pad":
             return False
         source = source.args[0]
-    if any(module_path(user) == name for user in node.users):
+    if any(f"{module_path(user)}.".startswith(f"{name}.") for user in node.users):
         return False
     states = [state for state in users if state.rpartition(".")[0] == name]
     return all(module_path(user) == name for state in states for user in users[state])

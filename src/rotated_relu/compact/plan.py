@@ -99,6 +99,9 @@ class Plan:
         held: What could not be removed, and why.
         inputs: Shape and dtype of each example input.
         unhandled: Operations without a reachability rule, with their count (sound, but less sharp).
+        frozen: Modules whose ``forward`` only runs at full width, found by trying.
+        work: For each module that multiplies, its multiply-accumulates on the example inputs before, and what would
+            remain if everything irrelevant went.
     """
 
     threshold: float
@@ -111,6 +114,8 @@ class Plan:
     held: list[Held] = field(default_factory=list)
     inputs: list[dict[str, Any]] = field(default_factory=list)
     unhandled: dict[str, int] = field(default_factory=dict)
+    frozen: list[str] = field(default_factory=list)
+    work: dict[str, list[int]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, with a format version."""

@@ -77,7 +77,10 @@ def _cut(model: nn.Module, cut: Cut, names: list[str]) -> None:
         small = nn.Parameter(small, requires_grad=value.requires_grad)
     for name in names:
         path, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(path), leaf, small)
+        owner = model.get_submodule(path)
+        setattr(owner, leaf, small)
+        if isinstance(owner, nn.modules.batchnorm._NormBase):
+            owner.num_features = len(small)  # an instance norm checks its input against it
 
 
 def _same_layout(small: Tensor, like: Tensor) -> Tensor:

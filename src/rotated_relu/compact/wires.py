@@ -14,7 +14,7 @@ Requires: a captured graph. Ensures: labels such that removing whole unpinned la
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +25,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 from torch.fx import Node
 
-from ..graph import Graph, describe, op_name
+from ..graph import Graph, describe, module_paths, op_name
 from ..liveness.patterns import HANDLERS
 from .layers import Layer
 
@@ -95,13 +95,16 @@ class Wires:
         return self.labels[self.ids(key, dim)]
 
 
-def build(graph: Graph, layers: Iterable[Layer], regions: dict[str, str]) -> Wires:
+def build(
+    graph: Graph, layers: Iterable[Layer], regions: dict[str, str], frozen: Collection[str] = ()
+) -> Wires:
     """Build and solve the wires of a graph.
 
     Args:
         graph: The captured graph.
         layers: Convolutions and linear layers that may read and write subsets.
         regions: Call keys of parameter-free modules that stay at full width inside, to module names.
+        frozen: Qualified names of modules whose ``forward`` needs every tensor at full width.
     """
     wires = Wires()
     for node in graph.nodes:
@@ -109,7 +112,7 @@ def build(graph: Graph, layers: Iterable[Layer], regions: dict[str, str]) -> Wir
         if isinstance(value, Tensor):
             wires.add(node, value.shape)
     layer_of = {call: layer for layer in layers for call in layer.calls}
-    builder = _Builder(graph, wires, layer_of, regions)
+    builder = _Builder(graph, wires, layer_of, regions, frozen)
     for node in graph.nodes:
         builder.visit(node)
     builder.finish()
@@ -126,9 +129,15 @@ class _Builder:
     """Applies one rule per node."""
 
     def __init__(
-        self, graph: Graph, wires: Wires, layer_of: dict[Node, Layer], regions: dict[str, str]
+        self,
+        graph: Graph,
+        wires: Wires,
+        layer_of: dict[Node, Layer],
+        regions: dict[str, str],
+        frozen: Collection[str],
     ) -> None:
         self.graph, self.wires, self.layer_of, self.regions = graph, wires, layer_of, regions
+        self.frozen = frozenset(frozen)
 
     def visit(self, node: Node) -> None:
         """Merge or pin the atoms of a node's result and arguments."""
@@ -139,6 +148,8 @@ class _Builder:
         if region_of(node, self.regions) is not None:
             self.pin_inside(node)
             return
+        for path in self.frozen.intersection(module_paths(node)):
+            self.pin_seen(node, path)
         if node in self.layer_of:
             self.layer_of[node].wire(self.wires, node)
             return
@@ -150,6 +161,16 @@ class _Builder:
             rule(self, node)
         except (_Unknown, IndexError, TypeError, ValueError, KeyError):
             self.default(node)
+
+    def pin_seen(self, node: Node, path: str) -> None:
+        """Pin what the forward of one module itself computes, hands to its children, or gets from them."""
+        reason = f"{path or 'the model'}, whose forward does not run on narrower tensors"
+        own = _child(node, path)
+        for key in [node, *node.all_input_nodes]:
+            if key in self.wires.sizes and key not in self.graph.states:
+                others = node.users if key is node else [key]
+                if not own or any(_child(other, path) != own for other in others):
+                    self.pin_all(key, reason, node)
 
     def pin_inside(self, node: Node) -> None:
         """Inside a region every tensor keeps its width; tensors that enter or leave it get adapters there.
@@ -172,9 +193,13 @@ class _Builder:
         value = node.meta.get("val")
         if value is not None and not isinstance(value, Tensor) and op_name(node) in _SPLITS:
             return  # its getitem nodes carry the rule
+        self.pin_touched(node, describe(node))
+
+    def pin_touched(self, node: Node, reason: str) -> None:
+        """Pin a node's result and arguments."""
         for key in [node, *node.all_input_nodes]:
             if key in self.wires.sizes:
-                self.pin_all(key, describe(node), node)
+                self.pin_all(key, reason, node)
 
     def pin_all(self, key: Any, reason: str, node: Node | None) -> None:
         """Pin every dimension of a tensor."""
@@ -195,6 +220,15 @@ class _Builder:
     def size(self, key: Any, dim: int) -> int:
         """Size of one dimension of a tensor."""
         return self.wires.sizes[key][dim]
+
+
+def _child(node: Node, path: str) -> str:
+    """Which child call of a module a node belongs to; '' for the module's own operations, "outside" elsewhere."""
+    calls = list((node.meta.get("nn_module_stack") or {}).items())
+    depth = next((i for i, (_, (name, _)) in enumerate(calls) if name == path), None)
+    if depth is None:
+        return "outside"
+    return calls[depth + 1][0] if depth + 1 < len(calls) else ""
 
 
 class _Unknown(Exception):
@@ -618,6 +652,19 @@ def _pad(build: _Builder, node: Node) -> None:
             build.pin_dim(node, node, dim)
         else:
             build.same(x, dim, node, dim)
+
+
+@rule("unfold")
+def _unfold(build: _Builder, node: Node) -> None:
+    """``Tensor.unfold(dim, size, step)``: windows along one dimension, their entries in a new last one."""
+    x = _tensor(node, 0)
+    axis = _int_list(node.args[1])[0] % build.wires.rank(x)
+    for dim in range(build.wires.rank(x)):
+        if dim != axis:
+            build.same(x, dim, node, dim)
+    build.pin_dim(node, x, axis)
+    for dim in (axis, build.wires.rank(node) - 1):
+        build.pin_dim(node, node, dim)
 
 
 @rule("roll", "flip")
