@@ -169,7 +169,7 @@ def count_macs(net: nn.Module, example_inputs: Inputs) -> dict[str, int]:
     work is not counted.
     """
     inputs = as_inputs(example_inputs)
-    with eval_mode(net), torch.no_grad(), _plain_attention():
+    with eval_mode(net), torch.no_grad(), _plain_attention(), _without_gradients(net):
         check_runs(net, inputs)
         counter = FlopCounterMode(display=False)
         with counter:
@@ -182,6 +182,19 @@ def count_macs(net: nn.Module, example_inputs: Inputs) -> dict[str, int]:
     own = {name: total - _children(name, totals) for name, total in totals.items()}
     batch = len(inputs[0])
     return {name: flops // (2 * batch) for name, flops in own.items() if flops}
+
+
+@contextlib.contextmanager
+def _without_gradients(net: nn.Module) -> Iterator[None]:
+    """The counter stumbles over views of parameters that ask for gradients, such as an expanded class token."""
+    wanting = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    try:
+        for parameter in wanting:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in wanting:
+            parameter.requires_grad_(True)
 
 
 @contextlib.contextmanager
