@@ -43,6 +43,7 @@ class Verdict:
         macs: Before, after.
         certificate: The library's own relative difference.
         unhandled: Operations without a liveness rule.
+        retried: Failures of the certificate after which compaction tried again with some modules at full width.
     """
 
     refused: str = ""
@@ -53,6 +54,7 @@ class Verdict:
     macs: tuple[int, int] = (0, 0)
     certificate: float = 0.0
     unhandled: dict[str, int] = field(default_factory=dict)
+    retried: list[str] = field(default_factory=list)
 
     @property
     def good(self) -> bool:
@@ -65,7 +67,7 @@ def check(net: nn.Module, inputs: tuple[Tensor, ...], threshold: float, *, sharp
     verdict = Verdict()
     masked = masked_double(net, threshold)
     example = tuple(value[:1].float() for value in inputs)
-    with captured_graphs() as graphs:
+    with observed() as (graphs, verdict.retried):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", NothingRemovedWarning)
@@ -94,24 +96,39 @@ def check(net: nn.Module, inputs: tuple[Tensor, ...], threshold: float, *, sharp
         verdict.parameters = (before, after, useful)
         verdict.inexact = exactness(masked, result.model, inputs)
         if not verdict.inexact:
-            verdict.macs = (count_macs(masked, inputs), count_macs(copy.deepcopy(result.model).double(), inputs))
+            verdict.macs = (
+                count_macs(masked, inputs),
+                count_macs(copy.deepcopy(result.model).double(), inputs),
+            )
             if after > before or verdict.macs[1] > verdict.macs[0]:
                 verdict.inexact = f"grew: parameters {before} -> {after}, MACs {verdict.macs}"
     return verdict
 
 
 @contextlib.contextmanager
-def captured_graphs() -> Iterator[list[Graph]]:
-    """Note the graphs that compaction captures: exporting takes most of the time, once is enough."""
+def observed() -> Iterator[tuple[list[Graph], list[str]]]:
+    """Note the graphs that compaction captures (exporting takes most of the time, once is enough) and the
+    certificates that it did not get at first."""
     graphs: list[Graph] = []
-    capture = compact_file.capture
+    failures: list[str] = []
+    capture, certify = compact_file.capture, compact_file.certify
 
-    def noting(*args: Any, **kwargs: Any) -> Graph:
+    def noting_graph(*args: Any, **kwargs: Any) -> Graph:
         graphs.append(capture(*args, **kwargs))
         return graphs[-1]
 
-    with mock.patch.object(compact_file, "capture", noting):
-        yield graphs
+    def noting_failure(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return certify(*args, **kwargs)
+        except RotatedReLUError as error:
+            failures.append(str(error))
+            raise
+
+    with (
+        mock.patch.object(compact_file, "capture", noting_graph),
+        mock.patch.object(compact_file, "certify", noting_failure),
+    ):
+        yield graphs, failures
 
 
 def masked_double(net: nn.Module, threshold: float) -> nn.Module:

@@ -46,7 +46,9 @@ class Program:
 
     def to_json(self) -> str:
         """One line that :meth:`from_json` reads."""
-        return json.dumps([list(self.inputs), [[op, *picks] for op, picks in self.steps], self.seed, self.form])
+        return json.dumps(
+            [list(self.inputs), [[op, *picks] for op, picks in self.steps], self.seed, self.form]
+        )
 
     @classmethod
     def from_json(cls, text: str) -> Program:
@@ -87,7 +89,8 @@ INPUT_SETS: tuple[tuple[str, ...], ...] = (
 
 # --- how a network is put together ---------------------------------------------------------------------------------
 
-Call = tuple[Any, tuple[int, ...]]  # module name or plain function, positions of its operands among the values
+# Module name or plain function, positions of its operands among the values, number of its results.
+Call = tuple[Any, tuple[int, ...], int]
 
 
 class RandomNetwork(nn.Module):
@@ -102,10 +105,11 @@ class RandomNetwork(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Any:
         values = list(inputs)
-        for what, positions in self.calls:
+        for what, positions, count in self.calls:
             function = getattr(self, what) if isinstance(what, str) else what
             result = function(*[values[position] for position in positions])
-            values.extend(result if isinstance(result, (tuple, list)) else [result])
+            # A chunk of a larger image may have more parts than that of the example.
+            values.extend(result[:count] if isinstance(result, (tuple, list)) else [result])
         outputs = [values[position] for position in self.returned]
         if len(outputs) == 1:
             return outputs[0]
@@ -135,7 +139,7 @@ class Builder:
 
     def build(self) -> None:
         torch.manual_seed(self.program.seed)
-        self.values = [value.float() for value in example_inputs(self.program, batch=2)]
+        self.values = [value.float() for value in example_inputs(self.program)]
         with torch.no_grad():
             for op, picks in self.program.steps:
                 RULES[op](self, picks)
@@ -169,7 +173,7 @@ class Builder:
             label = f"{name or type(what).__name__.lower()}{len(self.net.calls)}"
             self.net.add_module(label, what)
             what = label
-        self.net.calls.append((what, positions))
+        self.net.calls.append((what, positions, len(results)))
         self.used.update(positions)
         first = len(self.values)
         self.values.extend(results)
@@ -310,9 +314,7 @@ def _depthwise(b: Builder, p: tuple[int, ...]) -> None:
         return
     width = b.values[x].shape[1]
     multiplier = 2 if p[1] % 4 == 3 and width <= 8 else 1
-    module = nn.Conv2d(
-        width, width * multiplier, 3, 1 + p[2] % 2, 1, groups=width, bias=p[3] % 2 == 1
-    )
+    module = nn.Conv2d(width, width * multiplier, 3, 1 + p[2] % 2, 1, groups=width, bias=p[3] % 2 == 1)
     b.call(module, x, name="depthwise")
 
 
@@ -428,7 +430,8 @@ def _add(b: Builder, p: tuple[int, ...]) -> None:
     if not mates:
         mates = [x]
     functions = (torch.add, torch.add, torch.mul, torch.maximum, torch.sub, Quotient())
-    b.call(choice(functions, p[2]), x, choice(mates, p[1]))
+    function, mate = choice(functions, p[2]), choice(mates, p[1])
+    b.call(torch.add if function is torch.sub and mate == x else function, x, mate)
 
 
 @rule("residual")
@@ -593,8 +596,8 @@ def _tokens(b: Builder, p: tuple[int, ...]) -> None:
         return
     length, width = b.values[x].shape[1:]
     kinds = (
-        Transposed(), ClassToken(width), Position(length, width), FirstToken(), TokenMix(length, 4), Sequence1d(width, 4),
-        ToImage(),
+        Transposed(), ClassToken(width), Position(length, width), FirstToken(), TokenMix(length, 4),
+        Sequence1d(width, 4), ToImage(),
     )  # fmt: skip
     b.call(choice(kinds, p[1]), x)
 
@@ -632,7 +635,7 @@ def _mlp(b: Builder, p: tuple[int, ...]) -> None:
 @rule("again")
 def _again(b: Builder, p: tuple[int, ...]) -> None:
     """Call a module once more, on another value or on its own result."""
-    names = [what for what, positions in b.net.calls if isinstance(what, str) and len(positions) == 1]
+    names = [what for what, positions, _ in b.net.calls if isinstance(what, str) and len(positions) == 1]
     x = b.pick(p[0], 4, 3, 2)
     if not names or x is None:
         return
@@ -645,7 +648,7 @@ def _again(b: Builder, p: tuple[int, ...]) -> None:
             continue
         results = list(result) if isinstance(result, (tuple, list)) else [result]
         if all(0 < value[0].numel() <= MAX_ENTRIES for value in results):
-            b.net.calls.append((name, (x,)))
+            b.net.calls.append((name, (x,), len(results)))
             b.used.add(x)
             b.values.extend(results)
             return
@@ -1116,7 +1119,11 @@ class TokenMix(nn.Module):
 
     def __init__(self, length: int, middle: int) -> None:
         super().__init__()
-        self.fc1, self.act, self.fc2 = nn.Linear(length, middle), Rotated(nn.GELU(), middle, -1), nn.Linear(middle, length)
+        self.fc1, self.act, self.fc2 = (
+            nn.Linear(length, middle),
+            Rotated(nn.GELU(), middle, -1),
+            nn.Linear(middle, length),
+        )
 
     def forward(self, x):
         return x + self.fc2(self.act(self.fc1(x.transpose(1, 2)))).transpose(1, 2)
@@ -1127,7 +1134,11 @@ class Sequence1d(nn.Module):
 
     def __init__(self, width: int, out: int) -> None:
         super().__init__()
-        self.conv, self.norm, self.act = nn.Conv1d(width, out, 3, padding=1), nn.BatchNorm1d(out), RotatedReLU(out)
+        self.conv, self.norm, self.act = (
+            nn.Conv1d(width, out, 3, padding=1),
+            nn.BatchNorm1d(out),
+            RotatedReLU(out),
+        )
 
     def forward(self, x):
         return self.act(self.norm(self.conv(x.transpose(1, 2)))).transpose(1, 2)
@@ -1211,7 +1222,11 @@ class EinsumAttention(nn.Module):
         super().__init__()
         self.query = nn.Parameter(torch.empty(heads, width, inner))
         self.key = nn.Parameter(torch.empty(heads, width, inner))
-        self.value, self.act, self.proj = nn.Linear(width, 4), Rotated(nn.SiLU(), 4, -1), nn.Linear(4 * heads, width)
+        self.value, self.act, self.proj = (
+            nn.Linear(width, 4),
+            Rotated(nn.SiLU(), 4, -1),
+            nn.Linear(4 * heads, width),
+        )
 
     def forward(self, x):
         q = torch.einsum("nlw,hwi->nhli", x, self.query)
@@ -1227,7 +1242,11 @@ class LinearAttention(nn.Module):
     def __init__(self, width: int, inner: int) -> None:
         super().__init__()
         self.q, self.k, self.v = nn.Linear(width, inner), nn.Linear(width, inner), nn.Linear(width, 6)
-        self.act_q, self.act_k, self.act_v = RotatedReLU(inner, -1), RotatedReLU(inner, -1), RotatedReLU(6, -1)
+        self.act_q, self.act_k, self.act_v = (
+            RotatedReLU(inner, -1),
+            RotatedReLU(inner, -1),
+            RotatedReLU(6, -1),
+        )
         self.proj = nn.Linear(6, width)
 
     def forward(self, x):

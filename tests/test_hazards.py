@@ -1,14 +1,16 @@
 """Networks that random search found, reduced: each broke liveness or compaction once."""
 
+import copy
 import warnings
 
+import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 import network_checks
 import rotated_relu as rr
-from rotated_relu.errors import NothingRemovedWarning
+from rotated_relu.compact.certificate import certify
+from rotated_relu.errors import CertificateError, NothingRemovedWarning
 
 
 def checked(net, *shapes):
@@ -74,3 +76,66 @@ class TwoWays(nn.Module):
 
 def test_a_region_narrow_along_two_dimensions_is_no_region():
     assert checked(TwoWays(), (1, 4, 6)).plan.regions == []
+
+
+class CheckedNorm(nn.Module):
+    """An instance norm compares its input with its own attribute."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.act = nn.Conv2d(3, 6, 1), rr.RotatedReLU(6)
+        self.norm, self.head = nn.InstanceNorm2d(6, affine=True, track_running_stats=True), nn.Conv2d(6, 2, 1)
+
+    def forward(self, x):
+        return self.head(self.norm(self.act(self.conv(x))))
+
+
+def test_an_instance_norm_knows_its_new_width():
+    net = CheckedNorm()
+    net.act.slope.data[:4] = 0
+    with torch.no_grad():
+        net.norm.weight[:4] = net.norm.bias[:4] = net.norm.running_mean[:4] = 0
+    result = checked(net, (3, 4, 4))
+    assert result.model.norm.num_features == 2
+    assert result.plan.frozen == []
+
+
+class MoreRows(nn.Module):
+    """Takes a larger image for more images, which is another network: its size is not tried."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.act, self.fc = nn.Conv2d(3, 4, 1), rr.RotatedReLU(4), nn.Linear(64, 2)
+
+    def forward(self, x):
+        return self.fc(self.act(self.conv(x)).reshape(-1, 64))
+
+
+def test_a_size_that_the_original_takes_for_another_batch_is_no_evidence():
+    net = MoreRows()
+    net.act.slope.data[1] = 0
+    result = checked(net, (3, 4, 4))
+    assert result.model.fc.in_features == 48
+    assert [shapes for (shapes,) in result.certificate.inputs] == [[1, 3, 4, 4], [3, 3, 4, 4]]
+
+
+class Undefined(nn.Module):
+    """Gives NaN where its input is negative."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.act, self.head = nn.Linear(3, 4), rr.RotatedReLU(4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return torch.log(self.head(self.act(self.fc(x))))
+
+
+def test_a_certificate_of_nan_is_no_certificate():
+    torch.manual_seed(0)
+    net = Undefined().eval()
+    net.act.slope.data[1] = 0
+    result = rr.compact(net, torch.randn(1, 3))
+    broken = copy.deepcopy(result.model)
+    broken.head.bias.data -= 1000.0  # now all outputs are NaN
+    with pytest.raises(CertificateError, match="differs"):
+        certify(copy.deepcopy(net), broken, (torch.randn(8, 3),), result.plan)

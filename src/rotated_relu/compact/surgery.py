@@ -6,6 +6,8 @@ Requires: a model whose parameters have the shapes that the plan recorded. Ensur
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -68,11 +70,7 @@ def _cut(model: nn.Module, cut: Cut, names: list[str]) -> None:
     """Replace one parameter or buffer by its kept part, one new tensor of the same kind under all of its names."""
     path, _, leaf = cut.name.rpartition(".")
     value: Tensor = getattr(model.get_submodule(path), leaf)
-    small = value.detach()
-    for dim, index in enumerate(cut.keep):
-        if index is not None:
-            small = small.index_select(dim, torch.tensor(index, dtype=torch.long, device=value.device))
-    small = _same_layout(small, value)
+    small = _same_layout(kept_part(value.detach(), cut), value)
     if isinstance(value, nn.Parameter):
         small = nn.Parameter(small, requires_grad=value.requires_grad)
     for name in names:
@@ -81,6 +79,23 @@ def _cut(model: nn.Module, cut: Cut, names: list[str]) -> None:
         setattr(owner, leaf, small)
         if isinstance(owner, nn.modules.batchnorm._NormBase):
             owner.num_features = len(small)  # an instance norm checks its input against it
+
+
+def kept_part(value: Tensor, cut: Cut) -> Tensor:
+    """The entries of a tensor that a cut keeps; works for anything of the parameter's shape, such as its momentum."""
+    for dim, index in enumerate(cut.keep):
+        if index is None:
+            continue
+        if index and isinstance(index[0], list):
+            blocks = value.chunk(len(index), 0)
+            value = torch.cat([_select(b, dim, own) for b, own in zip(blocks, index, strict=True)])
+        else:
+            value = _select(value, dim, index)
+    return value
+
+
+def _select(value: Tensor, dim: int, index: Any) -> Tensor:
+    return value.index_select(dim, torch.tensor(index, dtype=torch.long, device=value.device))
 
 
 def _same_layout(small: Tensor, like: Tensor) -> Tensor:
