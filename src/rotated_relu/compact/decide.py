@@ -18,6 +18,7 @@ from torch.fx import Node
 
 from ..graph import Graph
 from ..liveness import Liveness
+from .grouped import Packing, packing
 from .layers import Layer, as_list, find_layers
 from .plan import Cut, Held, Index, LayerPlan, Plan, RegionPlan
 from .wires import Wires, build
@@ -53,6 +54,13 @@ def decide(
         plan: With threshold, ``round_to`` and shapes filled in.
     """
     layers = find_layers(graph, model)
+    packings = {
+        layer.name: packed
+        for layer in layers
+        if layer.kind == "grouped" and (packed := packing(layer, liveness, states)) is not None
+    }
+    for layer in layers:
+        layer.packed = layer.name in packings
     regions: dict[str, str] = {}
     refused: set[str] = set()
     while True:
@@ -69,7 +77,7 @@ def decide(
     owned: set[str] = set()
     for layer in layers:
         owned.update(f"{layer.name}.{name}" for name, _ in _own_states(layer.module))
-        _decide_layer(choice, layer, liveness, states, plan)
+        _decide_layer(choice, layer, liveness, states, plan, packings.get(layer.name))
     _decide_loose(choice, owned, plan)
     _decide_regions(choice, regions, plan)
     plan.held = _held(choice, layers)
@@ -170,14 +178,22 @@ def _level_norms(choice: _Choice, layers: list[Layer]) -> None:
 
 
 def _decide_layer(
-    choice: _Choice, layer: Layer, liveness: Liveness, states: Mapping[str, Tensor], plan: Plan
+    choice: _Choice,
+    layer: Layer,
+    liveness: Liveness,
+    states: Mapping[str, Tensor],
+    plan: Plan,
+    packed: Packing | None,
 ) -> None:
     call = layer.calls[0]
     dim = layer.channel_dim
     kept_in, kept_out = choice.kept(layer.source(call), dim), choice.kept(call, dim)
     if layer.kind == "norm":
         entry = _norm_plan(layer, kept_in, kept_out)
-        _cut_states(plan, layer, {0: kept_in})
+        _cut_states(plan, layer, {0: kept_out})
+    elif packed is not None:
+        entry = _packed_plan(layer, kept_in, kept_out, packed)
+        _cut_packed(plan, layer, packed)
     elif layer.kind == "grouped":
         entry = _grouped_plan(layer, kept_in, kept_out)
         _cut_states(plan, layer, {0: kept_out})
@@ -200,9 +216,19 @@ def _entry(layer: Layer, kept_in: Mask, kept_out: Mask) -> LayerPlan:
 
 
 def _norm_plan(layer: Layer, kept_in: Mask, kept_out: Mask) -> LayerPlan:
-    entry = _entry(layer, kept_in, kept_out)
+    """A norm works at the width that it writes."""
+    entry = _entry(layer, kept_out, kept_out)
     if not np.array_equal(kept_in, kept_out):
-        entry.write = _positions(kept_in, kept_out)
+        entry.read = _positions(kept_in, kept_out)
+    return entry
+
+
+def _packed_plan(layer: Layer, kept_in: Mask, kept_out: Mask, packed: Packing) -> LayerPlan:
+    entry = _entry(layer, kept_in, kept_out)
+    entry.inputs[1], entry.outputs[1] = len(packed.inputs), len(packed.rows)
+    entry.groups[1] = len(packed.columns)
+    entry.read = _where(np.flatnonzero(kept_in).tolist(), packed.inputs)
+    entry.write = _where(packed.rows, np.flatnonzero(kept_out).tolist())
     return entry
 
 
@@ -278,6 +304,21 @@ def _positions(inside: Mask, wanted: Mask) -> list[int]:
     return [int(rank[channel]) if inside[channel] else -1 for channel in np.flatnonzero(wanted)]
 
 
+def _where(inside: list[int], wanted: list[int]) -> Index:
+    """For each wanted channel its position in ``inside``, or -1; None if that is all of it in order."""
+    place = {channel: position for position, channel in enumerate(inside)}
+    found = [place.get(channel, -1) for channel in wanted]
+    return None if found == list(range(len(inside))) else found
+
+
+def _cut_packed(plan: Plan, layer: Layer, packed: Packing) -> None:
+    for name, value in _own_states(layer.module):
+        if name == "weight":
+            plan.cuts.append(Cut(f"{layer.name}.{name}", list(value.shape), [packed.rows, packed.columns]))
+        elif name == "bias":
+            plan.cuts.append(Cut(f"{layer.name}.{name}", list(value.shape), [packed.rows]))
+
+
 def _cut_states(plan: Plan, layer: Layer, weight: dict[int, Mask], bias: Mask | None = None) -> None:
     """Cut the weight by the given masks and every other vector of the layer by the mask of its outputs."""
     for name, value in _own_states(layer.module):
@@ -291,7 +332,7 @@ def _cut_states(plan: Plan, layer: Layer, weight: dict[int, Mask], bias: Mask | 
 
 
 def _add_cut(plan: Plan, name: str, shape: torch.Size, masks: list[Mask | None]) -> None:
-    keep: list[Index] = [
+    keep: list[Index | list[list[int]]] = [
         None if mask is None or mask.all() else as_list(np.flatnonzero(mask)) for mask in masks
     ]
     if any(index is not None for index in keep):

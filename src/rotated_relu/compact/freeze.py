@@ -1,8 +1,8 @@
 """Modules whose own code works at one width only, found by trying.
 
-A ``forward`` may read a width from one tensor and use it on another (``x.shape[1]`` for a reshape, ``q.shape[-1]`` for a
-scale). The captured graph does not show that. The certificate notices: the compacted module fails, or computes something
-else. Then that module, and all others of its class, keep full width, and compaction starts again.
+A ``forward`` may read a width from one tensor and use it on another (``x.shape[1]`` for a reshape, ``q.shape[-1]`` for
+a scale). The captured graph does not show that. The certificate notices: the compacted module fails, or computes
+something else. Then that module, and all others of its class, keep full width, and compaction starts again.
 """
 
 from __future__ import annotations

@@ -34,6 +34,7 @@ class Layer:
         kind: "conv", "transposed", "linear", "grouped" or "norm".
         calls: Its nodes in the graph.
         groups: Groups of a grouped convolution.
+        packed: Whether a grouped convolution reads and writes subsets of its groups (see :mod:`.grouped`).
     """
 
     name: str
@@ -41,6 +42,7 @@ class Layer:
     kind: str
     calls: list[Node] = field(default_factory=list)
     groups: int = 1
+    packed: bool = False
 
     @property
     def channel_dim(self) -> int:
@@ -74,12 +76,12 @@ class Layer:
         if call is not first:
             wires.merge(wires.ids(self.source(first), channels), wires.ids(source, channels))
             wires.merge(wires.ids(first, channels), wires.ids(call, channels))
-        if self.kind == "grouped":
+        if self.kind == "grouped" and not self.packed:
             self._tie_groups(wires, source, call)
         if self.kind == "norm":
             for state in call.args[1:5]:
                 if isinstance(state, Node):
-                    wires.merge(wires.ids(state, 0), wires.ids(source, 1))
+                    wires.merge(wires.ids(state, 0), wires.ids(call, 1))
 
     def _tie_groups(self, wires: Wires, source: Node, call: Node) -> None:
         """A channel goes with its group: tie all inputs and outputs of a group together."""
@@ -126,7 +128,10 @@ def _alone(node: Node, name: str, users: dict[str, list[Node]]) -> bool:
         if op_name(source) != "pad":
             return False
         source = source.args[0]
-    if any(f"{module_path(user)}.".startswith(f"{name}.") for user in node.users):
+    inside = any(f"{module_path(user)}.".startswith(f"{name}.") for user in node.users)
+    if (
+        inside and op_name(node) != "batch_norm"
+    ):  # a norm only gathers; its forward may go on with an activation
         return False
     states = [state for state in users if state.rpartition(".")[0] == name]
     return all(module_path(user) == name for state in states for user in users[state])

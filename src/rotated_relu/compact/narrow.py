@@ -7,6 +7,7 @@ belong to the plan, not to the state dict.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ class Adapters:
     read_index: Tensor | None
     write_index: Tensor | None
     _adapter_dim: int
+    _read_zero: bool = False
     _write_zero: bool
     _void_width: int
 
@@ -29,6 +31,8 @@ class Adapters:
         if self._void_width:
             return void_output(self, x, self._void_width)
         if self.read_index is not None:
+            if self._read_zero:
+                x = F.pad(x, _around(x, self._adapter_dim, 1, 0))
             x = x.index_select(self._adapter_dim, self.read_index)
         y: Tensor = super().forward(x)  # type: ignore[misc]
         return (
@@ -70,13 +74,18 @@ def narrow(
     Args:
         module: A convolution, linear or batch norm whose parameters have been cut already.
         dim: Dimension of the channels in its input and output.
-        read: Positions of its input channels in the tensor that it gets, or None for all in order.
+        read: Positions of its input channels in the tensor that it gets, -1 for zeros, or None for all in order.
         write: For each channel of the tensor that it has to produce, the position in its own output or -1 for zero.
         width: Number of channels of its own output.
         void_width: If positive, the layer computes nothing: it returns zeros (plus its bias) of this width.
     """
-    reference = next(module.parameters())
+    reference = next(itertools.chain(module.parameters(), module.buffers()))
     module.__class__ = narrow_class(type(module))
+    module._read_zero = read is not None and min(read) < 0  # type: ignore[assignment]
+    if read is not None and module._read_zero:
+        read = [
+            position + 1 for position in read
+        ]  # zeros come first: the width of the input is not known here
     for name, index in (("read_index", read), ("write_index", write)):
         value = None if index is None else torch.tensor(_zero_last(index, width), device=reference.device)
         module.register_buffer(name, value, persistent=False)
@@ -92,9 +101,13 @@ def _zero_last(index: Sequence[int], width: int) -> list[int]:
 def place(y: Tensor, index: Tensor, dim: int, with_zero: bool) -> Tensor:
     """Rearrange channels into a wider tensor; positions that nobody writes are zero."""
     if with_zero:
-        after_dim = 0 if dim == -1 else y.dim() - 1 - dim
-        y = F.pad(y, [0, 0] * after_dim + [0, 1])
+        y = F.pad(y, _around(y, dim, 0, 1))
     return y.index_select(dim, index)
+
+
+def _around(x: Tensor, dim: int, before: int, after: int) -> list[int]:
+    """Arguments of ``pad`` for zeros along one dimension."""
+    return [0, 0] * (0 if dim == -1 else x.dim() - 1 - dim) + [before, after]
 
 
 def void_output(module: Any, x: Tensor, width: int) -> Tensor:

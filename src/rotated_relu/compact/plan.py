@@ -22,12 +22,13 @@ class Cut:
     Attributes:
         name: Qualified name.
         shape: Shape before.
-        keep: For each dimension the kept positions, or None for all.
+        keep: For each dimension the kept positions, or None for all. The second dimension of a grouped convolution's
+            weight may have a list for each group that stays; dimensions that are left out stay whole.
     """
 
     name: str
     shape: list[int]
-    keep: list[Index]
+    keep: list[Index | list[list[int]]]
 
 
 @dataclass
@@ -40,7 +41,7 @@ class LayerPlan:
         inputs: Input channels (before, after); the JSON key is "in".
         outputs: Output channels (before, after); the JSON key is "out".
         dim: Dimension of the channels in its input and output.
-        read: Positions of its inputs in the tensor that it gets; None for all in order.
+        read: Positions of its inputs in the tensor that it gets, -1 for zeros; None for all in order.
         write: For each channel of the tensor that it produces, the position in its own output or -1 for zero;
             None for all in order.
         groups: Groups (before, after).
