@@ -6,7 +6,7 @@ Both networks run in float64 on random inputs of several batch and image sizes. 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -61,14 +61,12 @@ def certify(masked: nn.Module, compacted: nn.Module, inputs: tuple[Any, ...], pl
     tried: list[list[list[int]]] = []
     rows: list[float] | None = None
     with torch.no_grad(), eval_mode(masked), eval_mode(small):
-        for trial in trials(inputs):
-            try:
-                expected = _outputs(masked, trial)
-            except Exception:  # the original itself does not accept this shape
+        for alternatives in trials(inputs):
+            accepted = _accepted(masked, alternatives, rows)
+            if accepted is None:
                 continue
-            rows = _rows(expected, trial) if rows is None else rows
-            if _rows(expected, trial) != rows:
-                continue  # it takes a larger image for more images (``x.reshape(-1, 512)``): no longer this network
+            trial, expected = accepted
+            rows = _rows(expected, trial)
             found = _run(small, trial, expected)
             for one, other in zip(expected, found, strict=True):
                 difference, scale = _difference(one, other)
@@ -87,6 +85,21 @@ def certify(masked: nn.Module, compacted: nn.Module, inputs: tuple[Any, ...], pl
     return Certificate(relative, absolute, tried)
 
 
+def _accepted(
+    masked: nn.Module, alternatives: Sequence[tuple[Any, ...]], rows: list[float] | None
+) -> tuple[tuple[Any, ...], list[Tensor]] | None:
+    """The first inputs that the original takes as what they are meant to be, with its outputs."""
+    for trial in alternatives:
+        try:
+            expected = _outputs(masked, trial)
+        except Exception:  # the original itself does not accept this shape
+            continue
+        if rows is None or _rows(expected, trial) == rows:
+            return trial, expected
+        # else it takes a larger image for more images (``x.reshape(-1, 512)``): no longer this network
+    return None
+
+
 def _rows(outputs: Sequence[Tensor], inputs: tuple[Any, ...]) -> list[float]:
     """Entries along the first dimension of each output, per example."""
     batch = next((len(value) for value in inputs if isinstance(value, Tensor) and value.dim()), 1)
@@ -103,21 +116,37 @@ def _difference(one: Tensor, other: Tensor) -> tuple[float, float]:
     return float(gap.max()), float(one.nan_to_num(0.0, 0.0, 0.0).abs().max())
 
 
-def trials(inputs: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-    """Random inputs: the given shapes, a batch of 3, and larger images."""
+LARGE = 128  # pixels; from here on the other image size is a smaller one: float64 convolutions are slow
+
+
+def trials(inputs: tuple[Any, ...]) -> list[list[tuple[Any, ...]]]:
+    """Random inputs: the given shapes, then other batch and image sizes.
+
+    Each trial is a list; the first that the original accepts counts.
+    """
     generator = torch.Generator().manual_seed(0)
     batch = [v.shape[0] for v in inputs if isinstance(v, Tensor) and v.dim() > 0]
-    shared = bool(batch) and len(set(batch)) == 1
-    variants = [tuple(_random(value, value.shape, generator) for value in inputs)]
-    if shared:
-        variants.append(tuple(_random(v, (3, *v.shape[1:]), generator) for v in inputs))
-        variants.append(tuple(_random(v, (2, *_larger(v)), generator) for v in inputs))
-    return variants
+
+    def drawn(size: int | None, resize: Callable[[int], int] = int) -> tuple[Any, ...]:
+        return tuple(_random(v, _resized(v, size, resize), generator) for v in inputs)
+
+    if not batch or len(set(batch)) > 1:
+        return [[drawn(None)]]
+    if max((side for v in inputs for side in _image(v)), default=0) >= LARGE:
+        return [[drawn(None)], [drawn(3, lambda side: max(32, round(side / 64) * 32)), drawn(2)]]
+    return [[drawn(None)], [drawn(3)], [drawn(2, lambda side: side + 32)]]
 
 
-def _larger(value: Any) -> Sequence[int]:
-    shape = value.shape[1:] if isinstance(value, Tensor) else ()
-    return (shape[0], *(size + 32 for size in shape[1:])) if len(shape) == 3 else shape
+def _image(value: Any) -> Sequence[int]:
+    """Height and width, if the value is a batch of images."""
+    return value.shape[2:] if isinstance(value, Tensor) and value.dim() == 4 else ()
+
+
+def _resized(value: Any, batch: int | None, resize: Callable[[int], int]) -> Sequence[int]:
+    if not isinstance(value, Tensor) or batch is None:
+        return getattr(value, "shape", ())
+    image = _image(value)
+    return (batch, value.shape[1], *map(resize, image)) if image else (batch, *value.shape[1:])
 
 
 def _random(value: Any, shape: Sequence[int], generator: torch.Generator) -> Any:

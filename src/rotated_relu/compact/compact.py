@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from ..errors import CertificateError, CompactionError, NothingRemovedWarning, SlopeError
 from ..fast import as_plain
@@ -19,6 +20,7 @@ from .certificate import Certificate, certify
 from .decide import decide
 from .freeze import widen
 from .ideal import ideal_work
+from .optimiser import check_optimizer, cut_optimizer
 from .plan import Plan
 from .surgery import apply, named_states
 
@@ -31,14 +33,24 @@ class Compacted:
         model: A new network of the same class with the same state-dict keys and smaller layers.
         plan: What was cut, what stayed and why, as plain data.
         certificate: The proof that it equals the original with the dead slopes at 0.
+        optimizer: The optimizer that was passed in, for the new network's parameters and with the state of what was
+            kept; None if none was passed.
     """
 
     model: nn.Module
     plan: Plan
     certificate: Certificate
+    optimizer: Optimizer | None = None
 
 
-def compact(net: nn.Module, example_inputs: Inputs, threshold: float = 0.1, round_to: int = 1) -> Compacted:
+def compact(
+    net: nn.Module,
+    example_inputs: Inputs,
+    threshold: float = 0.1,
+    round_to: int = 1,
+    *,
+    optimizer: Optimizer | None = None,
+) -> Compacted:
     """Remove all channels that slopes under ``threshold`` make irrelevant.
 
     The slopes with ``|a| < threshold`` count as 0; everything that then cannot influence the output goes from the
@@ -51,6 +63,9 @@ def compact(net: nn.Module, example_inputs: Inputs, threshold: float = 0.1, roun
         threshold: zeta of the paper, in units of slope.
         round_to: Widths are rounded up to multiples of it by keeping dead channels; 1 removes everything, 8 or 16
             suit vector units better.
+        optimizer: What trains the network, to go on with after compaction: the result holds another one of the same
+            class, groups and settings, whose momentum and moments are cut as the parameters are. The one passed in is
+            unchanged. A learning-rate scheduler has to be made anew, and can load the old one's ``state_dict``.
 
     Returns:
         :class:`Compacted`.
@@ -60,11 +75,14 @@ def compact(net: nn.Module, example_inputs: Inputs, threshold: float = 0.1, roun
         ShapeError: If the network does not run on the inputs.
         CaptureError: If ``torch.export`` cannot capture it; names operation and module.
         CertificateError: If the result differs by more than 1e-9 relative; names the layer.
+        CompactionError: If the optimizer is another network's, or its state cannot be cut.
 
     Source: the threshold is that of Nayak and Kalyani, TMLR 2024; what is removed is ours (see docs/compaction.md).
     """
-    inputs, net = as_inputs(example_inputs), as_plain(net)
+    trained, inputs, net = net, as_inputs(example_inputs), as_plain(net)
     _check_arguments(net, threshold, round_to)
+    if optimizer is not None:
+        check_optimizer(optimizer, trained)
     frozen: set[str] = set()
     while True:
         small, plan = _attempt(net, inputs, threshold, round_to, frozen)
@@ -78,7 +96,8 @@ def compact(net: nn.Module, example_inputs: Inputs, threshold: float = 0.1, roun
             frozen |= more
     if not plan.cuts:
         warnings.warn(f"nothing was removed at threshold {threshold:g}", NothingRemovedWarning, stacklevel=2)
-    return Compacted(small, plan, certificate)
+    follower = None if optimizer is None else cut_optimizer(optimizer, trained, small, plan)
+    return Compacted(small, plan, certificate, follower)
 
 
 def _attempt(

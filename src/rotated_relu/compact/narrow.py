@@ -116,12 +116,20 @@ def void_output(module: Any, x: Tensor, width: int) -> Tensor:
         y = x.new_zeros(*x.shape[:-1], width)
     else:
         y = x.new_zeros(x.shape[0], width, *_spatial(module, x.shape[2:]))
+    if module.training and torch.is_grad_enabled():
+        y = y + _thread(module, x)
     bias = getattr(module, "bias", None)
     if bias is None or bias.numel() != width:
         return y
     view = [-1] if isinstance(module, nn.Linear) else [1, -1] + [1] * (x.dim() - 2)
     shifted: Tensor = y + bias.to(y.dtype).view(view)
     return shifted
+
+
+def _thread(module: nn.Module, x: Tensor) -> Tensor:
+    """Zero, read from nothing: keeps the input and the parameters in autograd's graph, where DDP looks for them all."""
+    empty = [value.reshape(-1)[:0].sum().to(x.dtype) for value in (x, *module.parameters(recurse=False))]
+    return torch.stack(empty).sum()
 
 
 def _spatial(module: Any, sizes: Sequence[int]) -> list[int]:
