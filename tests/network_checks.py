@@ -144,7 +144,7 @@ def masked_double(net: nn.Module, threshold: float) -> nn.Module:
 @torch.no_grad()
 def outputs(net: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
     """All output tensors, flattened."""
-    return [leaf for leaf in tree_leaves(net(*inputs)) if isinstance(leaf, Tensor)]
+    return [leaf.detach() for leaf in tree_leaves(net(*inputs)) if isinstance(leaf, Tensor)]
 
 
 def same(one: list[Tensor], other: list[Tensor]) -> bool:
