@@ -11,12 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-from rotated_relu.data import ImageData, Split
 from rotated_relu.errors import CheckpointWarning, DivergedError, RunError
 from rotated_relu.models import ChannelPadShortcut
 from rotated_relu.rotate import slopes
 from rotated_relu.training import (
-    Config,
     DataConfig,
     ModelConfig,
     OptimiserConfig,
@@ -28,35 +26,7 @@ from rotated_relu.training import (
 )
 from rotated_relu.training.batches import Piece
 from rotated_relu.training.stepper import Stepper
-
-
-def made_images(count=96, size=6):
-    """Three classes: the brightest third of the picture says which."""
-    generator = torch.Generator().manual_seed(0)
-
-    def split(number):
-        labels = torch.arange(number) % 3
-        images = torch.randint(0, 100, (number, 1, size, size), dtype=torch.uint8, generator=generator)
-        for label in range(3):
-            rows = slice(label * size // 3, (label + 1) * size // 3)
-            images[labels == label, :, rows] += 100
-        return Split(images, labels, (0.4,), (0.2,))
-
-    return ImageData(split(count), split(30), split(30), ("top", "middle", "bottom"), {"name": "made"})
-
-
-IMAGES = made_images()
-CONFIG = Config(
-    model=ModelConfig("fcnn", options={"hidden": 8}),
-    data=DataConfig("made", flip=False, crop_padding=0),
-    optimiser=OptimiserConfig(lr=0.05, weight_decay=1e-4),
-    schedule=ScheduleConfig("one-cycle", warmup=0.3),
-    epochs=3,
-    batch_size=16,
-)
-CONV = dataclasses.replace(
-    CONFIG, model=ModelConfig("demo_resnet"), data=DataConfig("made", flip=True, crop_padding=1), epochs=1
-)
+from training_data import CONFIG, CONV, IMAGES, made_images
 
 
 def rows(path):

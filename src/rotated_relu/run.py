@@ -129,11 +129,15 @@ class Run:
     def claimed(self) -> Iterator[None]:
         """Within the ``with`` block no other process can claim this run; what a killed one left is cleared away.
 
-        The operating system releases the claim with the process, however it ends.
+        The operating system releases the claim with the process, however it ends. Of several that ``torchrun`` started,
+        the first one claims for all.
 
         Raises:
             RunError: If another process holds it; says which.
         """
+        if not is_first_process():
+            yield
+            return
         with explained(self.path):
             file = self.file("lock").open("a+", encoding="utf-8")
         with file:
@@ -180,6 +184,11 @@ def _hold(file: IO[str], run: Path) -> None:
     file.truncate(0)
     file.write(f"process {os.getpid()} on {platform.node()}")
     file.flush()
+
+
+def is_first_process() -> bool:
+    """Whether this process writes the files, of those that ``torchrun`` started; true without it."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 @contextlib.contextmanager

@@ -126,6 +126,8 @@ def find_threshold(
     example_inputs: Any = None,
     candidates: Sequence[float] | None = None,
     max_evaluations: int = 24,
+    known: Sequence[SweepPoint] = (),
+    evaluated: Callable[[SweepPoint], None] | None = None,
 ) -> Threshold:
     """Find the largest threshold that keeps the score, or the smallest that meets a budget.
 
@@ -148,6 +150,8 @@ def find_threshold(
         candidates: Thresholds to try instead of those derived from the slopes.
         max_evaluations: Upper bound on calls of ``evaluate``. Explicit candidates are all tried; a budget
             takes about log2(number of slopes) calls.
+        known: Points of a search that was stopped, on this network with these options; not evaluated again.
+        evaluated: Called with every point once it is known, to keep it for a search that goes on.
 
     Returns:
         The threshold, its score, and the sweep. See the module's text for the rule.
@@ -169,6 +173,8 @@ def find_threshold(
     if budget is not None and cost is None:
         cost = _builtin_cost(budget, example_inputs)
     search = _Search(net, evaluate, cost, zetas, max_evaluations)
+    search.known = {point.threshold: point for point in known}
+    search.evaluated = evaluated
     if budget is not None:
         return search.for_budget(dict(budget))
     return search.for_score(tolerance, try_all=candidates is not None)
@@ -208,16 +214,23 @@ class _Search:
         self.net, self.evaluate, self.cost = net, evaluate, cost
         self.zetas, self.max_evaluations = zetas, max_evaluations
         self.visited: dict[int, SweepPoint] = {}
+        self.known: dict[float, SweepPoint] = {}
+        self.evaluated: Callable[[SweepPoint], None] | None = None
         self.total = sum(slope.numel() for slope in slopes(net).values())
 
     def visit(self, index: int) -> SweepPoint:
         if index not in self.visited:
             zeta = self.zetas[index]
-            with thresholded(self.net, zeta) as alive:
-                cost = self._cost(zeta, alive)
-                score = _as_score(self.evaluate(self.net), zeta)
-            self.visited[index] = SweepPoint(zeta, score, alive, cost)
+            self.visited[index] = self.known.get(zeta) or self._evaluated(zeta)
+            if self.evaluated is not None:
+                self.evaluated(self.visited[index])
         return self.visited[index]
+
+    def _evaluated(self, zeta: float) -> SweepPoint:
+        with thresholded(self.net, zeta) as alive:
+            cost = self._cost(zeta, alive)
+            score = _as_score(self.evaluate(self.net), zeta)
+        return SweepPoint(zeta, score, alive, cost)
 
     def _cost(self, zeta: float, alive: int) -> dict[str, float]:
         if self.cost is None:

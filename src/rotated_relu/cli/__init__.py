@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import typer
 
 from ..errors import RotatedReLUError
-from ..run import explained
+from ..run import explained, is_first_process
 from . import console, demo, evaluate, export, finetune, measure, prune, recipes, report, train
 
 # Verb -> function and an example of its use; the order is that of a first run through.
@@ -29,6 +29,10 @@ VERBS: dict[str, tuple[Callable[..., Any], str]] = {
     "measure": (measure.measure, measure.EXAMPLE),
     "report": (report.report, report.EXAMPLE),
 }
+
+
+# What all processes do that torchrun started; everything else happens once, in the first.
+TOGETHER = {"train", "finetune"}
 
 
 def build_app() -> typer.Typer:
@@ -78,9 +82,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     Raises:
         SystemExit: Always.
     """
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if not is_first_process() and not TOGETHER.intersection(given[:1]):
+        sys.exit(0)
     try:
         with explained(Path.cwd()):
-            build_app()(args=None if arguments is None else list(arguments), prog_name="rotated-relu")
+            build_app()(args=given, prog_name="rotated-relu")
     except RotatedReLUError as error:
         console.fail(str(error))
         sys.exit(1)

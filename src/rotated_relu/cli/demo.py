@@ -89,8 +89,8 @@ def run_demo(
         export_run(both.rotated, "finetuned")
         console.say("measuring all networks in turn")
         summary = _summary(both, pruned, _measured(both))
-    except KeyboardInterrupt:
-        interrupted(f"demo in {out}", again)
+    except KeyboardInterrupt as error:
+        interrupted(f"demo in {out}", again, error)
     write_json(both.rotated.run.file("summary"), summary)
     report_run(both.rotated, both.relu, command=again)
     return summary

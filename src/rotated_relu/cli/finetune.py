@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..run import Run, explained, read_json, write_json
+from ..run import Run, explained, is_first_process, read_json, write_json
 from . import console
 from .networks import Loaded, open_run
 from .options import Device, Progress, RunPath
@@ -39,8 +39,10 @@ def finetune(
     loaded = open_run(run)
     try:
         finetune_run(loaded, epochs=epochs, lr=lr, device=device, progress=progress)
-    except KeyboardInterrupt:
-        interrupted(f"fine-tuning in {run}", f"rotated-relu finetune {run} --epochs {epochs}")
+    except KeyboardInterrupt as error:
+        interrupted(f"fine-tuning in {run}", f"rotated-relu finetune {run} --epochs {epochs}", error)
+    if not is_first_process():
+        return
     from ..training import evaluate_model
 
     validation = loaded.images.validation
@@ -55,15 +57,21 @@ def finetune_run(
     loaded: Loaded, *, epochs: int, lr: float | None = None, device: str = "auto", progress: str = "none"
 ) -> nn.Module:
     """Fine-tune the compacted network of a run and save it beside the compacted one."""
+    with loaded.run.claimed():
+        return _finetune(loaded, finetune_config(loaded.config, epochs, lr), device, progress)
+
+
+def _finetune(loaded: Loaded, config: Config, device: str, progress: str) -> nn.Module:
     from ..compact import load_compacted, save
     from ..training import build_model
     from ..training import finetune as train_on
 
     run = loaded.run
     result = load_compacted(run.need("compact"), build_model(loaded.config, loaded.images))
-    config = finetune_config(loaded.config, epochs, lr)
     scratch = _scratch(run, config)
     net = train_on(result.model, config, loaded.images, scratch.path, progress=progress, device=device)
+    if not is_first_process():
+        return net
     save(replace(result, model=net), run.file("finetuned"))
     # Made from the weights that have just been replaced.
     run.discard("onnx", "measure", "report")
@@ -89,6 +97,8 @@ def finetune_config(config: Config, epochs: int, lr: float | None = None) -> Con
 def _scratch(run: Run, config: Config) -> Run:
     """Where the epochs are kept until all are done; emptied if it holds those of other settings."""
     path = run.path / "finetune"
+    if not is_first_process():
+        return Run(path)
     settings = Run(path).file("config")
     known = type(config).from_dict(read_json(settings)).identity() if settings.is_file() else None
     if path.exists() and known != config.identity():

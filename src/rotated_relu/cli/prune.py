@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import ThresholdError
-from ..run import write_json
+from ..run import Run, read_json, write_json
 from . import console
 from .networks import Loaded, open_run
 from .options import RunPath
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ..compact import Compacted
-    from ..threshold import Threshold
+    from ..threshold import SweepPoint, Threshold
 
 EXAMPLE = "rotated-relu prune runs/first --tolerance 0.2"
 ANY_FALL = 100.0  # of an accuracy in percent
@@ -97,10 +99,21 @@ def prune_run(
         round_to: Widths are rounded up to a multiple of it; None times 1, 8 and 16 and keeps the fastest (1 with a
             budget: dead filters that are kept would count against it).
     """
-    from ..compact import save
-
     if budget and round_to is None:
         round_to = 1
+
+    with loaded.run.claimed():
+        return _prune(loaded, tolerance, budget, threshold, round_to)
+
+
+def _prune(
+    loaded: Loaded,
+    tolerance: float,
+    budget: dict[str, float] | None,
+    threshold: float | None,
+    round_to: int | None,
+) -> Pruned:
+    from ..compact import save
 
     net = loaded.network("trained")
     found = _search(loaded, net, tolerance, budget, threshold)
@@ -112,6 +125,7 @@ def prune_run(
     write_json(
         run.file("threshold"), {**found.to_dict(), **timed, "certificate": result.certificate.to_dict()}
     )
+    run.discard("search")
     return Pruned(found, result)
 
 
@@ -165,10 +179,49 @@ def _search(
 
     if threshold is not None:
         return find_threshold(net, accuracy, tolerance=ANY_FALL, candidates=[threshold])
-    console.say(f"searching the threshold on {len(validation)} validation images")
+    kept = KeptSearch(loaded.run, sorted(budget or {}))
+    points = kept.points()
+    done = f", {len(points)} thresholds of a search that was stopped are known" if points else ""
+    console.say(f"searching the threshold on {len(validation)} validation images{done}")
     return find_threshold(
-        net, accuracy, tolerance=tolerance, budget=budget or None, example_inputs=loaded.example_inputs()
+        net,
+        accuracy,
+        tolerance=tolerance,
+        budget=budget or None,
+        example_inputs=loaded.example_inputs(),
+        known=points,
+        evaluated=kept.add,
     )
+
+
+class KeptSearch:
+    """The evaluated thresholds of a search, in ``threshold.partial.json``, so that a killed one goes on.
+
+    Args:
+        run: The run.
+        costs: Names of the costs that were counted; a search that counts others starts afresh.
+    """
+
+    def __init__(self, run: Run, costs: list[str]) -> None:
+        self.path = run.file("search")
+        # Scores and costs belong to these weights.
+        digest = hashlib.sha256(run.need("weights").read_bytes()).hexdigest()
+        self.key = {"weights": digest, "costs": costs}
+        self.found: dict[float, dict[str, Any]] = {}
+
+    def points(self) -> list[SweepPoint]:
+        """What is known of this search; nothing if another one, or none, was stopped here."""
+        from ..threshold import SweepPoint
+
+        data = read_json(self.path) if self.path.is_file() else {}
+        if data.get("key") == self.key:
+            self.found = {point["threshold"]: point for point in data["sweep"]}
+        return [SweepPoint(**point) for point in self.found.values()]
+
+    def add(self, point: SweepPoint) -> None:
+        """Keep one more."""
+        self.found[point.threshold] = dataclasses.asdict(point)
+        write_json(self.path, {"key": self.key, "sweep": list(self.found.values())})
 
 
 def _show(loaded: Loaded, pruned: Pruned) -> None:

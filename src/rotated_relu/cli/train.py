@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import RunError, UnknownNameError
-from ..run import Run, read_json
+from ..run import Run, is_first_process, read_json, write_json
 from . import console
+from .environment import environment
 from .options import Device, Progress
 
 if TYPE_CHECKING:
@@ -50,18 +51,100 @@ def train(
         bool | None, typer.Option("--rotated/--relu", help="With slopes, or plain ReLU.", show_default=False)
     ] = None,
     precision: Annotated[
-        str | None, typer.Option(metavar="bf16|32", help="Arithmetic in training.", show_default=False)
+        str | None, typer.Option(metavar="bf16|fp16|32", help="Arithmetic in training.", show_default=False)
+    ] = None,
+    accumulate: Annotated[
+        int | None,
+        typer.Option(
+            help="Parts that a batch is divided into, where it does not fit at once.", show_default=False
+        ),
+    ] = None,
+    ema: Annotated[
+        float | None,
+        typer.Option(
+            help="Decay of a moving average of the weights, which is validated and saved.", show_default=False
+        ),
+    ] = None,
+    compiled: Annotated[
+        bool | None, typer.Option("--compile/--no-compile", help="Use torch.compile.", show_default=False)
+    ] = None,
+    fast: Annotated[
+        bool | None,
+        typer.Option(
+            "--fast/--no-fast", help="Slopes on the readers' weights: no cost per image.", show_default=False
+        ),
     ] = None,
     image_size: Annotated[
         int | None, typer.Option(help="Resize images to this side length.", show_default=False)
     ] = None,
+    random_resized_crop: Annotated[
+        bool | None,
+        typer.Option(
+            "--random-resized-crop/--whole-images",
+            help="Train on random sections, test on the middle; not from memory.",
+            show_default=False,
+        ),
+    ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|memory|disk|stream", help="Where images wait to be used.", show_default=False
+        ),
+    ] = None,
+    memory_limit: Annotated[
+        float | None,
+        typer.Option(help="GiB of decoded images that auto still holds in memory.", show_default=False),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that decode images from disk.", show_default=False)
+    ] = None,
+    shuffle_buffer: Annotated[
+        int | None, typer.Option(help="Images of a stream to draw the next from.", show_default=False)
+    ] = None,
+    length: Annotated[
+        int | None, typer.Option(help="Training images per epoch of a stream.", show_default=False)
+    ] = None,
+    devices: Annotated[
+        int | None, typer.Option(help="Processes per machine; start them with torchrun.", show_default=False)
+    ] = None,
+    nodes: Annotated[
+        int | None, typer.Option(help="Machines; start them with torchrun.", show_default=False)
+    ] = None,
+    strategy: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ddp|fsdp", help="Whole network per process, or divided too.", show_default=False
+        ),
+    ] = None,
+    sync_batch_norm: Annotated[
+        bool | None,
+        typer.Option(
+            "--sync-batch-norm/--local-batch-norm",
+            help="Batch statistics over all processes.",
+            show_default=False,
+        ),
+    ] = None,
+    keep_minutes: Annotated[
+        float | None,
+        typer.Option(help="Longest time between two checkpoints within an epoch.", show_default=False),
+    ] = None,
+    tensorboard: Annotated[
+        bool | None, typer.Option("--tensorboard/--no-tensorboard", help="Write tb/.", show_default=False)
+    ] = None,
+    wandb: Annotated[
+        str | None,
+        typer.Option(metavar="PROJECT", help="Log to Weights & Biases too.", show_default=False),
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(help="Of weights, order, augmentation.", show_default=False)
     ] = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Do not train: show where the time of a step goes.")
+    ] = False,
     device: Device = "auto",
     progress: Progress = "lines",
 ) -> None:
-    """Train a network into a run directory; the same command again resumes it.
+    """Train a network into a run directory; the same command again resumes it, also after kill -9.
 
     Options override the recipe. Only --out is needed to resume. Every choice is made on validation images
     that are taken out of the training set; the test set is not read.
@@ -78,11 +161,33 @@ def train(
         "batch_size": batch_size,
         "slope_l1": slope_l1,
         "precision": precision,
+        "accumulate": accumulate,
+        "ema": ema,
+        "compile": compiled,
+        "fast": fast,
+        "data.random_resized_crop": random_resized_crop,
+        "data.storage": storage,
+        "data.memory_limit": memory_limit,
+        "data.workers": workers,
+        "data.shuffle_buffer": shuffle_buffer,
+        "data.length": length,
+        "scale.devices": devices,
+        "scale.nodes": nodes,
+        "scale.strategy": strategy,
+        "scale.sync_batch_norm": sync_batch_norm,
+        "keep.minutes": keep_minutes,
+        "log.tensorboard": tensorboard,
+        "log.wandb": wandb,
         "seed": seed,
     }
     given = {key: value for key, value in overrides.items() if value is not None}
     settings = override(_start(recipe, config, out, given), given)
+    if profile:
+        show_profile(settings, out, device)
+        return
     fitted = fit_or_explain(settings, out, device=device, progress=progress)
+    if not is_first_process():
+        return
     console.show(
         f"{out}: {settings.model.name} on {settings.data.name}, {settings.epochs} epochs, "
         f"validation accuracy {console.percent(fitted.validation_accuracy)}"
@@ -106,14 +211,35 @@ def fit_or_explain(config: Config, out: Path, *, device: str, progress: str, aga
     _check_choice("device", device, ("auto", "cpu", "cuda", "mps"))
     try:
         return fit(config, out, progress=progress, device=device)
-    except KeyboardInterrupt:
-        interrupted(f"training in {out}", again or f"rotated-relu train --out {out}")
+    except KeyboardInterrupt as error:
+        interrupted(f"training in {out}", again or f"rotated-relu train --out {out}", error)
 
 
-def interrupted(what: str, again: str) -> None:
-    """Say that Ctrl-C stopped something and what goes on with it; exit with code 130."""
-    console.say(f"\nstopped: {what}; finished epochs are kept. Go on with: {again}")
-    raise typer.Exit(130)
+def show_profile(config: Config, out: Path, device: str) -> None:
+    """Time some steps, print where the time goes and write ``profile.json``; the run itself is not touched."""
+    from ..training import load_data
+    from ..training.profile import profile
+
+    run = Run.create(out)
+    found = profile(config, load_data(config), device)
+    if not is_first_process():
+        return
+    write_json(run.file("profile"), {**found, "environment": environment()})
+    title = f"One step of {config.batch_size} images: {console.milliseconds(found['milliseconds_per_step'])}"
+    rows = [
+        (phase, console.milliseconds(part["milliseconds"]), console.share(part["share"]))
+        for phase, part in found["phases"].items()
+    ]
+    console.show(console.table(title, ("phase", "time", "share"), rows))
+    console.show(f"{found['images_per_second']:,.0f} images per second; {run.file('profile')}")
+
+
+def interrupted(what: str, again: str, error: KeyboardInterrupt) -> None:
+    """Say that Ctrl-C or TERM stopped something and what goes on with it; exit with code 130, or 143 for TERM."""
+    from ..training import Terminated
+
+    console.say(f"\nstopped: {what}; its state is kept. Go on with: {again}")
+    raise typer.Exit(143 if isinstance(error, Terminated) else 130)
 
 
 def override(config: Config, changes: dict[str, Any]) -> Config:

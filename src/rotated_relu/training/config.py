@@ -14,7 +14,7 @@ from ..errors import RotatedReLUError, UnknownNameError
 
 OPTIMISERS = ("sgd", "adam")
 SCHEDULES = ("cosine", "one-cycle", "constant")
-PRECISIONS = ("bf16", "fp16", "32")
+PRECISIONS = ("bf16", "fp16", "32", "64")
 PENALTY_FORMS = ("subgradient", "proximal")
 NORMALISATIONS = ("dataset", "imagenet", "none")
 STORAGES = ("auto", "memory", "disk", "stream")
@@ -253,8 +253,11 @@ class Config:
         batch_size: Images per step, over all processes and accumulated parts.
         accumulate: Parts that a batch is divided into, one after the other, where it does not fit at once. Batch norm
             then sees the parts, not the whole.
-        precision: ``bf16`` or ``fp16`` (autocast; fp16 with loss scaling), or ``32``.
+        precision: ``bf16`` or ``fp16`` (autocast; fp16 with loss scaling), or ``32``, or ``64`` (for
+            checks).
         compile: Run the network through ``torch.compile``.
+        fast: Train in the form that :func:`rotated_relu.fast_training` gives the network, where it can: the same
+            function at the speed of plain ReLU.
         ema: Decay of a moving average of the weights, which is what is validated and saved; 0 is none.
         channels_last: Keep images and weights channels-last in memory.
         label_smoothing: Of the cross entropy.
@@ -276,6 +279,7 @@ class Config:
     accumulate: int = 1
     precision: str = "bf16"
     compile: bool = False
+    fast: bool = True
     ema: float = 0.0
     channels_last: bool = True
     label_smoothing: float = 0.0

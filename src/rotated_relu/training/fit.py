@@ -16,13 +16,13 @@ from torch import nn
 from ..data import ImageData, load_images
 from ..errors import RunError
 from ..rotate import slopes
-from ..run import Run, read_json, read_metrics, replacing, write_json
+from ..run import Run, is_first_process, read_json, read_metrics, replacing, write_json
 from .batches import Share, TrainBatches
 from .checkpoints import differences
 from .config import Config
 from .logs import logs_for
 from .loop import Loop
-from .processes import quieten_lightning, rank, start, whole
+from .processes import quieten_lightning, start, whole
 from .progress import Progress
 from .stepper import Stepper
 from .sync_norm import synchronised
@@ -119,20 +119,23 @@ def fit(
         DivergedError: If the loss becomes NaN or infinite; the last good checkpoint is kept.
         KeyboardInterrupt: On Ctrl-C, and :class:`Terminated` on TERM; the run can be resumed.
     """
-    run = Run.create(run_dir)
+    run = _opened(run_dir)
     if run.has("weights"):
         _compare(run, config)
         images = load_data(config) if images is None else images
         net = _read_weights(build_model(config, images), run)
         return Fitted(net, config, read_metrics(run.need("metrics")), run)
-    with _claimed(run, config):
+    with run.claimed():
+        if is_first_process():
+            _compare(run, config)
+            write_json(run.file("config"), config.to_dict())
         images = load_data(config) if images is None else images
         net = build_model(config, images)
-        if rank() == 0:
+        if is_first_process():
             write_json(run.file("provenance"), images.provenance)
             _write_slopes(run, net, "start")
         train(net, config, images, run, progress=progress, device=device)
-        if rank() == 0:
+        if is_first_process():
             _write_slopes(run, net, "end")
             _write_weights(run, net)
     return Fitted(net, config, read_metrics(run.file("metrics")), run)
@@ -160,8 +163,8 @@ def finetune(
     if run_dir is None:
         train(net, config, images, None, progress=progress, device=device)
         return net
-    run = Run.create(run_dir)
-    with run.claimed() if rank() == 0 else contextlib.nullcontext():
+    run = _opened(run_dir)
+    with run.claimed():
         train(net, config, images, run, progress=progress, device=device)
     return net
 
@@ -178,7 +181,7 @@ def train(
         trained = copy.deepcopy(net) if several and config.scale.strategy == "fsdp" else net
         if several and config.scale.sync_batch_norm:
             stack.enter_context(synchronised(trained, fabric.device))
-        loop = _loop(trained, config, images, run, fabric, progress, stack)
+        loop = loop_over(trained, config, images, run, fabric, progress, stack)
         loop.train()
         if loop.stepper.average is not None:
             loop.stepper.average.apply()
@@ -189,7 +192,7 @@ def train(
     net.zero_grad(set_to_none=True)
 
 
-def _loop(
+def loop_over(
     net: nn.Module,
     config: Config,
     images: ImageData,
@@ -232,16 +235,9 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
-@contextlib.contextmanager
-def _claimed(run: Run, config: Config) -> Iterator[None]:
-    """Hold the run, with ``config.json`` written or checked; only the first process does."""
-    if rank() != 0:
-        yield
-        return
-    with run.claimed():
-        _compare(run, config)
-        write_json(run.file("config"), config.to_dict())
-        yield
+def _opened(path: str | Path) -> Run:
+    """The run, made and checked by the first process alone."""
+    return Run.create(path) if is_first_process() else Run(Path(path))
 
 
 def _compare(run: Run, config: Config) -> None:

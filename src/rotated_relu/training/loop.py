@@ -26,7 +26,7 @@ from .logs import Log
 from .processes import whole
 from .progress import Progress, Totals
 from .schedules import penalty_strength
-from .signals import Signals
+from .signals import Signals, reason
 from .stepper import Stepper
 
 ALIVE_AT = (0.001, 0.01, 0.04, 0.1)
@@ -116,16 +116,15 @@ class Loop:
 
     def _obey(self, can_keep: bool) -> None:
         """Keep the state if it is time to or a signal asks, and stop if one does; all processes alike."""
-        stop = self.signals.stop is not None
         late = can_keep and time.monotonic() - self._kept >= 60 * self.config.keep.minutes
-        keep = can_keep and self.signals.keep
-        stop, keep = self.together.any(stop, keep or (late and self.together.first))
+        wanted = can_keep and (self.signals.keep or (late and self.together.first))
+        stop, keep = self.together.largest(self.signals.stop or 0, wanted)
         if stop or keep:
             self._tick()
             self.stepper.check_finite(self.progress)
             self._keep()
         if stop:
-            raise self.signals.reason()
+            raise reason(stop)
 
     def _tick(self) -> None:
         """Add the time since the last call to the present epoch's."""

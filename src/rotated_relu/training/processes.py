@@ -19,12 +19,7 @@ from .config import Config, ConfigError, ScaleConfig
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
-PRECISIONS = {"bf16": "bf16-mixed", "32": "32-true"}
-
-
-def rank() -> int:
-    """Number of this process among those that ``torchrun`` started; 0 without it."""
-    return int(os.environ.get("RANK", 0))
+PRECISIONS = {"bf16": "bf16-mixed", "32": "32-true", "64": "64-true"}
 
 
 def launched(scale: ScaleConfig) -> tuple[int, int]:
@@ -114,13 +109,14 @@ class Together:
         """Whether this process writes the files."""
         return self.rank == 0
 
-    def any(self, *flags: bool) -> list[bool]:
-        """For each flag whether it holds in any process."""
+    def largest(self, *numbers: int) -> list[int]:
+        """Each number's largest value in any process; of flags, whether any holds."""
         if self.size == 1:
-            return list(flags)
-        found = torch.tensor(flags, dtype=torch.int32)
+            return list(numbers)
+        found = torch.tensor(numbers, dtype=torch.int32)
         torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX, group=self._group)
-        return [bool(flag) for flag in found]
+        largest: list[int] = found.tolist()
+        return largest
 
     def sum(self, values: Tensor) -> Tensor:
         """Sum over all processes, float64 on the CPU."""

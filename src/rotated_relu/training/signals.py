@@ -53,9 +53,10 @@ class Signals:
         else:
             self.stop = number
 
-    def reason(self) -> KeyboardInterrupt:
-        """The exception that tells the caller what stopped the training."""
-        return Terminated() if self.stop == signal.SIGTERM else KeyboardInterrupt()
+
+def reason(number: int) -> KeyboardInterrupt:
+    """The exception that tells the caller which signal stopped the training."""
+    return Terminated() if number == signal.SIGTERM else KeyboardInterrupt()
 
 
 def ignore_signals(worker: int = 0) -> None:

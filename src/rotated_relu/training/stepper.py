@@ -84,7 +84,7 @@ class Stepper:
             self.clock.lap("data")
             if not self._accumulate(images, labels, len(pieces), index + 1 == len(pieces), progress):
                 broken = images if broken is None else broken
-        if self.together.any(broken is not None)[0]:
+        if self.together.largest(broken is not None)[0]:
             raise DivergedError(self._diverged(broken, progress))
         self.clock.lap("other")
         self._update(progress)
@@ -130,12 +130,18 @@ class Stepper:
         names = [
             name for name, value in self.net.named_parameters() if not bool(_here(value).isfinite().all())
         ]
-        if self.together.any(bool(names))[0]:
+        if self.together.largest(bool(names))[0]:
             found = names[0] if names else "a part of them in another process"
             raise DivergedError(
                 f"weights are not finite after epoch {progress.epoch + 1}, step {progress.step} ({found}); "
                 f"{self._advice(progress)}"
             )
+
+    def _computed(self, images: Tensor) -> Tensor:
+        """The network's output by itself, in the precision of the run, without what wraps it."""
+        with self.fabric.autocast():
+            scores: Tensor = self.net(self.fabric.strategy.precision.convert_input(images))
+            return scores
 
     def _diverged(self, images: Tensor | None, progress: Progress) -> str:
         where = "it began in another process"
@@ -143,8 +149,7 @@ class Stepper:
         if images is not None and self.config.scale.strategy == "fsdp" and self.together.size > 1:
             where = "the layer is not searched for under fsdp"
         elif images is not None:
-            with self.fabric.autocast():
-                where = first_non_finite(self.net, images)
+            where = first_non_finite(self.net, self._computed, images)
         return (
             f"the training loss became NaN or infinite in epoch {progress.epoch + 1}, step {progress.step + 1}; "
             f"{where}; {self._advice(progress)}"
@@ -171,14 +176,16 @@ class Stepper:
         try:
             with torch.no_grad(), self.average.applied() if self.average else contextlib.nullcontext():
                 for images, labels, counts in self._rounds(split):
-                    with self.fabric.autocast():
-                        scores = self.net(as_input(images.to(self.fabric.device), split, self.config)).float()
+                    inputs = as_input(images.to(self.fabric.device), split, self.config)
+                    scores = self._computed(inputs).float()
                     labels = labels.to(self.fabric.device)
                     if counts:
                         totals.add(F.cross_entropy(scores, labels), scores, labels)
                     interrupted()
         finally:
             self.net.train()
+            # FSDP leaves the parameters of the last forward pass whole.
+            getattr(self.net, "reshard", _nothing)()
         return self.together.sum(totals.sums)
 
     def _rounds(self, split: Split) -> Iterator[tuple[Tensor, Tensor, bool]]:
@@ -194,14 +201,17 @@ class Stepper:
             yield split.images[chosen], split.labels[chosen], index == start + rank
 
 
+def _nothing() -> None: ...
+
+
 def _here(tensor: Tensor) -> Tensor:
     """This process's part of a tensor that may be divided."""
     local = getattr(tensor, "to_local", None)
     return tensor if local is None else local()
 
 
-def first_non_finite(net: nn.Module, images: Tensor) -> str:
-    """Say which layer first gives a value that is not finite, and whether its weights are at fault."""
+def first_non_finite(net: nn.Module, compute: Callable[[Tensor], Tensor], images: Tensor) -> str:
+    """Say which layer of ``net`` first gives a value that is not finite, and whether its weights are at fault."""
     found: list[str] = []
 
     def watch(name: str) -> Any:
@@ -219,7 +229,7 @@ def first_non_finite(net: nn.Module, images: Tensor) -> str:
     handles = [module.register_forward_hook(watch(name)) for name, module in leaves]
     try:
         with torch.no_grad():
-            net(images)
+            compute(images)
     finally:
         for handle in handles:
             handle.remove()

@@ -16,6 +16,27 @@ from torch import Tensor, nn
 PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
+class _Summed(torch.autograd.Function):
+    """Sum over all processes; its gradient is the sum of theirs, since each one's result reaches all losses."""
+
+    @staticmethod
+    def forward(context: Any, value: Tensor) -> Tensor:
+        total = value.clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+
+def _summed(value: Tensor) -> Tensor:
+    total: Tensor = _Summed.apply(value)
+    return total
+
+
 class SyncedBatchNorm(nn.BatchNorm2d):
     """Batch norm of (N, C, ...) whose statistics are taken over all processes; in eval mode as ever."""
 
@@ -26,16 +47,13 @@ class SyncedBatchNorm(nn.BatchNorm2d):
         """Normalise, and update the running statistics."""
         if not self.training:
             return super().forward(input)
-        from torch.distributed.nn import functional
-
-        all_reduce: Any = functional.all_reduce
         wide = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
         dims = [dim for dim in range(wide.dim()) if dim != 1]
         shape = [1, -1, *[1] * (wide.dim() - 2)]
         count = torch.distributed.get_world_size() * wide.numel() // wide.shape[1]
-        mean = all_reduce(wide.sum(dims)) / count
+        mean = _summed(wide.sum(dims)) / count
         centred = wide - mean.view(shape)
-        variance = all_reduce(centred.square().sum(dims)) / count
+        variance = _summed(centred.square().sum(dims)) / count
         self._note(mean.detach(), variance.detach() * count / max(count - 1, 1))
         scaled = centred * (variance + self.eps).rsqrt().view(shape)
         if self.weight is not None:
