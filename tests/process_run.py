@@ -26,6 +26,7 @@ def config_for(net, strategy="ddp"):
         data=DataConfig("made", flip=True, crop_padding=1),
         precision="64",
         batch_size=24,
+        fast=net == "resnet",
         epochs=5,
         slope_l1=1e-3,
         scale=ScaleConfig(strategy=strategy),

@@ -38,6 +38,7 @@ CONFIG = Config(
     schedule=ScheduleConfig("one-cycle", warmup=0.3),
     epochs=3,
     batch_size=16,
+    fast=False,  # capturing the network takes longer than training it
 )
 CONV = dataclasses.replace(
     CONFIG, model=ModelConfig("demo_resnet"), data=DataConfig("made", flip=True, crop_padding=1), epochs=1
@@ -51,6 +52,7 @@ RICH = dataclasses.replace(
     slope_l1_ramp=(0.2, 0.6),
     penalty_form="proximal",
     precision="32",
+    fast=True,
     ema=0.9,
     accumulate=2,
     batch_size=24,

@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from ..data import ImageData, load_images
-from ..errors import RunError
+from ..errors import CaptureError, RunError
+from ..fast import fast_training, plain_training
 from ..rotate import slopes
 from ..run import Run, is_first_process, read_json, read_metrics, replacing, write_json
 from .batches import Share, TrainBatches
@@ -177,8 +178,12 @@ def train(
         quieten_lightning()
         fabric = start(config, device)
         several = fabric.world_size > 1
+        divided = several and config.scale.strategy == "fsdp"
         # FSDP replaces the parameters: it works on a copy, whose result is put back.
-        trained = copy.deepcopy(net) if several and config.scale.strategy == "fsdp" else net
+        trained = copy.deepcopy(net) if divided else net
+        # The fast form reads slopes from another layer, which FSDP may not have gathered.
+        if config.fast and not divided:
+            stack.enter_context(_fast(trained, images))
         if several and config.scale.sync_batch_norm:
             stack.enter_context(synchronised(trained, fabric.device))
         loop = loop_over(trained, config, images, run, fabric, progress, stack)
@@ -190,6 +195,18 @@ def train(
             net.load_state_dict({key: whole(value).cpu() for key, value in trained.state_dict().items()})
     net.cpu().eval()
     net.zero_grad(set_to_none=True)
+
+
+@contextlib.contextmanager
+def _fast(net: nn.Module, images: ImageData) -> Iterator[None]:
+    """Within the ``with`` block ``net`` is in its fast form, if it has one: the same function, less work."""
+    # A network that cannot be captured is trained as it is.
+    with contextlib.suppress(CaptureError):
+        fast_training(net, torch.zeros(2, *images.image_shape))
+    try:
+        yield
+    finally:
+        plain_training(net)
 
 
 def loop_over(

@@ -1,0 +1,117 @@
+"""Does a run that is killed end as the run that never was?
+
+    python benchmarks/kill.py [--kills 20] [--seed 0] [--out benchmarks/kill.json]
+
+A small run (rotated WRN-16-4 of few images, dropout, augmentation, moving average, accumulation, a checkpoint after
+every step) is trained once undisturbed. Then, as often as asked: started anew, killed with SIGKILL after a random time
+between its start and its end, and started again with the same command until it ends. Compared byte for byte: weights,
+slopes, metrics.csv.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+TESTS = Path(__file__).parent.parent / "tests"
+FILES = ("weights.safetensors", "slopes.safetensors", "metrics.csv")
+
+
+def start(run: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "killed_run.py", str(run), "never"],
+        cwd=TESTS,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def finish(run: Path) -> None:
+    if start(run).wait():
+        raise SystemExit(f"the run in {run} failed")
+
+
+def digests(run: Path) -> dict[str, str]:
+    return {name: hashlib.sha256((run / name).read_bytes()).hexdigest() for name in FILES}
+
+
+def first_sign(run: Path) -> float:
+    """When the run began to write, as seconds of the monotonic clock: imports before that are no moment to test."""
+    while not (run / "provenance.json").exists():
+        time.sleep(0.002)
+    return time.monotonic()
+
+
+def position(run: Path) -> str:
+    """Which checkpoint the killed run left, by its age in steps."""
+    import torch
+
+    for name in ("last.ckpt", "previous.ckpt"):
+        path = run / "checkpoints" / name
+        if path.exists():
+            progress = torch.load(path, weights_only=True)["progress"]
+            return f"epoch {progress['epoch']}, step {progress['step']}"
+    return "none"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
+    options = parser.parse_args()
+    drawn = random.Random(options.seed)
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        whole = Path(folder) / "whole"
+        process = start(whole)
+        began = first_sign(whole)
+        process.wait()
+        lasted = time.monotonic() - began
+        wanted = digests(whole)
+        while len(found) < options.kills:
+            run = Path(folder) / f"run{len(found)}"
+            process = start(run)
+            began = first_sign(run)
+            time.sleep(drawn.uniform(0, lasted))
+            process.send_signal(signal.SIGKILL)
+            killed = process.wait() == -signal.SIGKILL
+            after = time.monotonic() - began
+            if not killed:  # it had ended already: this moment does not count
+                lasted = min(lasted, after)
+                subprocess.run(["rm", "-r", str(run)], check=True)
+                continue
+            left = {"after_seconds": round(after, 3), "checkpoint": position(run)}
+            finish(run)
+            found.append({**left, "equal": digests(run) == wanted})
+            print(found[-1], flush=True)
+    result = {
+        "command": " ".join(["python", "benchmarks/kill.py", *sys.argv[1:]]),
+        "kills": len(found),
+        "bitwise_equal": sum(one["equal"] for one in found),
+        "undisturbed_seconds": round(lasted, 2),
+        "found": found,
+        "versions": {name: version(name) for name in ("torch", "lightning", "rotated-relu")},
+        "system": platform.platform(terse=True),
+        "processor": platform.processor() or platform.machine(),
+        "python": platform.python_version(),
+    }
+    options.out.write_text(json.dumps(result, indent=2) + "\n")
+    print(f"{result['bitwise_equal']} of {result['kills']} endings are bitwise equal")
+
+
+if __name__ == "__main__":
+    main()
