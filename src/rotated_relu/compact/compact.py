@@ -19,6 +19,7 @@ from ..rotate import apply_threshold, check_slopes
 from .certificate import Certificate, certify
 from .decide import decide
 from .freeze import widen
+from .history import earlier_plans
 from .ideal import ideal_work
 from .optimiser import check_optimizer, cut_optimizer
 from .plan import Plan
@@ -114,7 +115,7 @@ def _attempt(
     graph = capture(masked, inputs)
     states = named_states(masked)
     plan = _empty_plan(states, alive, inputs, threshold, round_to, net)
-    plan.frozen = sorted(frozen)
+    plan.frozen, plan.earlier = sorted(frozen), earlier_plans(net)
     liveness = analyse(graph, states)
     plan.work = {name: [w.all, w.ideal] for name, w in ideal_work(graph, liveness, states).items()}
     decide(graph, liveness, states, masked, plan)

@@ -25,6 +25,7 @@ from ..fast import plain_training
 from ..rotate import rotate, rotated_modules, slopes
 from .certificate import Certificate
 from .compact import Compacted
+from .history import earlier_plans
 from .plan import Plan
 from .surgery import apply
 
@@ -57,7 +58,8 @@ def load(path: str | os.PathLike[str], fresh_net: nn.Module) -> nn.Module:
 
     Args:
         path: File written by :func:`save`.
-        fresh_net: The original network, rotated or not; its weights do not matter. It is not changed.
+        fresh_net: The original network, rotated or not; its weights do not matter. It is not changed. Of a network
+            that was compacted several times, any stage will do.
 
     Returns:
         A compacted network of the same class in ``fresh_net``'s mode and on its device, with the saved tensors.
@@ -72,8 +74,9 @@ def load(path: str | os.PathLike[str], fresh_net: nn.Module) -> nn.Module:
 def load_compacted(path: str | os.PathLike[str], fresh_net: nn.Module) -> Compacted:
     """:func:`load`, with plan and certificate."""
     plan, certificate = read_plan(path)
-    net = _rotated_like(plan, plain_training(copy.deepcopy(fresh_net)))
-    apply(plan, net)
+    net = _rotated_like(plan.earlier[0] if plan.earlier else plan, plain_training(copy.deepcopy(fresh_net)))
+    for step in [*plan.earlier, plan][len(earlier_plans(net)) :]:
+        apply(step, net)
     _fill(net, read_tensors(path), path)
     return Compacted(net, plan, certificate)
 

@@ -95,6 +95,6 @@ def _cut_state(value: Tensor, parameter: Tensor, cut: Cut | None) -> Tensor:
     if cut is None or value.dim() != parameter.dim():
         return value.clone()
     if value.shape != parameter.shape:
-        keep = [index if size > 1 else None for index, size in zip(cut.keep, value.shape, strict=True)]
+        keep = [index if size > 1 else None for index, size in zip(cut.keep, value.shape, strict=False)]
         cut = Cut(cut.name, list(value.shape), keep)
     return kept_part(value, cut).clone()

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import PlanError
 
-FORMAT = 1
+FORMAT = 2  # 1 had no earlier plans and no list for each group of a cut
 Index = list[int] | None
 
 
@@ -103,6 +103,7 @@ class Plan:
         frozen: Modules whose ``forward`` only runs at full width, found by trying.
         work: For each module that multiplies, its multiply-accumulates on the example inputs before, and what would
             remain if everything irrelevant went.
+        earlier: Plans that were carried out on the network before, oldest first; this one starts where they ended.
     """
 
     threshold: float
@@ -117,12 +118,14 @@ class Plan:
     unhandled: dict[str, int] = field(default_factory=dict)
     frozen: list[str] = field(default_factory=list)
     work: dict[str, list[int]] = field(default_factory=dict)
+    earlier: list[Plan] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, with a format version."""
         data = {"format": FORMAT, **asdict(self)}
         for layer in data["layers"]:
             layer["in"], layer["out"] = layer.pop("inputs"), layer.pop("outputs")
+        data["earlier"] = [plan.to_dict() for plan in self.earlier]
         return data
 
     @classmethod
@@ -132,7 +135,7 @@ class Plan:
         Raises:
             PlanError: If the data is not a plan, or of a newer format.
         """
-        version = data.get("format")
+        version = data.get("format") if isinstance(data, dict) else None
         if not isinstance(version, int) or version > FORMAT:
             raise PlanError(
                 f"plan format {version!r} is not known here (newest known: {FORMAT}); update rotated-relu"
@@ -146,6 +149,7 @@ class Plan:
             rest["cuts"] = [Cut(**cut) for cut in data["cuts"]]
             rest["regions"] = [RegionPlan(**region) for region in data["regions"]]
             rest["held"] = [Held(**held) for held in data["held"]]
+            rest["earlier"] = [cls.from_dict(plan) for plan in data.get("earlier", [])]
             return cls(**rest)
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError) as error:
             raise PlanError(f"the plan is incomplete or of another kind: {error}") from error

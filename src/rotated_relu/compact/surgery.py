@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import PlanError
+from .history import remember
 from .narrow import FullWidth, narrow
 from .plan import Cut, LayerPlan, Plan, RegionPlan
 
@@ -28,7 +29,8 @@ def check_fits(plan: Plan, model: nn.Module) -> None:
     """Raise unless the model is the one that the plan was made for.
 
     Raises:
-        PlanError: Naming the first parameter or buffer that is missing, unexpected or of another shape.
+        PlanError: Naming the first parameter or buffer that is missing, unexpected or of another shape, or the first
+            layer that is missing or of another class.
     """
     found = {name: list(value.shape) for name, value in named_states(model).items()}
     for name, shape in plan.states.items():
@@ -45,6 +47,17 @@ def check_fits(plan: Plan, model: nn.Module) -> None:
             raise PlanError(
                 f"the plan is for another network: the model has {name} {found[name]}, the plan does not"
             )
+    modules = dict(model.named_modules(remove_duplicate=False))
+    for layer in plan.layers:
+        kinds = [kind.__name__ for kind in type(modules.get(layer.name)).__mro__]
+        if layer.kind not in kinds:
+            raise PlanError(
+                f"the plan is for another network: {layer.name} is a {kinds[0]} in the model, "
+                f"a {layer.kind} in the plan"
+            )
+    for region in plan.regions:
+        if region.name not in modules:
+            raise PlanError(f"the plan is for another network: the model has no module {region.name}")
 
 
 def apply(plan: Plan, model: nn.Module) -> nn.Module:
@@ -62,6 +75,7 @@ def apply(plan: Plan, model: nn.Module) -> nn.Module:
         _finish_layer(model.get_submodule(layer.name), layer)
     for region in plan.regions:
         _wrap(model, region)
+    remember(model, plan)
     return model
 
 
