@@ -98,11 +98,14 @@ def find_layers(graph: Graph, model: nn.Module) -> list[Layer]:
     users: dict[str, list[Node]] = defaultdict(list)
     for placeholder, name in graph.states.items():
         users[name].extend(placeholder.users)
+    by_owner: dict[str, list[Node]] = defaultdict(list)
+    for name, readers in users.items():
+        by_owner[name.rpartition(".")[0]].extend(readers)
     found: dict[str, Layer] = {}
     for node in graph.nodes:
         owner = _owner(node, graph)
         module = modules.get(owner) if owner is not None else None
-        if owner is None or module is None or not _alone(node, owner, users):
+        if owner is None or module is None or not _alone(node, owner, by_owner[owner]):
             continue
         kind, groups = _kind(node, module)
         if kind:
@@ -121,20 +124,21 @@ def _owner(node: Node, graph: Graph) -> str | None:
     return owner if owner is not None and owner == module_path(node) else None
 
 
-def _alone(node: Node, name: str, users: dict[str, list[Node]]) -> bool:
+def _alone(node: Node, name: str, readers: list[Node]) -> bool:
     """The module adds nothing around the operation but padding, and nobody else uses its parameters."""
     source = node.args[0]
     while isinstance(source, Node) and source.op == "call_function" and module_path(source) == name:
         if op_name(source) != "pad":
             return False
         source = source.args[0]
-    inside = any(f"{module_path(user)}.".startswith(f"{name}.") for user in node.users)
-    if (
-        inside and op_name(node) != "batch_norm"
-    ):  # a norm only gathers; its forward may go on with an activation
+    # A norm only gathers before its forward, which may go on with an activation.
+    if op_name(node) != "batch_norm" and any(_within(user, name) for user in node.users):
         return False
-    states = [state for state in users if state.rpartition(".")[0] == name]
-    return all(module_path(user) == name for state in states for user in users[state])
+    return all(module_path(reader) == name for reader in readers)
+
+
+def _within(node: Node, name: str) -> bool:
+    return f"{module_path(node)}.".startswith(f"{name}.")
 
 
 def _kind(node: Node, module: nn.Module) -> tuple[str, int]:
