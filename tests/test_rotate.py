@@ -7,7 +7,13 @@ import torchvision
 from torch import nn
 
 import rotated_relu as rr
-from rotated_relu.errors import NothingRotatedWarning, RotationError, ShapeError, SlopeError
+from rotated_relu.errors import (
+    NothingRotatedWarning,
+    RotationError,
+    ShapeError,
+    SlopeError,
+    UnknownNameError,
+)
 from rotated_relu.rotate import apply_threshold
 
 IMAGE = torch.randn(2, 3, 32, 32)
@@ -168,3 +174,80 @@ def test_slopes_that_are_not_finite_are_named(bad):
 def test_no_slopes_says_how_to_get_some():
     with pytest.raises(SlopeError, match=r"rotated_relu\.rotate"):
         apply_threshold(nn.ReLU(), 0.1)
+
+
+class _Optional(nn.Module):
+    """One gate module called twice, and an argument that is None in practice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 1)
+        self.act = nn.ReLU()
+
+    def forward(self, x, extra=None):
+        y = self.act(self.conv(x))
+        if extra is not None:
+            y = y + extra
+        return self.act(self.conv(y))
+
+
+class _Caller(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = _Optional()
+
+    def forward(self, x):
+        return self.inner(x)
+
+
+def test_an_argument_that_is_none_stays_none_in_a_rewritten_forward():
+    net = rr.rotate(_Caller(), torch.zeros(1, 3, 4, 4))
+    assert len(rr.slopes(net)) == 2
+    assert net(torch.randn(2, 3, 4, 4)).shape == (2, 3, 4, 4)
+
+
+class _ListUser(nn.Module):
+    """Takes a list of tensors and assigns to its entries, as HRNet's exchange units do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList([nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)])
+        self.act = nn.ReLU()
+
+    def forward(self, xs):
+        for i, conv in enumerate(self.convs):
+            xs[i] = self.act(conv(xs[i]))
+        return xs
+
+
+class _ListCaller(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = _ListUser()
+
+    def forward(self, x):
+        one, other = self.inner([x, -x])
+        return one + other
+
+
+def test_a_list_of_tensors_in_a_rewritten_forward():
+    torch.manual_seed(0)
+    net, x = _ListCaller(), torch.randn(2, 3, 4, 4)
+    before = net(x)
+    net = rr.rotate(net, x[:1])
+    for slope in rr.slopes(net).values():
+        slope.data.fill_(1.0)
+    assert len(rr.slopes(net)) == 2
+    torch.testing.assert_close(net(x), before)
+
+
+def test_excluded_modules_keep_their_activations():
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU()))
+    net = rr.rotate(net, torch.zeros(1, 3, 4, 4), exclude=["2"])
+    assert list(rr.slopes(net)) == ["1.slope"]
+
+
+def test_an_unknown_module_cannot_be_excluded():
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU())
+    with pytest.raises(UnknownNameError, match="module 'layer9'"):
+        rr.rotate(net, torch.zeros(1, 3, 4, 4), exclude=["layer9"])

@@ -126,6 +126,10 @@ def capture(model: nn.Module, example_inputs: Inputs) -> Graph:
         # Export interprets a root GraphModule node by node and loses which module each operation belongs to.
         shell = _Shell(model) if isinstance(model, torch.fx.GraphModule) else model
         program = _export(shell, inputs)
+        if any(
+            node.op == "get_attr" for node in program.graph.nodes
+        ):  # an autocast block has a graph of its own
+            program = program.run_decompositions({})
         try:
             return _functional(_read(program, model, inputs))
         except _NeedsDecomposition:

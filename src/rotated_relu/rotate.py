@@ -10,9 +10,10 @@ State-dict keys of the original stay.
 from __future__ import annotations
 
 import copy
+import inspect
 import warnings
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from .activation import Rotated, RotatedReLU
-from .errors import FastFormUndoneWarning, NothingRotatedWarning, RotationError, SlopeError
+from .errors import NothingRotatedWarning, RotationError, SlopeError, UnknownNameError
 from .fast import is_fast, plain_training
 from .graph import Inputs, as_inputs, capture, check_runs, eval_mode
 from .sites import Site, find_sites
@@ -33,7 +34,7 @@ _FUNCTIONS: dict[Any, str] = {
 _METHODS = {"relu", "relu_"}
 
 
-def rotate(net: nn.Module, example_inputs: Inputs) -> nn.Module:
+def rotate(net: nn.Module, example_inputs: Inputs, *, exclude: Collection[str] = ()) -> nn.Module:
     """Give every activation with gate(0) = 0 one learnable slope per channel, per call site.
 
     Args:
@@ -41,6 +42,7 @@ def rotate(net: nn.Module, example_inputs: Inputs) -> nn.Module:
             functional calls) become :class:`Rotated`. Activations that are rotated already are left alone. A network in
             the form of :func:`fast_training` is put back into its plain form first, with a warning.
         example_inputs: Tensor or tuple of tensors for one forward pass; a batch of 1 or 2 is enough.
+        exclude: Qualified names of modules whose activations, at any depth, stay as they are.
 
     Returns:
         ``net`` itself where module swaps are enough below it; a ``torch.fx.GraphModule`` in its place only if the
@@ -50,6 +52,7 @@ def rotate(net: nn.Module, example_inputs: Inputs) -> nn.Module:
         ShapeError: If the model does not run on the inputs.
         CaptureError: If ``torch.export`` cannot capture the model.
         RotationError: If a call site cannot be given slopes; names the sites. ``net`` is unchanged then.
+        UnknownNameError: If ``exclude`` names a module that the network does not have.
 
     Source: Nayak and Kalyani, TMLR 2024, Section 3.
     """
@@ -62,13 +65,14 @@ def rotate(net: nn.Module, example_inputs: Inputs) -> nn.Module:
             stacklevel=2,
         )
         plain_training(net)
-    sites = find_sites(capture(net, inputs), net)
+    _check_names(net, exclude)
+    sites = [site for site in find_sites(capture(net, inputs), net) if not _excluded(site, exclude)]
     if not sites:
         warnings.warn(
             "no activation with gate(0) = 0 was found: nothing rotated", NothingRotatedWarning, stacklevel=2
         )
         return net
-    replacements = _plan(net, sites)
+    replacements = _plan(net, sites, inputs)
     for name, module in replacements.items():
         if name:
             _set(net, name, module)
@@ -77,13 +81,24 @@ def rotate(net: nn.Module, example_inputs: Inputs) -> nn.Module:
     return result
 
 
+def _check_names(net: nn.Module, names: Collection[str]) -> None:
+    known = [name for name, _ in net.named_modules(remove_duplicate=False) if name]
+    for name in names:
+        if name not in known:
+            raise UnknownNameError("module", name, known)
+
+
+def _excluded(site: Site, names: Collection[str]) -> bool:
+    return any(f"{place}.".startswith(f"{name}.") for name in names for place in (site.owner, site.module))
+
+
 def check_runs_eval(net: nn.Module, inputs: tuple[Any, ...]) -> None:
     """Run once in eval mode, so that batch statistics do not move."""
     with eval_mode(net):
         check_runs(net, inputs)
 
 
-def _plan(net: nn.Module, sites: Sequence[Site]) -> dict[str, nn.Module]:
+def _plan(net: nn.Module, sites: Sequence[Site], inputs: tuple[Any, ...]) -> dict[str, nn.Module]:
     """Decide everything before anything changes: qualified name -> replacement module."""
     by_owner: dict[str, list[Site]] = defaultdict(list)
     swaps: dict[str, nn.Module] = {}
@@ -96,8 +111,10 @@ def _plan(net: nn.Module, sites: Sequence[Site]) -> dict[str, nn.Module]:
             swaps[site.module] = _rotated(site, net.get_submodule(site.module))
         else:
             by_owner[site.owner].append(site)
+    constants = _constant_arguments(net, list(by_owner), inputs)
     rewrites: dict[str, nn.Module] = {
-        owner: _rewrite(net.get_submodule(owner), owner, found) for owner, found in by_owner.items()
+        owner: _rewrite(net.get_submodule(owner), owner, found, constants[owner])
+        for owner, found in by_owner.items()
     }
     return {**_inside(swaps, rewrites), **rewrites}
 
@@ -156,10 +173,42 @@ class _LeafTracer(fx.Tracer):
         return True
 
 
-def _rewrite(owner: nn.Module, name: str, sites: Sequence[Site]) -> fx.GraphModule:
+def _constant_arguments(
+    net: nn.Module, names: Sequence[str], inputs: tuple[Any, ...]
+) -> dict[str, dict[str, Any]]:
+    """For each named module the arguments of its ``forward`` that are not simply tensors.
+
+    None, flags and numbers keep their value; of a list of tensors the length stays.
+    """
+    found: dict[str, dict[str, Any]] = {name: {} for name in names}
+
+    def watch(name: str) -> Any:
+        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
+            bound = inspect.signature(module.forward).bind(*args, **kwargs)
+            bound.apply_defaults()
+            for key, value in bound.arguments.items():
+                if isinstance(value, (bool, int, float, str, type(None))):
+                    found[name][key] = value
+                elif isinstance(value, list) and all(isinstance(item, Tensor) for item in value):
+                    found[name][key] = [fx._symbolic_trace.PH] * len(value)
+
+        return hook
+
+    handles = [
+        net.get_submodule(name).register_forward_pre_hook(watch(name), with_kwargs=True) for name in names
+    ]
+    try:
+        check_runs_eval(net, inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def _rewrite(owner: nn.Module, name: str, sites: Sequence[Site], constants: dict[str, Any]) -> fx.GraphModule:
     """Trace ``owner`` and give each gate call in it a :class:`Rotated` of its own, in execution order."""
     listed = "; ".join(map(str, sites))
-    graph = _trace(owner, name, listed)
+    graph = _trace(owner, name, listed, constants)
     calls = [node for node in graph.nodes if _gate_call(node, owner, name, sites)]
     widths = _sites_of_first_call(sites, len(calls))
     if widths is None:
@@ -177,15 +226,16 @@ def _rewrite(owner: nn.Module, name: str, sites: Sequence[Site]) -> fx.GraphModu
     return _graph_module(owner, graph, children)
 
 
-def _trace(owner: nn.Module, name: str, listed: str) -> fx.Graph:
+def _trace(owner: nn.Module, name: str, listed: str, constants: dict[str, Any]) -> fx.Graph:
+    """Trace a module's own forward; arguments that are no tensors keep the value that they had in the run."""
     where = name or "the root module"
-    advice = "give each call its own activation module"
+    advice = f"give each call its own activation module, or leave them plain with exclude=[{name!r}]"
     flags = [(module, module.training) for module in owner.modules()]
     try:
         owner.train()
-        train_graph = _LeafTracer().trace(owner)
+        train_graph = _LeafTracer().trace(owner, dict(constants))
         owner.eval()
-        eval_graph = _LeafTracer().trace(owner)
+        eval_graph = _LeafTracer().trace(owner, dict(constants))
     except Exception as error:
         raise RotationError(
             f"these activations need a rewrite of {where} ({type(owner).__name__}), whose forward cannot be traced "
@@ -196,6 +246,10 @@ def _trace(owner: nn.Module, name: str, listed: str) -> fx.Graph:
             module.training = flag
     if [n.target for n in train_graph.nodes] != [n.target for n in eval_graph.nodes]:
         raise RotationError(f"the forward of {where} differs between train and eval mode: {listed}; {advice}")
+    placeholders = [node for node in train_graph.nodes if node.op == "placeholder"]
+    for node, parameter in zip(placeholders, inspect.signature(owner.forward).parameters, strict=False):
+        if str(node.target).lstrip("*").startswith(f"{parameter}_"):
+            node.target = parameter  # the tracer renames arguments that it holds constant
     return train_graph
 
 
