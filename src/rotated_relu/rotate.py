@@ -21,7 +21,13 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from .activation import Rotated, RotatedReLU
-from .errors import NothingRotatedWarning, RotationError, SlopeError, UnknownNameError
+from .errors import (
+    FastFormUndoneWarning,
+    NothingRotatedWarning,
+    RotationError,
+    SlopeError,
+    UnknownNameError,
+)
 from .fast import is_fast, plain_training
 from .graph import Inputs, as_inputs, capture, check_runs, eval_mode
 from .sites import Site, find_sites
