@@ -46,9 +46,11 @@ def digests(run: Path) -> dict[str, str]:
     return {name: hashlib.sha256((run / name).read_bytes()).hexdigest() for name in FILES}
 
 
-def first_sign(run: Path) -> float:
+def first_sign(run: Path, process: subprocess.Popen[bytes]) -> float:
     """When the run began to write, as seconds of the monotonic clock: imports before that are no moment to test."""
     while not (run / "provenance.json").exists():
+        if process.poll() is not None:
+            raise SystemExit(f"the run in {run} failed")
         time.sleep(0.002)
     return time.monotonic()
 
@@ -78,14 +80,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder) / "whole"
         process = start(whole)
-        began = first_sign(whole)
-        process.wait()
+        began = first_sign(whole, process)
+        if process.wait():
+            raise SystemExit("the undisturbed run failed")
         lasted = time.monotonic() - began
         wanted = digests(whole)
         while len(found) < options.kills:
             run = Path(folder) / f"run{len(found)}"
             process = start(run)
-            began = first_sign(run)
+            began = first_sign(run, process)
             time.sleep(drawn.uniform(0, lasted))
             process.send_signal(signal.SIGKILL)
             killed = process.wait() == -signal.SIGKILL
