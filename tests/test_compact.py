@@ -453,7 +453,7 @@ def test_a_difference_is_refused_and_names_the_layer():
     broken = copy.deepcopy(result.model)
     broken.block2.conv1.weight.data[0, 0, 0, 0] += 1.0
     with pytest.raises(CertificateError, match=r"differs .*first seen at the output of block2\.conv1"):
-        certify(copy.deepcopy(net), broken, (image(),), result.plan)
+        certify(lambda: copy.deepcopy(net), broken, (image(),), result.plan)
 
 
 def test_a_network_that_does_not_run_names_the_module():
@@ -463,4 +463,4 @@ def test_a_network_that_does_not_run_names_the_module():
     broken = copy.deepcopy(result.model)
     broken.block2.conv1.weight.data = broken.block2.conv1.weight.data[:, :2]
     with pytest.raises(CertificateError, match=r"does not run \(in block2\.conv1\)"):
-        certify(copy.deepcopy(net), broken, (image(),), result.plan)
+        certify(lambda: copy.deepcopy(net), broken, (image(),), result.plan)

@@ -138,4 +138,4 @@ def test_a_certificate_of_nan_is_no_certificate():
     broken = copy.deepcopy(result.model)
     broken.head.bias.data -= 1000.0  # now all outputs are NaN
     with pytest.raises(CertificateError, match="differs"):
-        certify(copy.deepcopy(net), broken, (torch.randn(8, 3),), result.plan)
+        certify(lambda: copy.deepcopy(net), broken, (torch.randn(8, 3),), result.plan)

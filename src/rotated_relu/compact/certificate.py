@@ -43,11 +43,13 @@ class Certificate:
         return asdict(self)
 
 
-def certify(masked: nn.Module, compacted: nn.Module, inputs: tuple[Any, ...], plan: Plan) -> Certificate:
-    """Compare two networks in float64.
+def certify(
+    masked: Callable[[], nn.Module], compacted: nn.Module, inputs: tuple[Any, ...], plan: Plan
+) -> Certificate:
+    """Compare two networks in float64, one after the other: only one of them is in memory in float64 at a time.
 
     Args:
-        masked: The original with small slopes at 0. It is converted to float64 in place.
+        masked: Makes the original with small slopes at 0; each call a new one, since it is converted in place.
         compacted: The result; a float64 copy of it is compared.
         inputs: Example inputs; their shapes are tried, and others that the original accepts.
         plan: For naming the layer where a difference begins.
@@ -55,34 +57,36 @@ def certify(masked: nn.Module, compacted: nn.Module, inputs: tuple[Any, ...], pl
     Raises:
         CertificateError: If the difference exceeds 1e-9 relative, or the compacted network fails to run.
     """
-    masked = masked.double()
+    accepted = _expected(masked().double(), inputs)
+    if not accepted:
+        raise CertificateError("the masked original did not run in float64 on the example inputs")
     small = copy.deepcopy(compacted).double()
     relative = absolute = 0.0
-    tried: list[list[list[int]]] = []
-    rows: list[float] | None = None
-    with torch.no_grad(), eval_mode(masked), eval_mode(small):
-        for alternatives in trials(inputs):
-            accepted = _accepted(masked, alternatives, rows)
-            if accepted is None:
-                continue
-            trial, expected = accepted
-            rows = _rows(expected, trial)
-            found = _run(small, trial, expected)
-            for one, other in zip(expected, found, strict=True):
-                difference, scale = _difference(one, other)
-                absolute = max(absolute, difference)
-                relative = max(relative, difference / scale if scale > 0 else difference)
-            tried.append([list(value.shape) for value in trial if isinstance(value, Tensor)])
-            if not relative <= TOLERANCE:
-                module = _first_difference(masked, small, trial)
-                raise CertificateError(
-                    f"the compacted network differs from the masked original by {relative:.3g} (relative, float64; "
-                    f"limit {TOLERANCE:g}){_seen_at(module, plan)}; the model was left untouched",
-                    module,
-                )
-    if not tried:
-        raise CertificateError("the masked original did not run in float64 on the example inputs")
-    return Certificate(relative, absolute, tried)
+    for trial, expected in accepted:
+        for one, other in zip(expected, _run(small, trial, expected), strict=True):
+            difference, scale = _difference(one, other)
+            absolute = max(absolute, difference)
+            relative = max(relative, difference / scale if scale > 0 else difference)
+        if not relative <= TOLERANCE:
+            module = _first_difference(masked().double(), small, trial)
+            raise CertificateError(
+                f"the compacted network differs from the masked original by {relative:.3g} (relative, float64; "
+                f"limit {TOLERANCE:g}){_seen_at(module, plan)}; the model was left untouched",
+                module,
+            )
+    shapes = [[list(v.shape) for v in trial if isinstance(v, Tensor)] for trial, _ in accepted]
+    return Certificate(relative, absolute, shapes)
+
+
+def _expected(masked: nn.Module, inputs: tuple[Any, ...]) -> list[tuple[tuple[Any, ...], list[Tensor]]]:
+    """The inputs that the original takes, each with its outputs."""
+    found: list[tuple[tuple[Any, ...], list[Tensor]]] = []
+    for alternatives in trials(inputs):
+        rows = _rows(found[0][1], found[0][0]) if found else None
+        accepted = _accepted(masked, alternatives, rows)
+        if accepted is not None:
+            found.append(accepted)
+    return found
 
 
 def _accepted(
@@ -160,7 +164,8 @@ def _random(value: Any, shape: Sequence[int], generator: torch.Generator) -> Any
 
 
 def _outputs(model: nn.Module, inputs: tuple[Any, ...]) -> list[Tensor]:
-    leaves = torch.utils._pytree.tree_leaves(model(*inputs))
+    with torch.no_grad(), eval_mode(model):
+        leaves = torch.utils._pytree.tree_leaves(model(*inputs))
     return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
 
@@ -226,7 +231,7 @@ def _record(model: nn.Module, names: Sequence[str], inputs: tuple[Any, ...]) -> 
 
         handles.append(module.register_forward_hook(note))
     try:
-        model(*inputs)
+        _outputs(model, inputs)
     finally:
         for handle in handles:
             handle.remove()

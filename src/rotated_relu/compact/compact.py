@@ -88,7 +88,7 @@ def compact(
     while True:
         small, plan = _attempt(net, inputs, threshold, round_to, frozen)
         try:
-            certificate = certify(_masked(net, threshold)[0], small, inputs, plan)
+            certificate = certify(lambda: _masked(net, threshold)[0], small, inputs, plan)
             break
         except CertificateError as error:
             more = widen(net, error.module, frozen)

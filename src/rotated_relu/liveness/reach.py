@@ -9,7 +9,7 @@ model's device: a pattern's sums of zeros are exactly zero there.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -101,17 +101,29 @@ def analyse(graph: Graph, states: Mapping[str, Tensor], *, arbitrary: bool = Fal
 def _both_passes(
     graph: Graph, states: Mapping[str, Tensor], leaves: Mapping[str, Tensor], liveness: Liveness
 ) -> None:
+    for name, leaf in leaves.items():
+        liveness.relevant[name] = torch.zeros(leaf.shape, dtype=torch.bool)
+        note = _note_relevant(name, liveness)
+        leaf.register_post_accumulate_grad_hook(note)  # type: ignore[no-untyped-call]
     with torch.enable_grad():
         environment = _forward(graph, states, leaves, liveness)
         outputs = [environment[node] for node in graph.outputs if isinstance(environment.get(node), Tensor)]
         total = sum((out.sum() for out in outputs if out.requires_grad), start=torch.zeros(()))
         if total.requires_grad:
             total.backward()
-    for name, leaf in leaves.items():
-        grad = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
-        liveness.relevant[name] = grad > 0
     _join_tied(states, liveness.relevant)
     _complete(graph, liveness)
+
+
+def _note_relevant(name: str, liveness: Liveness) -> Callable[[Tensor], None]:
+    """Keep one bit of each gradient as soon as it is there: all gradients at once would double the memory."""
+
+    def note(leaf: Tensor) -> None:
+        if leaf.grad is not None:
+            liveness.relevant[name] = leaf.grad > 0
+            leaf.grad = None
+
+    return note
 
 
 def _join_tied(states: Mapping[str, Tensor], relevant: dict[str, Tensor]) -> None:
