@@ -1,0 +1,257 @@
+"""Does compaction work on your architecture? One row per model of torchvision and timm.
+
+    python benchmarks/coverage.py [--only resnet50,timm:swin_tiny_patch4_window7_224] [--out benchmarks/coverage.json]
+    python benchmarks/coverage.py --table          print the table of the file as Markdown
+
+For each model, with random weights: slopes into every activation, half of the slopes killed at random, everything
+irrelevant removed, the result compared in float64 with the masked original. ``ideal`` is what would remain if every
+irrelevant weight went; ``achieved / ideal`` compares the two savings. Each model runs in a process of its own; rows are
+written as they come, and a run that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import torch
+
+MODELS = Path(__file__).with_name("coverage_models.json")
+SIZES = (96, 128, 160, 224, 256, 288, 384)
+DETECTION = ("fcn_resnet50", "deeplabv3_resnet50", "deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large",
+             "retinanet_resnet50_fpn_backbone", "fasterrcnn_mobilenet_v3_large_fpn_backbone")  # fmt: skip
+
+
+def build(name: str) -> torch.nn.Module:
+    torch.manual_seed(0)
+    library, _, model = name.rpartition(":")
+    if library == "timm":
+        import timm
+
+        return timm.create_model(model, pretrained=False)
+    from torchvision import models
+
+    if model.endswith("_backbone"):
+        detector = models.get_model(model.removesuffix("_backbone"), weights=None, weights_backbone=None)
+        return detector.backbone
+    options = {"weights_backbone": None} if model in DETECTION else {}
+    return models.get_model(model, weights=None, **options)
+
+
+def as_if_trained(net: torch.nn.Module) -> None:
+    """Batch-norm statistics and affine parameters away from 0 and 1; nothing wholly zero, as after training."""
+    generator = torch.Generator().manual_seed(2)
+    for module in net.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            if module.affine:
+                module.weight.data.uniform_(0.5, 1.5, generator=generator)
+                module.bias.data.normal_(generator=generator)
+            if module.running_mean is not None:
+                module.running_mean.normal_(generator=generator)
+                module.running_var.uniform_(0.5, 2, generator=generator)
+    for parameter in net.parameters():
+        if not parameter.detach().all():  # zeros and identity matrices are starts, not what training leaves
+            parameter.data.add_(torch.randn(parameter.shape, generator=generator), alpha=0.02)
+
+
+def inputs_for(net: torch.nn.Module, smallest: int) -> torch.Tensor:
+    """The smallest square image that the network takes; fixed-size networks take only their own."""
+    net.eval()
+    config = getattr(net, "default_cfg", None) or {}
+    channels, *own = config.get("input_size") or (3, 224, 224)
+    sizes = (
+        [size for size in SIZES if smallest <= size < own[0]] + [own[0]] + [s for s in SIZES if s > own[0]]
+    )
+    for size in sizes:
+        image = torch.randn(1, channels, size, size, generator=torch.Generator().manual_seed(3))
+        try:
+            with torch.no_grad():
+                net(image)
+        except Exception as error:
+            last = error
+            continue
+        return image
+    raise last
+
+
+def row(name: str, rate: float = 0.5, smallest: int = 96, threshold: float = 0.1) -> dict[str, object]:
+    import rotated_relu as rr
+    from rotated_relu.measure import count_macs, count_parameters
+
+    net = build(name)
+    as_if_trained(net)
+    inputs = inputs_for(net, smallest)
+    found: dict[str, object] = {"model": name, "image": inputs.shape[-1]}
+    start = time.perf_counter()
+    net = rr.rotate(net, inputs)
+    found["seconds_rotate"] = round(time.perf_counter() - start, 2)
+    generator = torch.Generator().manual_seed(1)
+    slopes = rr.slopes(net)
+    for slope in slopes.values():
+        dead = torch.rand(slope.numel(), generator=generator) < rate
+        slope.data = torch.where(dead, 0.01, slope.data.sign() * slope.data.abs().clamp(min=0.2))
+    found |= {"activations": len(slopes), "slopes": sum(s.numel() for s in slopes.values())}
+    found["parameters"] = count_parameters(net)
+    found["macs"] = sum(count_macs(net, inputs).values())
+    start = time.perf_counter()
+    result = rr.compact(net, inputs, threshold)
+    found["seconds_compact"] = round(time.perf_counter() - start, 2)
+    found["certificate"] = result.certificate.max_relative_difference
+    found["parameters_left"] = count_parameters(result.model)
+    found["macs_left"] = sum(count_macs(result.model, inputs).values())
+    work = result.plan.work
+    found["macs_graph"] = sum(every for every, _ in work.values())
+    found["macs_ideal"] = sum(ideal for _, ideal in work.values())
+    if "--debug" in sys.argv:
+        print_layers(net, result.model, inputs, work)
+    saved_ideal = 1 - found["macs_ideal"] / found["macs_graph"]
+    found["achieved_over_ideal"] = (
+        (1 - found["macs_left"] / found["macs"]) / saved_ideal if saved_ideal else 1.0
+    )
+    held: Counter[str] = Counter()
+    for entry in result.plan.held:
+        held[entry.reason] += entry.channels
+    found["held"] = dict(held.most_common(8))
+    found["held_channels"] = sum(held.values())
+    found["unhandled"] = result.plan.unhandled
+    found["adapters"] = sum(1 for layer in result.plan.layers if layer.read or layer.write)
+    found["keys_survive"] = set(result.model.state_dict()) == set(net.state_dict())
+    return found
+
+
+def print_layers(net, small, inputs, work) -> None:  # type: ignore[no-untyped-def]
+    from rotated_relu.measure import count_macs
+
+    left, before = count_macs(small, inputs), count_macs(net, inputs)
+    for path, (_, ideal) in sorted(work.items(), key=lambda item: item[1][1] - left.get(item[0], 0))[:25]:
+        counts = (before.get(path, 0), left.get(path, 0), ideal)
+        print(f"{path:60s} before {counts[0]:>12,} left {counts[1]:>12,} ideal {counts[2]:>12,}")
+
+
+def child(name: str, smallest: int) -> None:
+    try:
+        found = row(name, smallest=smallest)
+    except Exception as error:
+        import rotated_relu as rr
+
+        kind = "refused" if isinstance(error, rr.RotatedReLUError) else "failed"
+        found = {"model": name, kind: f"{type(error).__name__}: {error}"[:600]}
+        if "--debug" in sys.argv:
+            raise
+    print("ROW " + json.dumps(found))
+
+
+def run(name: str, smallest: int, limit: float) -> dict[str, object]:
+    command = [sys.executable, __file__, "--child", name, "--smallest", str(smallest)]
+    start = time.perf_counter()
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limit)
+    except subprocess.TimeoutExpired:
+        return {"model": name, "failed": f"not done after {limit:.0f} s"}
+    lines = [line for line in done.stdout.splitlines() if line.startswith("ROW ")]
+    found = (
+        json.loads(lines[-1][4:]) if lines else {"model": name, "failed": (done.stderr or "killed")[-600:]}
+    )
+    return {**found, "seconds": round(time.perf_counter() - start, 1)}
+
+
+def models() -> list[str]:
+    from torchvision import models as vision
+
+    names = [*vision.list_models(module=vision), *DETECTION]
+    return [*names, *(f"timm:{name}" for name in json.loads(MODELS.read_text()))]
+
+
+def summary(rows: list[dict[str, object]]) -> dict[str, object]:
+    good = [r for r in rows if "certificate" in r]
+    ratios = [float(r["achieved_over_ideal"]) for r in good]
+    return {
+        "models": len(rows),
+        "families": len({family(r["model"]) for r in rows}),
+        "exact": sum(float(r["certificate"]) <= 1e-9 for r in good),
+        "fewer_macs": sum(r["macs_left"] < r["macs"] for r in good),
+        "refused": {r["model"]: r["refused"] for r in rows if "refused" in r},
+        "failed": {r["model"]: r["failed"] for r in rows if "failed" in r},
+        "worst_certificate": max((float(r["certificate"]) for r in good), default=None),
+        "median_achieved_over_ideal": statistics.median(ratios) if ratios else None,
+    }
+
+
+def family(name: str) -> str:
+    """timm's module of the architecture; torchvision's own name elsewhere."""
+    library, _, model = name.rpartition(":")
+    if library != "timm":
+        return "torchvision"
+    import timm.models
+
+    return str(timm.models.model_entrypoint(model).__module__).rpartition(".")[2]
+
+
+HEAD = ("model", "image", "activations", "slopes", "parameters", "left", "MACs", "left", "ideal", "achieved / ideal",
+        "seconds", "certificate", "dead channels held, and by what")  # fmt: skip
+
+
+def table(found: dict[str, object]) -> str:
+    """The rows as Markdown."""
+    lines = ["| " + " | ".join(HEAD) + " |", "|" + "---|" * len(HEAD)]
+    for r in sorted(found["rows"], key=lambda r: r["model"]):
+        if "certificate" not in r:
+            reason = str(r.get("refused", r.get("failed"))).replace("|", "/")
+            lines.append(f"| {r['model']} | " + " | " * 11 + f"refused: {reason} |")
+            continue
+        held = "; ".join(f"{count}: {reason}" for reason, count in list(r["held"].items())[:2])
+        more = len(r["held"]) - 2
+        cells = (
+            r["model"], r["image"], r["activations"], r["slopes"], f"{r['parameters'] / 1e6:.2f} M",
+            f"{r['parameters_left'] / r['parameters']:.1%}", f"{r['macs'] / 1e6:.1f} M", f"{r['macs_left'] / r['macs']:.1%}",
+            f"{r['macs_ideal'] / r['macs_graph']:.1%}", f"{r['achieved_over_ideal']:.3f}",
+            f"{r['seconds_compact']:.1f}", f"{r['certificate']:.1e}", held + (f"; and {more} more" if more > 0 else ""),
+        )  # fmt: skip
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", default="", help="names, separated by commas; timm's begin with timm:")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/coverage.json"))
+    parser.add_argument("--smallest", type=int, default=96, help="smallest image to try, pixels")
+    parser.add_argument("--limit", type=float, default=1200.0, help="seconds per model")
+    parser.add_argument("--again", action="store_true", help="repeat models that are in the file already")
+    parser.add_argument("--table", action="store_true", help="print the file as Markdown and stop")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--debug", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        child(options.child, options.smallest)
+        return
+    found = json.loads(options.out.read_text()) if options.out.exists() else {"rows": []}
+    if options.table:
+        print(table(found))
+        return
+    names = options.only.split(",") if options.only else models()
+    for name in names:
+        if not options.again and any(r["model"] == name for r in found["rows"]):
+            continue
+        new = run(name, options.smallest, options.limit)
+        found["rows"] = [r for r in found["rows"] if r["model"] != name] + [new]
+        found |= {"command": "python benchmarks/coverage.py", "torch": torch.__version__,
+                  "machine": f"{platform.machine()}, {os.cpu_count()} cores", "summary": summary(found["rows"])}  # fmt: skip
+        beside = options.out.with_suffix(".part")
+        beside.write_text(json.dumps(found, indent=1) + "\n")
+        beside.replace(options.out)
+        print({k: v for k, v in new.items() if k != "unhandled"}, flush=True)
+
+
+if __name__ == "__main__":
+    main()
