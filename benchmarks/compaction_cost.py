@@ -1,11 +1,11 @@
 """What compaction costs: seconds as depth grows, and peak memory beside the model's size in float64.
 
-    python benchmarks/compaction_cost.py [--out benchmarks/compaction_cost.json] [--plot benchmarks/compaction_depth.png]
+    python benchmarks/compaction_cost.py [--only 20,resnet50] [--out FILE] [--plot FILE]
 
 Depth: post-activation CIFAR ResNets from 20 to 1,202 layers, 32 x 32, half of the slopes dead, certificate included.
 Memory: the most that the process holds during ``compact`` beyond what it held before (with the network itself loaded),
-and that plus the network, over the network's size in float64. Every measurement is a process of its own, after a warm-up
-on a tiny network that pays for imports.
+and that plus the network, over the network's size in float64. Every measurement is a process of its own, after a
+warm-up on a tiny network that pays for imports.
 """
 
 from __future__ import annotations

@@ -210,8 +210,9 @@ def table(found: dict[str, object]) -> str:
         held = "; ".join(f"{count}: {reason}" for reason, count in list(r["held"].items())[:2])
         more = len(r["held"]) - 2
         cells = (
-            r["model"], r["image"], r["activations"], r["slopes"], f"{r['parameters'] / 1e6:.2f} M",
-            f"{r['parameters_left'] / r['parameters']:.1%}", f"{r['macs'] / 1e6:.1f} M", f"{r['macs_left'] / r['macs']:.1%}",
+            r["model"], r["image"], r["activations"], r["slopes"],
+            f"{r['parameters'] / 1e6:.2f} M", f"{r['parameters_left'] / r['parameters']:.1%}",
+            f"{r['macs'] / 1e6:.1f} M", f"{r['macs_left'] / r['macs']:.1%}",
             f"{r['macs_ideal'] / r['macs_graph']:.1%}", f"{r['achieved_over_ideal']:.3f}",
             f"{r['seconds_compact']:.1f}", f"{r['certificate']:.1e}", held + (f"; and {more} more" if more > 0 else ""),
         )  # fmt: skip
@@ -245,8 +246,12 @@ def main() -> None:
             continue
         new = run(name, options.smallest, options.limit)
         found["rows"] = [r for r in found["rows"] if r["model"] != name] + [new]
-        found |= {"command": "python benchmarks/coverage.py", "torch": torch.__version__,
-                  "machine": f"{platform.machine()}, {os.cpu_count()} cores", "summary": summary(found["rows"])}  # fmt: skip
+        found |= {
+            "command": "python benchmarks/coverage.py",
+            "torch": torch.__version__,
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+            "summary": summary(found["rows"]),
+        }
         beside = options.out.with_suffix(".part")
         beside.write_text(json.dumps(found, indent=1) + "\n")
         beside.replace(options.out)
