@@ -103,9 +103,9 @@ class Loop:
             stepper.step(pieces, progress)
             if self.step_done is not None:
                 self.step_done(progress)
-            self._obey(can_keep=progress.step < len(self.batches))
+            self.obey(can_keep=progress.step < len(self.batches))
         stepper.check_finite(progress)
-        validation = stepper.validate(self.validation, lambda: self._obey(can_keep=False))
+        validation = stepper.validate(self.validation, lambda: self.obey(can_keep=False))
         train = self.together.sum(progress.totals.sums)
         self._tick()
         named = {name: whole(slope.detach()).float().cpu() for name, slope in slopes(stepper.net).items()}
@@ -114,7 +114,7 @@ class Loop:
             log.epoch(progress, named)
         self._keep()
 
-    def _obey(self, can_keep: bool) -> None:
+    def obey(self, can_keep: bool) -> None:
         """Keep the state if it is time to or a signal asks, and stop if one does; all processes alike."""
         late = can_keep and time.monotonic() - self._kept >= 60 * self.config.keep.minutes
         wanted = can_keep and (self.signals.keep or (late and self.together.first))
