@@ -157,27 +157,44 @@ class Builder:
             return None
         return found[0] if which < 16 else found[which % len(found)]
 
-    def call(self, what: Any, *positions: int, name: str = "") -> int | None:
-        """Append one call; a module is registered. Returns the position of its (first) result, or None if it
-        cannot run or gives something too large or empty."""
-        if isinstance(what, nn.Module):
-            what.eval()
+    def run(self, what: Any, positions: tuple[int, ...]) -> list[Tensor] | None:
+        """Results of a call, or None if it cannot run, gives something too large or empty, or takes a tensor without
+        a batch for one example (what it does with two shows)."""
+        operands = [self.values[position] for position in positions]
         try:
-            result = what(*[self.values[position] for position in positions])
+            result = what(*operands)
+            twice = what(*[torch.cat([value, value]) for value in operands])
         except (RuntimeError, ValueError, IndexError, AssertionError):
             return None
         results = list(result) if isinstance(result, (tuple, list)) else [result]
-        if any(value[0].numel() > 2 * MAX_ENTRIES or value.numel() == 0 for value in results):
+        results_twice = list(twice) if isinstance(twice, (tuple, list)) else [twice]
+        for one, two in zip(results, results_twice, strict=True):
+            fits = (
+                0 < one[0].numel() <= 2 * MAX_ENTRIES and two.shape[0] == 2 and two.shape[1:] == one.shape[1:]
+            )
+            if not fits:
+                return None
+        return results
+
+    def add(self, what: Any, positions: tuple[int, ...], results: list[Tensor]) -> int:
+        """Append one call; returns the position of its (first) result."""
+        self.net.calls.append((what, positions, len(results)))
+        self.used.update(positions)
+        self.values.extend(results)
+        return len(self.values) - len(results)
+
+    def call(self, what: Any, *positions: int, name: str = "") -> int | None:
+        """Append one call if it can run; a module is registered. Returns the position of its (first) result."""
+        if isinstance(what, nn.Module):
+            what.eval()
+        results = self.run(what, positions)
+        if results is None:
             return None
         if isinstance(what, nn.Module):
             label = f"{name or type(what).__name__.lower()}{len(self.net.calls)}"
             self.net.add_module(label, what)
             what = label
-        self.net.calls.append((what, positions, len(results)))
-        self.used.update(positions)
-        first = len(self.values)
-        self.values.extend(results)
-        return first
+        return self.add(what, positions, results)
 
     def finish(self) -> None:
         """At least one rotated gate; a head on what nobody read; the rest of the values stays unread."""
@@ -641,16 +658,9 @@ def _again(b: Builder, p: tuple[int, ...]) -> None:
         return
     for offset in range(len(names)):  # the first one that takes this shape
         name = names[-1 - (p[1] + offset) % len(names)]
-        module = b.net.get_submodule(name)
-        try:
-            result = module(b.values[x])
-        except (RuntimeError, ValueError, IndexError, AssertionError):
-            continue
-        results = list(result) if isinstance(result, (tuple, list)) else [result]
-        if all(0 < value[0].numel() <= MAX_ENTRIES for value in results):
-            b.net.calls.append((name, (x,), len(results)))
-            b.used.add(x)
-            b.values.extend(results)
+        results = b.run(b.net.get_submodule(name), (x,))
+        if results is not None:
+            b.add(name, (x,), results)
             return
 
 

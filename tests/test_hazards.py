@@ -139,3 +139,41 @@ def test_a_certificate_of_nan_is_no_certificate():
     broken.head.bias.data -= 1000.0  # now all outputs are NaN
     with pytest.raises(CertificateError, match="differs"):
         certify(lambda: copy.deepcopy(net), broken, (torch.randn(8, 3),), result.plan)
+
+
+class AnyRank(nn.Module):
+    """One linear layer for vectors, tokens and the rows of images."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.act, self.head = nn.Linear(4, 6), rr.RotatedReLU(6, -1), nn.Linear(6, 2)
+
+    def forward(self, tokens, image):
+        return self.head(self.act(self.fc(tokens))), self.head(self.act(self.fc(image)))
+
+
+def test_a_linear_layer_called_on_tensors_of_other_ranks():
+    net = AnyRank()
+    net.act.slope.data[:2] = 0
+    small = checked(net, (5, 4), (3, 2, 4)).model
+    assert small.fc.weight.shape == (4, 4)
+    assert small.head.weight.shape == (2, 4)
+
+
+class CountsPixels(nn.Module):
+    """A constant that is 0 for images of one pixel, log(n) for others: nothing can be said about all sizes."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.act, self.fc = nn.Conv2d(3, 4, 1), rr.RotatedReLU(4), nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.act(self.conv(x)).mean((2, 3)), self.fc(torch.zeros_like(x).logsumexp((2, 3)))
+
+
+def test_a_constant_that_depends_on_the_size_is_refused_with_the_size():
+    torch.manual_seed(0)
+    net = CountsPixels().eval()
+    net.act.slope.data[0] = 0
+    with pytest.raises(CertificateError, match=r"differs .* on inputs of shape \[\d, 3, \d+, \d+\]"):
+        rr.compact(net, torch.randn(1, 3, 1, 1))

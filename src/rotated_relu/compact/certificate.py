@@ -71,11 +71,16 @@ def certify(
             module = _first_difference(masked().double(), small, trial)
             raise CertificateError(
                 f"the compacted network differs from the masked original by {relative:.3g} (relative, float64; "
-                f"limit {TOLERANCE:g}){_seen_at(module, plan)}; the model was left untouched",
+                f"limit {TOLERANCE:g}) on inputs of shape {', '.join(map(str, _shapes(trial)))}"
+                f"{_seen_at(module, plan)}; the model was left untouched",
                 module,
             )
-    shapes = [[list(v.shape) for v in trial if isinstance(v, Tensor)] for trial, _ in accepted]
+    shapes = [_shapes(trial) for trial, _ in accepted]
     return Certificate(relative, absolute, shapes)
+
+
+def _shapes(trial: tuple[Any, ...]) -> list[list[int]]:
+    return [list(value.shape) for value in trial if isinstance(value, Tensor)]
 
 
 def _expected(masked: nn.Module, inputs: tuple[Any, ...]) -> list[tuple[tuple[Any, ...], list[Tensor]]]:

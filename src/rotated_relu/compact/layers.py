@@ -72,10 +72,10 @@ class Layer:
             else:
                 wires.pin(wires.ids(source, dim), describe(call), call)
                 wires.pin(wires.ids(call, dim), describe(call), call)
-        first = self.calls[0]
+        first, axis = self.calls[0], self.channel_dim  # a linear layer's calls may differ in rank
         if call is not first:
-            wires.merge(wires.ids(self.source(first), channels), wires.ids(source, channels))
-            wires.merge(wires.ids(first, channels), wires.ids(call, channels))
+            wires.merge(wires.ids(self.source(first), axis), wires.ids(source, axis))
+            wires.merge(wires.ids(first, axis), wires.ids(call, axis))
         if self.kind == "grouped" and not self.packed:
             self._tie_groups(wires, source, call)
         if self.kind == "norm":
