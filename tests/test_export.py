@@ -107,7 +107,7 @@ def test_training_flags_and_terminal_are_left_alone(tmp_path, capfd):
 
 
 def test_the_file_names_no_path_of_this_machine():
-    content, _ = to_onnx(chain(), torch.randn(2, 3, 6, 6))
+    content, *_ = to_onnx(chain(), torch.randn(2, 3, 6, 6))
     assert b"site-packages" not in content
     assert b".py" not in content
 

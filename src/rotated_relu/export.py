@@ -8,10 +8,10 @@ import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +20,10 @@ from torch.utils._pytree import tree_leaves
 from .errors import ExportError, FileFormatError
 from .graph import Inputs, as_inputs, check_runs, eval_mode
 from .latency import Runnable
+from .onnx_narrow import Form, narrow_graph
 from .onnx_session import open_session, run_session, session_runner
-from .onnx_slopes import fold_slopes_into_readers
+from .onnx_slopes import KeptSlopes, drop_notes, fold_slopes_into_readers, kept_slopes, mark_slopes
+from .openvino_session import OpenVinoSession, save_openvino
 
 OPSET = 20
 MAX_FILE_BYTES = 2**31 - 1  # protobuf's limit for one message
@@ -35,8 +37,10 @@ class ExportReport:
         path: The file.
         file_bytes: Its size.
         opset: Version of the ONNX operator set.
-        folded_slopes: Slopes multiplied into the weights of their readers.
-        batch_sizes: Batch sizes at which onnxruntime was compared with torch.
+        folded_slopes: Activations whose slopes went into the weights around them: they cost nothing.
+        kept_slopes: Activations whose slopes the file still multiplies by, each with the reason.
+        batch_sizes: Batch sizes at which the engine was compared with torch.
+        image_sizes: Height and width of images at which it was, for a file with dynamic size.
         max_relative_difference: Largest difference of any output entry, over the largest entry of that
             output.
         max_absolute_difference: Largest difference of any output entry.
@@ -47,14 +51,32 @@ class ExportReport:
     file_bytes: int
     opset: int
     folded_slopes: int
+    kept_slopes: tuple[KeptSlopes, ...]
     batch_sizes: tuple[int, ...]
+    image_sizes: tuple[tuple[int, ...], ...]
     max_relative_difference: float
     max_absolute_difference: float
     tolerance: float
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as plain data."""
-        return {**asdict(self), "batch_sizes": list(self.batch_sizes)}
+        data = asdict(self)
+        lists = {key: list(value) for key, value in data.items() if isinstance(value, tuple)}
+        return {**data, **lists}
+
+
+class OnnxModel(NamedTuple):
+    """A serialised ONNX model and what became of the slopes.
+
+    Attributes:
+        content: The model.
+        folded_slopes: Activations whose slopes went into the weights around them.
+        kept_slopes: Those that it still multiplies by.
+    """
+
+    content: bytes
+    folded_slopes: int
+    kept_slopes: tuple[KeptSlopes, ...]
 
 
 def export_onnx(
@@ -64,12 +86,14 @@ def export_onnx(
     *,
     tolerance: float = 1e-4,
     batch_sizes: Sequence[int] = (1, 3),
+    dynamic_size: bool = False,
+    form: Form | None = None,
 ) -> ExportReport:
     """Export a network in eval mode to one ONNX file with a dynamic batch dimension.
 
-    Batch norms are folded into convolutions, and slopes into the weights of their readers where that is
-    exact. The result is compared with the network in onnxruntime at every batch size, and only then renamed
-    into place.
+    Batch norms are folded into convolutions, slopes into the weights around them where that is exact, and residual
+    streams become as narrow as their readers allow. The result is compared with the network in onnxruntime at every
+    batch size, and only then renamed into place.
 
     Args:
         net: Any module that ``torch.export`` accepts; unchanged, training flags restored.
@@ -79,38 +103,88 @@ def export_onnx(
             proved.
         tolerance: Largest relative difference allowed between onnxruntime and torch.
         batch_sizes: Batch sizes to compare at, beside that of the examples.
+        dynamic_size: Leave height and width of images (inputs of rank 4) free as well; also compared at a larger size.
+        form: How residual streams and widths are laid out; :func:`rotated_relu.rounding.fastest_form` finds the best
+            for an engine. The default adds no padding.
 
     Returns:
-        A report with the difference found, the opset and the file size.
+        A report with the difference found, the slopes that stayed, the opset and the file size.
 
     Raises:
         ShapeError: If the network does not run on the inputs.
         ExportError: If it cannot be exported, differs by more than the tolerance, or cannot be written.
     """
     net, inputs = _inner(net), as_inputs(example_inputs)
-    sizes = tuple(dict.fromkeys([*batch_sizes, len(inputs[0])]))
-    content, folded = to_onnx(net, inputs)
-    with eval_mode(net):
-        relative, absolute = _compare(net, content, inputs, sizes, tolerance)
+    model = to_onnx(net, inputs, form=form, dynamic_size=dynamic_size)
+    try:
+        session = open_session(model.content)
+    except FileFormatError as error:
+        raise ExportError(f"the exported model does not load: {error}") from error
+    proved = prove(
+        net,
+        inputs,
+        lambda trial: run_session(session, trial),
+        "onnxruntime",
+        tolerance,
+        batch_sizes,
+        dynamic_size,
+    )
     target = Path(path)
-    _write(content, target)
-    return ExportReport(str(target), len(content), OPSET, folded, sizes, relative, absolute, tolerance)
+    _write(model.content, target)
+    return report_of(target, len(model.content), model, proved)
 
 
-def to_onnx(net: nn.Module, example_inputs: Inputs) -> tuple[bytes, int]:
-    """Convert a network to a serialised ONNX model, unchecked; also return how many slopes were folded away.
+def export_openvino(
+    net: nn.Module,
+    example_inputs: Inputs,
+    path: str | os.PathLike[str],
+    *,
+    tolerance: float = 1e-4,
+    batch_sizes: Sequence[int] = (1, 3),
+    dynamic_size: bool = False,
+    form: Form | None = None,
+) -> ExportReport:
+    """Export a network to OpenVINO's own format: an ``.xml`` file and the ``.bin`` file of weights beside it.
+
+    The arguments, the comparison with torch and the report are those of :func:`export_onnx`, with OpenVINO in place of
+    onnxruntime; the path must end in ``.xml``.
+
+    Raises:
+        ShapeError: If the network does not run on the inputs.
+        ExportError: If OpenVINO is not installed, and as :func:`export_onnx`.
+    """
+    net, inputs, target = _inner(net), as_inputs(example_inputs), Path(path)
+    if target.suffix != ".xml":
+        raise ExportError(
+            f"an OpenVINO model is a pair of files, .xml and .bin: name the .xml file, not {target.name}"
+        )
+    model = to_onnx(net, inputs, form=form, dynamic_size=dynamic_size)
+    session = OpenVinoSession(model.content)
+    proved = prove(net, inputs, session.run, "OpenVINO", tolerance, batch_sizes, dynamic_size)
+    return report_of(target, save_openvino(model.content, target), model, proved)
+
+
+def to_onnx(
+    net: nn.Module, example_inputs: Inputs, *, form: Form | None = None, dynamic_size: bool = False
+) -> OnnxModel:
+    """Convert a network to a serialised ONNX model, unchecked.
 
     Raises:
         ShapeError: If the network does not run on the inputs.
         ExportError: If torch cannot export the network, or the model exceeds 2 GB.
     """
+    return finished(raw_onnx(net, example_inputs, dynamic_size=dynamic_size), form)
+
+
+def raw_onnx(net: nn.Module, example_inputs: Inputs, *, dynamic_size: bool = False) -> OnnxModel:
+    """The first half of :func:`to_onnx`: what torch exports, with slopes folded, before any form is given to it."""
     net, inputs = _inner(net), as_inputs(example_inputs)
     with eval_mode(net):
         check_runs(net, inputs)
     batch = len(inputs[0])
     # A batch of one would be taken for a constant.
     examples = _resized(inputs, batch, max(batch, 2), noise=False)
-    shapes = tuple({0: "batch"} if _has_batch(value, batch) else None for value in inputs)
+    shapes = tuple(_free_dimensions(value, batch, dynamic_size) for value in inputs)
     try:
         with eval_mode(net), torch.no_grad(), _quiet():
             program = torch.onnx.export(
@@ -123,8 +197,10 @@ def to_onnx(net: nn.Module, example_inputs: Inputs) -> tuple[bytes, int]:
                 verbose=False,
             )
             assert program is not None
-            folded = fold_slopes_into_readers(program.model)
-            _drop_metadata(program.model)
+            slopes = mark_slopes(program.model)
+            fold_slopes_into_readers(program.model)
+            kept = kept_slopes(program.model)
+            drop_notes(program.model, marks=False)
             content: bytes = program.model_proto.SerializeToString()
     except Exception as error:
         raise ExportError(
@@ -135,25 +211,33 @@ def to_onnx(net: nn.Module, example_inputs: Inputs) -> tuple[bytes, int]:
         raise ExportError(
             f"the ONNX model has {len(content)} bytes, more than the 2 GB that one file may have"
         )
-    return content, folded
+    return OnnxModel(content, slopes - len(kept), kept)
 
 
-def _drop_metadata(model: Any) -> None:
-    """Leave out the exporter's notes: stack traces with the paths of this machine."""
-    model.metadata_props.clear()
-    model.graph.metadata_props.clear()
-    for node in model.graph:
-        node.metadata_props.clear()
-        for value in node.outputs:
-            value.metadata_props.clear()
-    for value in [*model.graph.inputs, *model.graph.initializers.values()]:
-        value.metadata_props.clear()
+def finished(raw: OnnxModel, form: Form | None = None) -> OnnxModel:
+    """The second half of :func:`to_onnx`: narrow the graph of :func:`raw_onnx`."""
+    import onnx
+    import onnx_ir
+
+    model = onnx_ir.serde.deserialize_model(onnx.load_from_string(raw.content))
+    narrow_graph(model, form or Form())
+    kept = kept_slopes(model)
+    drop_notes(model, marks=True)
+    content = onnx_ir.serde.serialize_model(model).SerializeToString()
+    return OnnxModel(content, raw.folded_slopes + len(raw.kept_slopes) - len(kept), kept)
+
+
+def _free_dimensions(value: Any, batch: int, dynamic_size: bool) -> dict[int, str] | None:
+    """Names of the dimensions of an input that stay free."""
+    if not _has_batch(value, batch):
+        return None
+    image = dynamic_size and value.dim() == 4
+    return {0: "batch", 2: "height", 3: "width"} if image else {0: "batch"}
 
 
 def onnx_runner(net: nn.Module, example_inputs: Inputs, threads: int | None = None) -> Runnable:
     """Export a network to memory and return a callable that runs it once in onnxruntime on the inputs."""
-    content, _ = to_onnx(net, example_inputs)
-    return session_runner(content, example_inputs, threads)
+    return session_runner(to_onnx(net, example_inputs).content, example_inputs, threads)
 
 
 def _inner(net: nn.Module) -> nn.Module:
@@ -163,46 +247,106 @@ def _inner(net: nn.Module) -> nn.Module:
     return inner
 
 
-def _compare(
-    net: nn.Module, content: bytes, inputs: tuple[Any, ...], sizes: Sequence[int], tolerance: float
+class Proof(NamedTuple):
+    """Where an engine was compared with torch, and the largest differences found."""
+
+    relative: float
+    absolute: float
+    tolerance: float
+    batch_sizes: tuple[int, ...]
+    image_sizes: tuple[tuple[int, ...], ...]
+
+
+def prove(
+    net: nn.Module,
+    inputs: tuple[Any, ...],
+    execute: Callable[[tuple[Any, ...]], list[Tensor]],
+    engine: str,
+    tolerance: float,
+    batch_sizes: Sequence[int],
+    dynamic_size: bool = False,
+) -> Proof:
+    """Compare an engine with torch at several batch sizes, and at larger images if their size is free.
+
+    Raises:
+        ExportError: If one of the two does not run, or they differ by more than the tolerance.
+    """
+    sizes = tuple(dict.fromkeys([*batch_sizes, len(inputs[0])]))
+    trials = [(f"batch size {size}", _resized(inputs, len(inputs[0]), size, noise=True)) for size in sizes]
+    images = []
+    if dynamic_size:
+        grown = _larger_images(inputs)
+        images = [tuple(value.shape[2:]) for value in (inputs[0], grown[0])]
+        trials.append((f"image size {images[1]}", grown))
+    relative = absolute = 0.0
+    with eval_mode(net):
+        for where, trial in trials:
+            found = _compared(net, execute, trial, engine, where)
+            relative, absolute = max(relative, found[0]), max(absolute, found[1])
+            if not found[0] <= tolerance:
+                raise ExportError(
+                    f"{engine} and torch differ by {found[0]:.3g} relative ({found[1]:.3g} absolute) at "
+                    f"{where}, more than the tolerance of {tolerance:g}; nothing was written"
+                )
+    return Proof(relative, absolute, tolerance, sizes, tuple(images))
+
+
+def report_of(target: Path, file_bytes: int, model: OnnxModel, proof: Proof) -> ExportReport:
+    """The report on a file that was proved and written."""
+    return ExportReport(
+        path=str(target),
+        file_bytes=file_bytes,
+        opset=OPSET,
+        folded_slopes=model.folded_slopes,
+        kept_slopes=model.kept_slopes,
+        batch_sizes=proof.batch_sizes,
+        image_sizes=proof.image_sizes,
+        max_relative_difference=proof.relative,
+        max_absolute_difference=proof.absolute,
+        tolerance=proof.tolerance,
+    )
+
+
+def _compared(
+    net: nn.Module,
+    execute: Callable[[tuple[Any, ...]], list[Tensor]],
+    trial: tuple[Any, ...],
+    engine: str,
+    where: str,
 ) -> tuple[float, float]:
-    """Largest relative and absolute difference between onnxruntime and torch over all batch sizes."""
     try:
-        session = open_session(content)
-    except FileFormatError as error:
-        raise ExportError(f"the exported model does not load: {error}") from error
-    worst_relative = worst_absolute = 0.0
-    for size in sizes:
-        trial = _resized(inputs, len(inputs[0]), size, noise=True)
-        try:
-            with torch.no_grad():
-                expected = [leaf for leaf in tree_leaves(net(*trial)) if isinstance(leaf, Tensor)]
-        except Exception as error:
-            raise ExportError(
-                f"the network itself does not run at batch size {size}: {_reason(error)}; "
-                "pass batch_sizes that it accepts"
-            ) from error
-        try:
-            found = run_session(session, trial)
-        except Exception as error:
-            raise ExportError(
-                f"onnxruntime cannot run the exported model at batch size {size}: {_reason(error)}; "
-                "the network may have its batch size written into a reshape"
-            ) from error
-        relative, absolute = _difference(expected, found, size)
-        worst_relative, worst_absolute = max(worst_relative, relative), max(worst_absolute, absolute)
-        if not relative <= tolerance:
-            raise ExportError(
-                f"onnxruntime and torch differ by {relative:.3g} relative ({absolute:.3g} absolute) at "
-                f"batch size {size}, more than the tolerance of {tolerance:g}; nothing was written"
-            )
-    return worst_relative, worst_absolute
+        with torch.no_grad():
+            expected = [leaf for leaf in tree_leaves(net(*trial)) if isinstance(leaf, Tensor)]
+    except Exception as error:
+        raise ExportError(
+            f"the network itself does not run at {where}: {_reason(error)}; pass what it accepts"
+        ) from error
+    try:
+        found = execute(trial)
+    except Exception as error:
+        raise ExportError(
+            f"{engine} cannot run the exported model at {where}: {_reason(error)}; "
+            "the network may have its batch size written into a reshape"
+        ) from error
+    return _difference(expected, found, where, engine)
 
 
-def _difference(expected: Sequence[Tensor], found: Sequence[Tensor], size: int) -> tuple[float, float]:
+def _larger_images(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The inputs with images of half as much again in height, twice in width."""
+    return tuple(
+        torch.nn.functional.interpolate(value, size=(value.shape[2] * 3 // 2, value.shape[3] * 2))
+        if isinstance(value, Tensor) and value.dim() == 4
+        else value
+        for value in inputs
+    )
+
+
+def _difference(
+    expected: Sequence[Tensor], found: Sequence[Tensor], where: str, engine: str
+) -> tuple[float, float]:
     if [value.shape for value in expected] != [value.shape for value in found]:
         shapes = [[tuple(value.shape) for value in values] for values in (expected, found)]
-        raise ExportError(f"at batch size {size} torch returns shapes {shapes[0]}, onnxruntime {shapes[1]}")
+        raise ExportError(f"at {where} torch returns shapes {shapes[0]}, {engine} {shapes[1]}")
     relative = absolute = 0.0
     for one, other in zip(expected, found, strict=True):
         if not one.numel():

@@ -9,12 +9,84 @@ Ensures: the same function up to rounding; multiplications with any other reader
 
 from __future__ import annotations
 
+import ast
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class KeptSlopes:
+    """Slopes of one activation that an exported graph still multiplies by.
+
+    Attributes:
+        name: Qualified name of the activation.
+        reason: Why no weight could take them.
+    """
+
+    name: str
+    reason: str
+
+
+_NAME, _REASON = "rotated_relu.slopes", "rotated_relu.reason"
+
+
+def mark_slopes(model: Any) -> int:
+    """Note at each multiplication by slopes whose they are and what would keep them; returns how many there are."""
+    found = 0
+    for node in model.graph:
+        name = _activation(node) if node.op_type == "Mul" else None
+        split = _slope_and_input(node) if name is not None else None
+        if name is not None and split is not None:
+            node.metadata_props[_NAME], node.metadata_props[_REASON] = name, _reason(node, split[0])
+            found += 1
+    return found
+
+
+def kept_slopes(model: Any) -> tuple[KeptSlopes, ...]:
+    """What is left of the slopes that :func:`mark_slopes` found, in order of execution."""
+    marks = [node.metadata_props for node in model.graph if node.op_type == "Mul"]
+    kept = {mark[_NAME]: KeptSlopes(mark[_NAME], mark[_REASON]) for mark in marks if _NAME in mark}
+    return tuple(kept.values())
+
+
+def drop_notes(model: Any, marks: bool) -> None:
+    """Leave out the exporter's notes (stack traces with the paths of this machine), and our marks too if asked."""
+    keep = () if marks else (_NAME, _REASON)
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    for node in model.graph:
+        for key in [key for key in node.metadata_props if key not in keep]:
+            del node.metadata_props[key]
+        for value in node.outputs:
+            value.metadata_props.clear()
+    for value in [*model.graph.inputs, *model.graph.initializers.values()]:
+        value.metadata_props.clear()
+
+
+def _activation(node: Any) -> str | None:
+    """Name of the rotated activation that a node comes from, by the exporter's notes."""
+    notes = [node.metadata_props.get(f"pkg.torch.onnx.{key}") for key in ("class_hierarchy", "name_scopes")]
+    if notes[0] is None or notes[1] is None:
+        return None
+    classes, names = ast.literal_eval(notes[0]), ast.literal_eval(notes[1])
+    inner = str(classes[-2]) if len(classes) > 1 else ""
+    return str(names[-2]) if inner.startswith("rotated_relu.activation.") else None
+
+
+def _reason(node: Any, slope: Array) -> str:
+    readers = sorted({use.node.op_type for use in node.outputs[0].uses()})
+    negative = int((slope < 0).sum())
+    if "MaxPool" in readers:
+        return f"a max-pool reads it and {negative} of {slope.size} slopes are negative"
+    if "Add" in readers and len(readers) > 1:
+        others = " and ".join(reader for reader in readers if reader != "Add")
+        return f"two kinds of readers: an addition, which has no weights, and {others}"
+    return f"its reader has no weights that could take them: {', '.join(readers) or 'the output'}"
 
 
 def fold_slopes_into_readers(model: Any) -> int:
