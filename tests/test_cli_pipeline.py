@@ -19,6 +19,7 @@ from rotated_relu.cli.prune import prune_run
 from rotated_relu.compact import read_plan
 from rotated_relu.errors import SlopeError
 from rotated_relu.run import FILES
+from rotated_relu.training import Terminated
 
 # One hidden layer of 500 on 5,000 digits: an epoch takes a fraction of a second.
 SETTINGS = ["--model", "fcnn", "--data", "mnist5k", "--precision", "32", "--lr", "0.05", "--progress", "none"]
@@ -288,14 +289,17 @@ def test_finetuning_starts_over_with_other_settings(capsys, run):
         (["finetune"], "rotated_relu.training.finetune", "finetune"),
     ],
 )
-def test_ctrl_c_says_how_to_go_on(capsys, monkeypatch, run, verb, target, again):
+@pytest.mark.parametrize(("error", "exit_code"), [(KeyboardInterrupt, 130), (Terminated, 143)])
+def test_a_stopped_training_says_how_to_go_on(
+    capsys, monkeypatch, run, verb, target, again, error, exit_code
+):
     def stop(*_, **__):
-        raise KeyboardInterrupt
+        raise error
 
     monkeypatch.setattr(target, stop)
     path = run.parent / "new" if verb[0] == "train" else run
     code, _, err = call(capsys, *verb, path)
-    assert code == 130
+    assert code == exit_code
     assert f"Go on with: rotated-relu {again} {path}" in err
 
 

@@ -180,3 +180,16 @@ def test_seconds_are_apart_from_the_metrics(tmp_path):
     assert all(float(row["seconds"]) >= 0 for row in found)
     assert "seconds" not in (tmp_path / "metrics.csv").read_text()
     assert os.listdir(tmp_path / "checkpoints") != []
+
+
+def test_profile_on_the_command_line(tmp_path, capsys):
+    from rotated_relu import cli
+
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(
+            ["train", "demo", "--no-fast", "--profile", "--device", "cpu", "--out", str(tmp_path / "run")]
+        )
+    assert stopped.value.code == 0
+    shown = capsys.readouterr().out
+    assert all(phase in shown for phase in ("data", "forward", "backward", "optimiser", "penalty", "other"))
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["profile.json"]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import json
 import os
-import tempfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ..atomic import replacing
 from ..errors import CaptureError, FileFormatError, PlanError, RotatedReLUWarning, RotationError, ShapeError
 from ..fast import plain_training
 from ..rotate import rotate, rotated_modules, slopes
@@ -122,26 +122,14 @@ def write_tensors(
     """
     path = Path(path)
     plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    temporary: str | None = None
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-        save_file(plain, temporary, metadata=metadata)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        with replacing(path) as beside:
+            save_file(plain, beside, metadata=metadata)
     except (OSError, SafetensorError) as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
         raise FileFormatError(
             f"cannot write {path}: {error}; check that the directory exists, is writable and has space left"
         ) from error
     return path
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
 
 
 def _opened(path: str | os.PathLike[str]) -> Any:
