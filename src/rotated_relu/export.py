@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from .errors import ExportError, FileFormatError
+from .fast import as_plain
 from .graph import Inputs, as_inputs, check_runs, eval_mode
 from .latency import Runnable
 from .onnx_narrow import Form, narrow_graph
@@ -178,7 +179,7 @@ def to_onnx(
 
 def raw_onnx(net: nn.Module, example_inputs: Inputs, *, dynamic_size: bool = False) -> OnnxModel:
     """The first half of :func:`to_onnx`: what torch exports, with slopes folded, before any form is given to it."""
-    net, inputs = _inner(net), as_inputs(example_inputs)
+    net, inputs = as_plain(_inner(net)), as_inputs(example_inputs)
     with eval_mode(net):
         check_runs(net, inputs)
     batch = len(inputs[0])

@@ -76,6 +76,15 @@ class _Unscaled(NamedTuple):
     version: int
 
 
+class Unscaled(NamedTuple):
+    """What hangs on the output y of a fused gate: y is ``slope * gated`` along ``dim`` as long as its version stays."""
+
+    gated: Tensor
+    slope: Tensor
+    dim: int
+    version: int
+
+
 class Fused:
     """Mixin of a gate with other readers: one tensor kept, ``gate(x)``."""
 
@@ -84,11 +93,11 @@ class Fused:
         if torch.compiler.is_compiling() or not torch.is_grad_enabled():
             return super().forward(x)  # type: ignore[misc,no-any-return]
         gate: Rotated = self  # type: ignore[assignment]
-        gated = gate.gate(x)
+        gated: Tensor = gate.gate(x)
         check_channels(gated, gate.slope, gate.channel_dim)
         dim = gate.channel_dim % gated.dim()
         y = scale_channels(gated, gate.slope, dim)
-        y._unscaled = _Unscaled(gated, gate.slope, dim, y._version)  # type: ignore[attr-defined]
+        y._unscaled = Unscaled(gated, gate.slope, dim, y._version)  # type: ignore[attr-defined]
         return y
 
 
@@ -111,7 +120,7 @@ class Reader:
             if self._pass.running():
                 return self._with_weight(x, self._scaled(self._source.slope, self._repeat))
         elif not torch.compiler.is_compiling():
-            found: _Unscaled | None = getattr(x, "_unscaled", None)
+            found: Unscaled | None = getattr(x, "_unscaled", None)
             if found is not None and found.version == x._version and found.dim == self._channel_dim(x):
                 return self._with_weight(found.gated, self._scaled(found.slope, 1))
         return super().forward(x)  # type: ignore[misc,no-any-return]
