@@ -10,7 +10,7 @@ from torch import nn
 import network_checks
 import rotated_relu as rr
 from rotated_relu.compact.certificate import certify
-from rotated_relu.errors import CertificateError, NothingRemovedWarning
+from rotated_relu.errors import CaptureError, CertificateError, NothingRemovedWarning
 
 
 def checked(net, *shapes):
@@ -177,3 +177,71 @@ def test_a_constant_that_depends_on_the_size_is_refused_with_the_size():
     net.act.slope.data[0] = 0
     with pytest.raises(CertificateError, match=r"differs .* on inputs of shape \[\d, 3, \d+, \d+\]"):
         rr.compact(net, torch.randn(1, 3, 1, 1))
+
+
+class Nested(nn.Module):
+    """Inputs in a dict with a pair inside, word indices among them; outputs in a dict."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.fc, self.act = nn.Embedding(7, 4), nn.Linear(4, 6), rr.RotatedReLU(6, -1)
+        self.conv, self.act2 = nn.Conv2d(3, 6, 1), rr.RotatedReLU(6)
+        self.head = nn.Linear(6, 2)
+
+    def forward(self, batch):
+        image, (text, scale) = batch["image"], batch["pair"]
+        pooled = self.act2(self.conv(image)).mean((2, 3))
+        words = self.act(self.fc(self.words(text))).mean(1)
+        return {"score": self.head(pooled * scale + words), "words": [words.sum(-1)]}
+
+
+def test_inputs_in_dicts_and_tuples():
+    torch.manual_seed(0)
+    net = Nested().eval()
+    net.act.slope.data[:3] = net.act2.slope.data[1:4] = 0
+    batch = {"image": torch.randn(2, 3, 4, 4), "pair": (torch.randint(0, 7, (2, 5)), torch.rand(2, 1))}
+    result = rr.compact(net, (batch,))
+    assert result.model.fc.weight.shape == (3, 4)
+    assert result.model.conv.weight.shape == (3, 3, 1, 1)
+    assert result.certificate.inputs[1] == [[3, 3, 4, 4], [3, 5], [3, 1]]
+    assert torch.allclose(result.model(batch)["score"], net(batch)["score"], atol=1e-6)
+
+
+class TwoModes(nn.Module):
+    """In training an auxiliary head gives a second output, as in GoogLeNet; compaction looks at eval."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.act = nn.Conv2d(3, 6, 1), rr.RotatedReLU(6)
+        self.head, self.drop = nn.Linear(6, 2), nn.Dropout(0.5)
+
+    def forward(self, x):
+        x = self.act(self.conv(x)).mean((2, 3))
+        return (self.head(x), self.head(self.drop(x))) if self.training else self.head(x)
+
+
+def test_a_network_with_more_outputs_in_training():
+    torch.manual_seed(0)
+    net = TwoModes().train()
+    net.act.slope.data[:2] = 0
+    small = rr.compact(net, torch.randn(2, 3, 4, 4)).model
+    assert small.training
+    assert [value.shape for value in small(torch.randn(2, 3, 4, 4))] == [(2, 2), (2, 2)]
+
+
+class Branches(nn.Module):
+    """Python control flow that depends on the input's values cannot be captured."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.act = nn.Linear(4, 4), rr.RotatedReLU(4, -1)
+
+    def forward(self, x):
+        return self.act(self.fc(x)) if x.sum() > 0 else x
+
+
+def test_control_flow_that_depends_on_values_is_refused_by_name():
+    with pytest.raises(
+        CaptureError, match=r"cannot capture Branches: .*in the root module, Branches\.forward"
+    ):
+        rr.compact(Branches(), torch.randn(1, 4))

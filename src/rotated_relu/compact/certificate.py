@@ -80,7 +80,7 @@ def certify(
 
 
 def _shapes(trial: tuple[Any, ...]) -> list[list[int]]:
-    return [list(value.shape) for value in trial if isinstance(value, Tensor)]
+    return [list(value.shape) for value in _leaves(trial)]
 
 
 def _expected(masked: nn.Module, inputs: tuple[Any, ...]) -> list[tuple[tuple[Any, ...], list[Tensor]]]:
@@ -111,7 +111,7 @@ def _accepted(
 
 def _rows(outputs: Sequence[Tensor], inputs: tuple[Any, ...]) -> list[float]:
     """Entries along the first dimension of each output, per example."""
-    batch = next((len(value) for value in inputs if isinstance(value, Tensor) and value.dim()), 1)
+    batch = next((len(value) for value in _leaves(inputs) if value.dim()), 1)
     return [len(out) / max(batch, 1) for out in outputs if out.dim()]
 
 
@@ -131,17 +131,22 @@ LARGE = 128  # pixels; from here on the other image size is a smaller one: float
 def trials(inputs: tuple[Any, ...]) -> list[list[tuple[Any, ...]]]:
     """Random inputs: the given shapes, then other batch and image sizes.
 
-    Each trial is a list; the first that the original accepts counts.
+    Each trial is a list; the first that the original accepts counts. Tensors may be inside of dicts, tuples or lists.
     """
     generator = torch.Generator().manual_seed(0)
-    batch = [v.shape[0] for v in inputs if isinstance(v, Tensor) and v.dim() > 0]
+    leaves = _leaves(inputs)
+    batch = [v.shape[0] for v in leaves if v.dim() > 0]
 
     def drawn(size: int | None, resize: Callable[[int], int] = int) -> tuple[Any, ...]:
-        return tuple(_random(v, _resized(v, size, resize), generator) for v in inputs)
+        def other(value: Any) -> Any:
+            return _random(value, _resized(value, size, resize), generator)
+
+        trial: tuple[Any, ...] = torch.utils._pytree.tree_map(other, inputs)
+        return trial
 
     if not batch or len(set(batch)) > 1:
         return [[drawn(None)]]
-    if max((side for v in inputs for side in _image(v)), default=0) >= LARGE:
+    if max((side for v in leaves for side in _image(v)), default=0) >= LARGE:
         return [[drawn(None)], [drawn(3, lambda side: max(32, round(side / 64) * 32)), drawn(2)]]
     return [[drawn(None)], [drawn(3)], [drawn(2, lambda side: side + 32)]]
 
@@ -159,19 +164,21 @@ def _resized(value: Any, batch: int | None, resize: Callable[[int], int]) -> Seq
 
 
 def _random(value: Any, shape: Sequence[int], generator: torch.Generator) -> Any:
-    if not isinstance(value, Tensor) or not value.is_floating_point():
-        return (
-            value[: shape[0]]
-            if isinstance(value, Tensor) and value.dim() and len(value) >= shape[0]
-            else value
-        )
+    if not isinstance(value, Tensor):
+        return value
+    if not value.is_floating_point():  # indices, masks: the same rows, as often as needed
+        return value[torch.arange(shape[0], device=value.device) % len(value)] if len(shape) else value
     return torch.randn(tuple(shape), dtype=torch.float64, generator=generator).to(value.device)
 
 
 def _outputs(model: nn.Module, inputs: tuple[Any, ...]) -> list[Tensor]:
     with torch.no_grad(), eval_mode(model):
-        leaves = torch.utils._pytree.tree_leaves(model(*inputs))
-    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        return [leaf.detach() for leaf in _leaves(model(*inputs))]
+
+
+def _leaves(values: Any) -> list[Tensor]:
+    """All tensors of nested inputs or outputs."""
+    return [leaf for leaf in torch.utils._pytree.tree_leaves(values) if isinstance(leaf, Tensor)]
 
 
 def _run(small: nn.Module, inputs: tuple[Any, ...], expected: Sequence[Tensor]) -> list[Tensor]:
