@@ -2,10 +2,10 @@
 
     python benchmarks/random_networks.py --count 10000 --seed 0 --jobs 1 --out benchmarks/random_networks.json
 
-Network number ``n`` is always the same (see tests/random_networks.py for the grammar, tests/network_checks.py for what is
-checked). Even numbers are tiny and are also compared with a brute-force answer to "does this single weight matter?"; odd
-ones are larger. One line per network goes to ``<out>.lines`` at once, and a run that was stopped goes on where it was; the
-summary is written at the end. Exit code 1 if a network was unsound or inexact, or crashed.
+Network ``n`` is always the same (tests/random_networks.py has the grammar, tests/network_checks.py the checks). Even
+numbers are tiny and are also compared with a brute-force answer to "does this single weight matter?"; odd ones are
+larger. One line per network goes to ``<out>.lines`` at once, and a run that was stopped goes on where it was; the summary
+is written at the end. Exit code 1 if a network was unsound or inexact, or crashed.
 
 Sharpness misses are listed with what may explain them. Zero patterns know whether a value is zero, and nothing else:
 
