@@ -1,4 +1,4 @@
-"""A fixed sample of the architectures in benchmarks/coverage.json; each row is certified to 1e-9 by `compact` itself."""
+"""A fixed sample of the architectures in benchmarks/coverage.json; `compact` itself certifies each to 1e-9."""
 
 import importlib.util
 from pathlib import Path
