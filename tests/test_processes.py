@@ -103,6 +103,16 @@ def test_a_signal_to_one_process_stops_all_and_the_run_goes_on(tmp_path, done):
         assert (tmp_path / "run" / name).read_bytes() == (whole / name).read_bytes()
 
 
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_in_one_process_stops_all(tmp_path):
+    codes, output = finish(start_both(tmp_path / "run", "fcnn", "nan", "signalled_run.py"))
+    assert codes == [3, 3], output
+    assert "epoch 3, step 2; it began in another process" in output
+    assert "epoch 3, step 2; first layer with a non-finite output: fc1 (Linear), whose weight" in output
+    kept = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert kept["progress"]["epoch"] == 2
+
+
 def test_the_pieces_of_all_processes_are_the_batches_of_one():
     config = config_for("fcnn")
     whole = TrainBatches(IMAGES.train, config)

@@ -80,6 +80,25 @@ def test_a_signal_in_the_last_step_of_an_epoch(tmp_path, monkeypatch, whole):
     assert outcome(tmp_path) == whole
 
 
+def test_a_signal_during_validation(tmp_path, monkeypatch):
+    """The network then computes with the averaged weights; kept are its own."""
+    config = dataclasses.replace(CONFIG, ema=0.9)
+    train(tmp_path / "whole", config)
+    original = Stepper.validate
+
+    def validate(self, split, stop):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, split, stop)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stepper, "validate", validate)
+        with pytest.raises(Terminated):
+            train(tmp_path / "cut", config)
+    assert checkpoint(tmp_path / "cut")["progress"]["step"] == 6
+    train(tmp_path / "cut", config)
+    assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
+
+
 def test_usr1_keeps_the_state_and_goes_on(tmp_path, monkeypatch, whole):
     at_step(monkeypatch, 2, 1, lambda: os.kill(os.getpid(), signal.SIGUSR1))
     kept = []

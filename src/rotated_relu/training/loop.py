@@ -105,7 +105,11 @@ class Loop:
                 self.step_done(progress)
             self.obey(can_keep=progress.step < len(self.batches))
         stepper.check_finite(progress)
-        validation = stepper.validate(self.validation, lambda: self.obey(can_keep=False))
+        validation = stepper.validate(self.validation, lambda: self._stop() != 0)
+        if validation is None:
+            self._tick()
+            self._keep()
+            raise reason(self._stop())
         train = self.together.sum(progress.totals.sums)
         self._tick()
         named = {name: whole(slope.detach()).float().cpu() for name, slope in slopes(stepper.net).items()}
@@ -125,6 +129,10 @@ class Loop:
             self._keep()
         if stop:
             raise reason(stop)
+
+    def _stop(self) -> int:
+        """The signal that asked to stop, in whichever process; 0 if none did."""
+        return self.together.largest(self.signals.stop or 0)[0]
 
     def _tick(self) -> None:
         """Add the time since the last call to the present epoch's."""

@@ -161,14 +161,17 @@ class Stepper:
             "checkpoint was kept"
         )
 
-    def validate(self, split: Split, interrupted: Callable[[], None]) -> Tensor:
+    def validate(self, split: Split, stop: Callable[[], bool]) -> Tensor | None:
         """Sums of loss, correct answers and images over ``split``, with the averaged weights if there are some.
 
         Each process takes every n-th batch, so that each image counts once, whatever their number.
 
         Args:
             split: Validation images.
-            interrupted: Called between batches, in all processes equally often; may raise.
+            stop: Asked after every batch, in all processes equally often.
+
+        Returns:
+            The sums, or None if it was stopped.
         """
         totals = Totals()
         self.together.share_buffers(self.net)
@@ -181,7 +184,8 @@ class Stepper:
                     labels = labels.to(self.fabric.device)
                     if counts:
                         totals.add(F.cross_entropy(scores, labels), scores, labels)
-                    interrupted()
+                    if stop():
+                        return None
         finally:
             self.net.train()
             # FSDP leaves the parameters of the last forward pass whole.
