@@ -11,13 +11,15 @@ Source: Nayak and Kalyani, TMLR 2024; the penalty is that of Liu et al., *Networ
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .rotate import slopes
+
+ALIVE_AT = (0.001, 0.01, 0.04, 0.1)  # thresholds at which slopes are counted while they train
 
 
 def slope_l1(net: nn.Module) -> Tensor:
@@ -37,6 +39,16 @@ def add_l1_subgradient(parameters: Iterable[nn.Parameter], strength: float) -> N
     for slope in parameters:
         if slope.grad is not None:
             slope.grad.add_(slope.sign(), alpha=strength)
+
+
+@torch.no_grad()
+def alive_at(net: nn.Module, thresholds: Sequence[float] = ALIVE_AT) -> dict[str, int]:
+    """Count the slopes with ``|a| >= zeta``: ``{"alive_at_0.01": 600, ...}``; empty without slopes."""
+    found = list(slopes(net).values())
+    if not found:
+        return {}
+    sizes = torch.cat([slope.abs().flatten() for slope in found])
+    return {f"alive_at_{zeta:g}": int((sizes >= zeta).sum()) for zeta in thresholds}
 
 
 @torch.no_grad()
