@@ -9,6 +9,7 @@ from torch import nn
 
 import nets
 import rotated_relu as rr
+from rotated_relu import RotatedReLU
 from rotated_relu.compact.certificate import certify
 from rotated_relu.errors import (
     CertificateError,
@@ -464,3 +465,25 @@ def test_a_network_that_does_not_run_names_the_module():
     broken.block2.conv1.weight.data = broken.block2.conv1.weight.data[:, :2]
     with pytest.raises(CertificateError, match=r"does not run \(in block2\.conv1\)"):
         certify(lambda: copy.deepcopy(net), broken, (image(),), result.plan)
+
+
+class _Table(nn.Module):
+    """A small network reads a table of coordinates and adds the result as a bias (Swin V2's position bias)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.randn(5, 2), persistent=False)
+        self.mlp = nn.Sequential(nn.Linear(2, 8), RotatedReLU(8, channel_dim=-1), nn.Linear(8, 3))
+
+    def forward(self, x):
+        return x + self.mlp(self.table)
+
+
+def test_a_table_that_a_layer_reads_keeps_all_that_is_read():
+    torch.manual_seed(0)
+    net = _Table().eval()
+    net.mlp[1].slope.data = torch.tensor([1.0, 0, 1, 0, 1, 0, 1, 0])
+    result = rr.compact(net, torch.randn(2, 5, 3), 0.1)
+    assert result.model.table.shape == (5, 2)
+    assert result.model.mlp[0].weight.shape == (4, 2)  # half of the 8 slopes are alive
+    assert result.plan.frozen == []

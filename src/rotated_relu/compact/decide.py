@@ -99,6 +99,8 @@ def _choose(graph: Graph, liveness: Liveness, wires: Wires, layers: list[Layer])
             for dim, vector in enumerate(vectors):
                 alive[wires.along(node, dim)[vector.numpy()]] = True
     for layer in layers:
+        for source in {layer.source(call) for call in layer.calls} & graph.states.keys():
+            _mark_state(source, graph, liveness, wires, alive)
         if layer.kind == "norm":  # a norm can only write what it has parameters for
             for call in layer.calls:
                 alive[wires.along(layer.source(call), 1)[liveness.alive[call][1].numpy()]] = True
@@ -110,6 +112,16 @@ def _choose(graph: Graph, liveness: Liveness, wires: Wires, layers: list[Layer])
             if len(labels) and not keep[labels].any():
                 keep[labels[0]] = True  # a tensor keeps at least one channel: engines dislike empty ones
     return _Choice(graph, wires, alive, keep)
+
+
+def _mark_state(source: Node, graph: Graph, liveness: Liveness, wires: Wires, alive: Mask) -> None:
+    """A layer that reads a parameter or buffer (a table of coordinates): what it needs of it is alive."""
+    relevant = liveness.relevant.get(graph.states[source])
+    for dim in range(wires.rank(source)):
+        labels = wires.along(source, dim)
+        others = [other for other in range(wires.rank(source)) if other != dim]
+        read = np.ones(len(labels), bool) if relevant is None else (relevant.sum(others) > 0).numpy()
+        alive[labels[read]] = True
 
 
 def _regions_worth(choice: _Choice, model: nn.Module, known: set[str]) -> dict[str, str]:
