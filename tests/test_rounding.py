@@ -1,37 +1,98 @@
-"""Choosing the rounding by measurement."""
+"""Choosing widths and forms by measurement."""
 
 import pytest
 import torch
 
 import nets
 import rotated_relu as rr
-from rotated_relu.errors import CompactionError
-from rotated_relu.rounding import choose, compact_fastest
+from rotated_relu import rounding
+from rotated_relu.errors import CompactionError, UnknownNameError
+from rotated_relu.onnx_narrow import Form
+from rotated_relu.rounding import ORIGINAL, choose, compact_fastest, fastest_form
+
+
+def residual():
+    net = nets.awake(nets.Residual())
+    nets.kill(net, "block1.act1", [0, 1, 2])
+    return net, torch.randn(1, 3, 8, 8)
 
 
 def test_the_fastest_by_geometric_mean_wins():
-    # geometric means: 1 -> sqrt(2 * 8) = 4, 8 -> sqrt(3 * 3) = 3, 16 -> sqrt(1 * 16) = 4
-    assert choose({1: [2.0, 8.0], 8: [3.0, 3.0], 16: [1.0, 16.0]}) == 8
+    # geometric means: a -> sqrt(2 * 8) = 4, b -> sqrt(3 * 3) = 3, c -> sqrt(1 * 16) = 4
+    assert choose({"a": [2.0, 8.0], "b": [3.0, 3.0], "c": [1.0, 16.0]}) == "b"
 
 
-def test_within_three_percent_the_smaller_network_wins():
-    assert choose({1: [1.02], 8: [1.0]}) == 1
-    assert choose({1: [1.05], 8: [1.0]}) == 8
+def test_within_three_percent_the_earlier_candidate_wins():
+    assert choose({"a": [1.02], "b": [1.0]}) == "a"
+    assert choose({"a": [1.05], "b": [1.0]}) == "b"
 
 
-def test_every_candidate_is_timed_and_the_result_is_one_of_them():
-    net = nets.awake(nets.Residual())
-    nets.kill(net, "block1.act1", [0, 1, 2])
-    x = torch.randn(1, 3, 8, 8)
-    found = compact_fastest(net, x, candidates=(1, 4), rounds=3, threads=1)
-    assert set(found.milliseconds) == {1, 4}
+def test_what_is_slower_than_the_original_at_any_input_is_out():
+    # a is four times as fast at the first input, but 2 % slower at the second
+    assert choose({"a": [1.0, 1.02], ORIGINAL: [4.0, 1.0]}) == ORIGINAL
+    assert choose({"a": [1.0, 1.005], ORIGINAL: [4.0, 1.0]}) == "a"
+
+
+def test_modules_are_rounded_and_one_of_them_wins():
+    net, x = residual()
+    found = compact_fastest(net, x, candidates=(1, 4), engine="torch", rounds=3, threads=1)
+    assert set(found.milliseconds) == {"1", "4", ORIGINAL}
     assert all(len(times) == 1 and times[0] > 0 for times in found.milliseconds.values())
-    assert found.result.plan.round_to == found.round_to
+    assert found.form is None
     assert found.result.certificate.max_relative_difference <= 1e-9
-    expected = {1: 5, 4: 8}[found.round_to]  # 8 channels less 3, and rounded up to 8
-    assert found.result.model.block1.conv1.out_channels == expected
+    # 8 channels less 3; rounded up to 8; all of them
+    assert found.result.model.block1.conv1.out_channels == {1: 5, 4: 8, None: 8}[found.round_to]
 
 
-def test_no_candidate_is_an_error():
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_graphs_take_several_forms_of_the_smallest_network(engine):
+    if engine == "openvino":
+        pytest.importorskip("openvino")
+    net, x = residual()
+    forms = (Form(1), Form(16))
+    found = compact_fastest(net, x, forms=forms, engine=engine, rounds=3, threads=1)
+    assert set(found.milliseconds) == {str(forms[0]), str(forms[1]), ORIGINAL}
+    assert found.result.model.block1.conv1.out_channels == (8 if found.round_to is None else 5)
+    assert len(found.speedup) == 1
+
+
+def test_the_original_stays_where_nothing_gains(monkeypatch):
+    net, x = residual()
+    slow = lambda makers, inputs, rounds: {name: 1.0 if name == ORIGINAL else 2.0 for name in makers}  # noqa: E731
+    monkeypatch.setattr(rounding, "_medians", slow)
+    result = rr.compact(net, x, round_to="auto", engine="torch", batch_size=2)
+    assert result.model.block1.conv1.out_channels == 8
+    assert (
+        result.plan.widths
+        == "everything stays: no candidate was faster than the original in torch at batch 2"
+    )
+
+
+def test_the_plan_says_what_won_and_the_optimizer_follows(monkeypatch):
+    net, x = residual()
+    times = {"1": [3.0], "8": [2.0], "16": [4.0], ORIGINAL: [4.0]}
+    monkeypatch.setattr(rounding, "_medians", lambda makers, inputs, rounds: {n: times[n][0] for n in makers})
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    result = rr.compact(net, x, round_to="auto", engine="torch", batch_size=1, optimizer=optimizer)
+    assert result.plan.widths == "8 was fastest of 4 in torch at batch 1: 2.00 times as fast as the original"
+    assert result.plan.round_to == 8
+    assert result.optimizer is not None
+
+
+def test_the_fastest_form_of_any_network():
+    found = fastest_form(rr.models.resnet20().eval(), torch.randn(1, 3, 16, 16), rounds=3, threads=1)
+    assert found.form in found.milliseconds
+    # narrow, wide and untouched differ here; forms that give the same graph are timed once
+    assert 1 < len(found.milliseconds) <= len(rounding.FORMS)
+
+
+def test_bad_arguments():
+    x = torch.randn(1, 784)
     with pytest.raises(CompactionError, match="at least one candidate"):
-        compact_fastest(rr.models.fcnn(), torch.randn(1, 784), candidates=())
+        compact_fastest(rr.models.fcnn(), x, candidates=(), engine="torch")
+    with pytest.raises(CompactionError, match='or "auto"'):
+        rr.compact(rr.models.fcnn(), x, round_to="fast")
+    with pytest.raises(CompactionError, match="positive integer"):
+        rr.compact(rr.models.fcnn(), x, round_to=0)
+    with pytest.raises(UnknownNameError, match="did you mean 'openvino'"):
+        rr.compact(rr.models.fcnn(), x, round_to="auto", engine="openvin")

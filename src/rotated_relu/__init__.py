@@ -26,35 +26,35 @@ from .errors import RotatedReLUError, RotatedReLUWarning
 if TYPE_CHECKING:
     from . import models
     from .activation import Rotated, RotatedReLU, rotated_slopes_
-    from .compact import Certificate, Compacted, Plan, compact, load, load_compacted, read_plan, save
-    from .export import export_onnx
+    from .compact import Certificate, Compacted, Plan, load, load_compacted, read_plan, save
+    from .export import export_onnx, export_openvino
     from .fast import fast_training, plain_training
     from .measure import measure
     from .penalty import slope_l1
     from .rotate import apply_threshold, rotate, slopes
-    from .rounding import compact_fastest
+    from .rounding import compact, compact_fastest
     from .threshold import find_threshold
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "activation": ("Rotated", "RotatedReLU", "rotated_slopes_"),
-    "compact": ("Certificate", "Compacted", "Plan", "compact", "load", "load_compacted", "read_plan", "save"),
-    "export": ("export_onnx",),
+    "compact": ("Certificate", "Compacted", "Plan", "load", "load_compacted", "read_plan", "save"),
+    "export": ("export_onnx", "export_openvino"),
     "fast": ("fast_training", "plain_training"),
     "measure": ("measure",),
     "penalty": ("slope_l1",),
     "rotate": ("apply_threshold", "rotate", "slopes"),
-    "rounding": ("compact_fastest",),
+    "rounding": ("compact", "compact_fastest"),
     "threshold": ("find_threshold",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Certificate", "Compacted", "Plan", "Rotated", "RotatedReLU", "RotatedReLUError", "RotatedReLUWarning",
-    "apply_threshold", "compact", "compact_fastest", "errors", "export_onnx", "fast_training", "find_threshold",
-    "load", "load_compacted", "measure", "models", "plain_training", "read_plan", "rotate", "rotated_slopes_", "save",
-    "slope_l1", "slopes",
+    "apply_threshold", "compact", "compact_fastest", "errors", "export_onnx", "export_openvino", "fast_training",
+    "find_threshold", "load", "load_compacted", "measure", "models", "plain_training", "read_plan", "rotate",
+    "rotated_slopes_", "save", "slope_l1", "slopes",
 ]  # fmt: skip
 
 

@@ -19,11 +19,14 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from .errors import UnknownNameError
-from .export import onnx_runner
+from .export import to_onnx
 from .graph import Inputs, as_inputs, check_runs, eval_mode
 from .latency import Runnable, compare_latency
+from .onnx_session import session_runner
+from .openvino_session import openvino, openvino_runner
 
-ENGINES = ("onnxruntime", "torch")
+ENGINES = ("onnxruntime", "openvino", "torch", "torch.compile")
+GRAPH_ENGINES = ENGINES[:2]  # those that run an exported graph
 PEAK_METHOD = {
     "cpu": "parameters and buffers plus the largest sum of live tensors during one eager forward pass",
     "cuda": "torch.cuda.max_memory_allocated over one eager forward pass",
@@ -86,8 +89,8 @@ def measure(
     Args:
         net: Any module; the ``onnxruntime`` engine exports it to memory first.
         example_inputs: A tensor or a tuple of tensors, batch first; the latency is for this batch size.
-        engine: ``"onnxruntime"`` (deployment, on the CPU) or ``"torch"`` (eager, on the device of the
-            inputs).
+        engine: ``"onnxruntime"`` or ``"openvino"`` (deployment, on the CPU), ``"torch"`` (eager, on the device of
+            the inputs) or ``"torch.compile"``.
         repeats: Timed samples.
         warmup: Untimed calls before them.
         threads: Threads for the engine; torch's own setting if None.
@@ -95,7 +98,7 @@ def measure(
     Raises:
         UnknownNameError: If there is no such engine.
         ShapeError: If the network does not run on the inputs.
-        ExportError: If the engine is onnxruntime and the network cannot be exported.
+        ExportError: If the engine runs ONNX and the network cannot be exported, or OpenVINO is not installed.
     """
     inputs = as_inputs(example_inputs)
     threads = threads or torch.get_num_threads()
@@ -104,7 +107,7 @@ def measure(
         check_runs(net, inputs)
         times = compare_latency({"net": run}, repeats, warmup).milliseconds["net"]
         peak, method = peak_memory(net, inputs)
-    device = inputs[0].device if engine == "torch" else torch.device("cpu")
+    device = torch.device("cpu") if engine in GRAPH_ENGINES else inputs[0].device
     return Measurement(
         parameters=count_parameters(net),
         conv_linear_weights=sum(count_weights(net).values()),
@@ -133,13 +136,35 @@ def runner(
     Raises:
         UnknownNameError: If there is no such engine.
     """
+    check_engine(engine)
+    inputs = as_inputs(example_inputs)
+    if engine in GRAPH_ENGINES:
+        return graph_runner(to_onnx(net, inputs).content, inputs, engine=engine, threads=threads)
+    frozen: Any = copy.deepcopy(net).eval()
+    if engine == "torch.compile":
+        frozen = torch.compile(frozen)
+    return lambda: _run_torch(frozen, inputs)
+
+
+def check_engine(engine: str) -> None:
+    """Raise unless there is such an engine and its package is installed.
+
+    Raises:
+        UnknownNameError: If there is no such engine.
+        ExportError: If OpenVINO is not installed.
+    """
     if engine not in ENGINES:
         raise UnknownNameError("engine", engine, ENGINES)
-    inputs = as_inputs(example_inputs)
-    if engine == "onnxruntime":
-        return onnx_runner(net, inputs, threads=threads)
-    frozen = copy.deepcopy(net).eval()
-    return lambda: _run_torch(frozen, inputs)
+    if engine == "openvino":
+        openvino()
+
+
+def graph_runner(
+    content: bytes, example_inputs: Inputs, *, engine: str, threads: int | None = None
+) -> Runnable:
+    """Return a callable that runs a serialised ONNX model once on the inputs in onnxruntime or OpenVINO."""
+    make = openvino_runner if engine == "openvino" else session_runner
+    return make(content, example_inputs, threads)
 
 
 def _run_torch(net: nn.Module, inputs: tuple[Any, ...]) -> object:
@@ -290,8 +315,10 @@ class _Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def engine_version(engine: str) -> str:
     """Version of the package behind an engine name."""
-    if engine == "torch":
+    if engine.startswith("torch"):
         return str(torch.__version__)
+    if engine == "openvino":
+        return str(openvino().__version__)
     import onnxruntime
 
     return str(onnxruntime.__version__)

@@ -18,7 +18,7 @@ Engines with blocked layouts pay for a gather with two conversions of the tensor
 Ensures: the same function up to rounding, for finite inputs; tensors that any other operation reads are as they were.
 
 Which of two forms is faster depends on processor and engine: :class:`Form` holds what is open, and
-:mod:`.tune` times candidates.
+:mod:`.rounding` times candidates.
 """
 
 from __future__ import annotations
@@ -65,11 +65,13 @@ class Form:
         eagerness: An addition or a norm becomes narrow if that saves ``1 / eagerness`` of what the selection costs,
             by the count of multiply-accumulates; 0 never, ``inf`` always.
         conv_limit: Widest tensor from which a 1x1 convolution selects; above it a gather does.
+        enabled: False leaves the graph as torch exported it.
     """
 
     round_to: int = 1
     eagerness: float = 1.0
     conv_limit: int = 192
+    enabled: bool = True
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,8 @@ class View:
 
 def narrow_graph(model: Any, form: Form) -> None:
     """Narrow an ``onnx_ir.Model`` in place; graphs with control flow are left alone."""
-    if any(hasattr(value.value, "inputs") for node in model.graph for value in node.attributes.values()):
+    attributes = [value for node in model.graph for value in node.attributes.values()]
+    if not form.enabled or any(hasattr(value.value, "inputs") for value in attributes):
         return
     rewriter = _Rewriter(model.graph, form)
     for node in list(model.graph):
@@ -550,11 +553,12 @@ class _Rewriter:
         place[stays.index[used]] = np.flatnonzero(used)
         factor = np.where(used, stays.scale, 1.0)
         inverse = replace(free, scale=free.scale / factor, shift=free.shift / factor)
-        base = self.emit("Add", [self.retarget(inverse, place), stays.base], len(place), node.outputs[0])
+        moved = self.retarget(inverse, place, pad=False)
+        base = self.emit("Add", [moved, stays.base], len(place), node.outputs[0])
         self.pass_zero(stays.base, base)
         return View(base, np.where(live, stays.index, -1), stays.scale, np.zeros(len(live)))
 
-    def retarget(self, view: View, layout: Ids, offset: Array | None = None) -> Any:
+    def retarget(self, view: View, layout: Ids, offset: Array | None = None, pad: bool = True) -> Any:
         """Let the convolution behind a view write channel ``layout[j]`` at j; zeros where the layout is -1.
 
         An offset per channel of the view is added to those that are not constant.
@@ -562,7 +566,8 @@ class _Rewriter:
         node = view.base.producer()
         weight = constant(node.inputs[1])
         assert weight is not None
-        layout = np.pad(layout, (0, self.rounded(len(layout)) - len(layout)), constant_values=-1)
+        size = self.rounded(len(layout)) if pad else len(layout)
+        layout = np.pad(layout, (0, size - len(layout)), constant_values=-1)
         place = np.where(layout >= 0, view.index[layout], -1)
         factor = np.where(place >= 0, view.scale[layout], 0.0)
         moved = weight[place] * factor.reshape(-1, *[1] * (weight.ndim - 1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from torch import Tensor, nn
 
-    from ..latency import Runnable
+    from ..latency import LatencyComparison, Runnable
 
 EXAMPLE = "rotated-relu measure runs/first --against runs/first-relu --batch-size 64"
 BATCH_SIZES = (1, 64)
@@ -35,22 +35,47 @@ def measure(
     ] = list(BATCH_SIZES),  # noqa: B006 - typer copies it
     repeats: Annotated[int, typer.Option(min=1, help="Timed rounds.")] = 30,
     engine: Annotated[
-        str, typer.Option(metavar="onnxruntime|torch", help="What runs the networks.")
-    ] = "onnxruntime",
+        list[str],
+        typer.Option(
+            metavar="onnxruntime|openvino|torch|torch.compile|all",
+            help="What runs the networks; given several times, the engines are compared.",
+        ),
+    ] = ["onnxruntime"],  # noqa: B006 - typer copies it
     threads: Annotated[int | None, typer.Option(min=1, help="Default: torch's.", show_default=False)] = None,
 ) -> None:
     """Parameters, MACs, size, memory and latency, before and after; kept in measure.json.
 
     All networks are timed in turn, so that a busy machine slows all of them alike. The first one is the
-    reference: the network of the other run if one is given, else the trained network.
+    reference: the network of the other run if one is given, else the trained network. Engines that run graphs
+    get each network in the form that is fastest there.
     """
     loaded = open_run(run)
     nets = networks_of(loaded, None if against is None else open_run(against))
     data = measure_networks(
-        nets, loaded.example_inputs, batch_size, engine=engine, repeats=repeats, threads=threads
+        nets, loaded.example_inputs, batch_size, engine=_engines(engine), repeats=repeats, threads=threads
     )
     write_json(loaded.run.file("measure"), data)
     console.show(measurement_table(data))
+    if len(data["engines"]) > 1:
+        console.show(engine_table(data), *fastest_words(data))
+
+
+def _engines(names: Sequence[str]) -> list[str]:
+    """The engines asked for; ``all`` means those whose packages are installed."""
+    from ..errors import ExportError
+    from ..measure import ENGINES, check_engine
+
+    found = []
+    for name in ENGINES if "all" in names else names:
+        try:
+            check_engine(name)
+        except ExportError as error:
+            if "all" not in names:
+                raise
+            console.say(f"{name} is left out: {error}")
+            continue
+        found.append(name)
+    return list(dict.fromkeys(found))
 
 
 def networks_of(loaded: Loaded, reference: Loaded | None = None) -> dict[str, nn.Module]:
@@ -67,7 +92,7 @@ def measure_networks(
     example_inputs: Callable[[int], Tensor],
     batch_sizes: Sequence[int] = BATCH_SIZES,
     *,
-    engine: str = "onnxruntime",
+    engine: str | Sequence[str] = "onnxruntime",
     repeats: int = 30,
     threads: int | None = None,
 ) -> dict[str, Any]:
@@ -77,38 +102,34 @@ def measure_networks(
         nets: Name to network.
         example_inputs: Gives inputs of a batch size.
         batch_sizes: Those to time; the last is the one that verdicts quote.
-        engine: ``onnxruntime`` or ``torch``.
+        engine: One or several of :data:`rotated_relu.measure.ENGINES`.
         repeats: Timed rounds.
         threads: Of the engine; torch's setting if None.
 
     Returns:
         Plain data: ``reference`` (name of the first), ``networks`` (name to costs), ``saved`` (name to shares
         of the reference's costs), ``layer_macs`` and ``layer_weights`` (name to layer to count), ``latency``
-        (per batch size ``milliseconds`` of each round, ``medians_ms``, ``speedup``), ``engine``,
-        ``environment``.
+        (per batch size ``milliseconds`` of each round, ``medians_ms``, ``speedup``) and ``engine`` of the first
+        engine, ``engines`` (the same for each), ``fastest`` (per batch size the engine that runs the smallest network
+        fastest), ``environment``.
     """
-    from ..latency import compare_latency
-    from ..measure import count_macs, count_weights, engine_version
+    from ..measure import count_macs, count_weights
 
     one = example_inputs(1)
     names = list(nets)
     costs = {name: _costs(net, one) for name, net in nets.items()}
-    prepared = _prepare(nets, one, engine, threads)
-    latency = []
-    for size in batch_sizes:
-        timed = compare_latency(
-            {name: make(example_inputs(size)) for name, make in prepared.items()}, repeats
-        )
-        speedup = {name: timed.speedup(name, over=names[0]) for name in names[1:]}
-        latency.append({"batch_size": size, **timed.to_dict(), "speedup": speedup})
+    bench = _Bench(nets, example_inputs, list(batch_sizes), repeats, threads)
+    engines = [bench.run(name) for name in ([engine] if isinstance(engine, str) else engine)]
     return {
         "reference": names[0],
         "networks": costs,
         "saved": {name: _saved(costs[name], costs[names[0]]) for name in names[1:]},
         "layer_macs": {name: count_macs(net, one) for name, net in nets.items()},
         "layer_weights": {name: count_weights(net) for name, net in nets.items()},
-        "latency": latency,
-        "engine": f"{engine} {engine_version(engine)}",
+        "latency": engines[0]["latency"],
+        "engine": engines[0]["engine"],
+        "engines": engines,
+        "fastest": _fastest(engines, names[-1]),
         "environment": environment() | ({} if threads is None else {"threads": threads}),
     }
 
@@ -129,21 +150,84 @@ def _saved(costs: dict[str, int], reference: dict[str, int]) -> dict[str, float]
     return {key: 1 - costs[key] / reference[key] if reference[key] else 0.0 for key in COSTS}
 
 
-def _prepare(
-    nets: Mapping[str, nn.Module], one: Tensor, engine: str, threads: int | None
-) -> dict[str, Callable[[Tensor], Runnable]]:
-    """Per network a function from inputs to a callable that runs it on them; each is exported once."""
-    from ..errors import UnknownNameError
-    from ..export import to_onnx
-    from ..measure import ENGINES, runner
-    from ..onnx_session import session_runner
+@dataclass
+class _Bench:
+    """Times networks side by side, one engine after the other; each network is exported once."""
 
-    if engine not in ENGINES:
-        raise UnknownNameError("engine", engine, ENGINES)
-    if engine == "torch":
-        return {name: partial(runner, net, engine="torch", threads=threads) for name, net in nets.items()}
-    contents = {name: to_onnx(net, one)[0] for name, net in nets.items()}
-    return {name: partial(session_runner, content, threads=threads) for name, content in contents.items()}
+    nets: Mapping[str, nn.Module]
+    example_inputs: Callable[[int], Tensor]
+    batch_sizes: list[int]
+    repeats: int
+    threads: int | None
+    raw: dict[str, Any] = field(default_factory=dict)
+
+    def run(self, engine: str) -> dict[str, Any]:
+        """Timings in one engine, as plain data."""
+        from ..measure import engine_version
+
+        timed = [self.timed(engine, size) for size in self.batch_sizes]
+        latency = [
+            {"batch_size": size, **found.to_dict(), "speedup": self.speedup(found)}
+            for size, found in zip(self.batch_sizes, timed, strict=True)
+        ]
+        return {"engine": f"{engine} {engine_version(engine)}", "latency": latency}
+
+    def timed(self, engine: str, size: int) -> LatencyComparison:
+        """Timings at one batch size."""
+        from ..latency import compare_latency
+
+        inputs = self.example_inputs(size)
+        runs = {name: self.runnable(name, engine, inputs) for name in self.nets}
+        return compare_latency(runs, self.repeats)
+
+    def runnable(self, name: str, engine: str, inputs: Tensor) -> Runnable:
+        """A network in an engine; graphs in the form that is fastest at this batch size."""
+        from ..export import raw_onnx
+        from ..measure import GRAPH_ENGINES, check_engine, graph_runner, runner
+        from ..rounding import fastest_graph
+
+        check_engine(engine)
+        if engine not in GRAPH_ENGINES:
+            return runner(self.nets[name], inputs, engine=engine, threads=self.threads)
+        if name not in self.raw:
+            self.raw[name] = raw_onnx(self.nets[name], self.example_inputs(1))
+        found = fastest_graph(self.raw[name], [inputs], engine=engine, threads=self.threads)
+        return graph_runner(found.content, inputs, engine=engine, threads=self.threads)
+
+    def speedup(self, found: LatencyComparison) -> dict[str, float]:
+        """Of each network over the first."""
+        first, *others = self.nets
+        return {name: found.speedup(name, over=first) for name in others}
+
+
+def _fastest(engines: Sequence[Mapping[str, Any]], network: str) -> dict[str, str]:
+    """Per batch size the engine with the lowest median for a network."""
+    sizes = [timed["batch_size"] for timed in engines[0]["latency"]]
+    medians = [[timed["medians_ms"][network] for timed in engine["latency"]] for engine in engines]
+    best = [min(range(len(engines)), key=lambda i, n=n: medians[i][n]) for n in range(len(sizes))]  # type: ignore[misc]
+    return {str(size): str(engines[index]["engine"]) for size, index in zip(sizes, best, strict=True)}
+
+
+def engine_table(data: Mapping[str, Any]) -> Table:
+    """Table of several engines: latency of the last network, and its speed-up over the first."""
+    network = list(data["networks"])[-1]
+    rows = []
+    for engine in data["engines"]:
+        cells = []
+        for timed in engine["latency"]:
+            gain = timed["speedup"].get(network)
+            faster = "" if gain is None else f" ({gain:.2f} x)"
+            cells.append(console.milliseconds(timed["medians_ms"][network]) + faster)
+        rows.append((engine["engine"], *cells))
+    columns = [f"batch {timed['batch_size']}" for timed in data["latency"]]
+    return console.table(
+        f"{network}, and how much faster than {data['reference']}", ("engine", *columns), rows
+    )
+
+
+def fastest_words(data: Mapping[str, Any]) -> list[str]:
+    """Which engine is fastest at which batch size."""
+    return [f"fastest at batch {size}: {engine}" for size, engine in data["fastest"].items()]
 
 
 def measurement_table(data: Mapping[str, Any]) -> Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -59,9 +60,18 @@ def prune(
         str,
         typer.Option(
             metavar="auto|1|8|16",
-            help="Round widths up to a multiple; auto times 1, 8 and 16 and keeps the fastest.",
+            help="Round widths up to a multiple; auto times candidates in the engine and keeps the fastest.",
         ),
     ] = AUTO,
+    engine: Annotated[
+        str,
+        typer.Option(
+            metavar="onnxruntime|openvino|torch|torch.compile", help="With auto: what it has to be fast in."
+        ),
+    ] = "onnxruntime",
+    batch_size: Annotated[
+        list[int], typer.Option(min=1, help="With auto: batch sizes to time; may be given several times.")
+    ] = list(TIMED_BATCH_SIZES),  # noqa: B006 - typer copies it
 ) -> None:
     """Find the threshold, remove the dead filters, prove that the output did not change.
 
@@ -76,7 +86,15 @@ def prune(
         raise ThresholdError("give either --threshold or a share to keep, not both")
     multiple = rounding(round_to)
     loaded = open_run(run)
-    pruned = prune_run(loaded, tolerance=tolerance, budget=budget, threshold=threshold, round_to=multiple)
+    pruned = prune_run(
+        loaded,
+        tolerance=tolerance,
+        budget=budget,
+        threshold=threshold,
+        round_to=multiple,
+        engine=engine,
+        batch_sizes=batch_size,
+    )
     _show(loaded, pruned)
     console.show(f"next: rotated-relu finetune {run} --epochs 3")
 
@@ -88,6 +106,8 @@ def prune_run(
     budget: dict[str, float] | None = None,
     threshold: float | None = None,
     round_to: int | None = None,
+    engine: str = "onnxruntime",
+    batch_sizes: Sequence[int] = TIMED_BATCH_SIZES,
 ) -> Pruned:
     """Prune a trained run and write the results into it.
 
@@ -96,14 +116,16 @@ def prune_run(
         tolerance: Points of validation accuracy that may be lost.
         budget: Shares to keep, instead; see :func:`rotated_relu.find_threshold`.
         threshold: Exactly this zeta, instead.
-        round_to: Widths are rounded up to a multiple of it; None times 1, 8 and 16 and keeps the fastest (1 with a
-            budget: dead filters that are kept would count against it).
+        round_to: Widths are rounded up to a multiple of it; None times candidates, the original among them, and
+            keeps the fastest (1 with a budget: dead filters that are kept would count against it).
+        engine: What is timed then; see :func:`rotated_relu.compact`.
+        batch_sizes: At which batch sizes.
     """
     if budget and round_to is None:
         round_to = 1
 
     with loaded.run.claimed():
-        return _prune(loaded, tolerance, budget, threshold, round_to)
+        return _prune(loaded, tolerance, budget, threshold, _Widths(round_to, engine, list(batch_sizes)))
 
 
 def _prune(
@@ -111,16 +133,17 @@ def _prune(
     tolerance: float,
     budget: dict[str, float] | None,
     threshold: float | None,
-    round_to: int | None,
+    widths: _Widths,
 ) -> Pruned:
     from ..compact import save
 
     net = loaded.network("trained")
     found = _search(loaded, net, tolerance, budget, threshold)
-    result, timed = _compacted(loaded, net, found.value, round_to)
+    result, timed = _compacted(loaded, net, found.value, widths)
     run = loaded.run
     # From here on the run describes this threshold: what was made from another one must not lie beside it.
     run.discard("threshold", "compact", "finetuned", "evaluation", "onnx", "measure", "summary", "report")
+    run.discard("openvino", "openvino_weights", "int8")
     save(result, run.file("compact"))
     write_json(
         run.file("threshold"), {**found.to_dict(), **timed, "certificate": result.certificate.to_dict()}
@@ -140,25 +163,35 @@ def rounding(text: str) -> int | None:
     return int(text)
 
 
+@dataclass(frozen=True)
+class _Widths:
+    """How widths are chosen: a multiple, or None to time candidates in an engine at some batch sizes."""
+
+    round_to: int | None
+    engine: str
+    batch_sizes: list[int]
+
+
 def _compacted(
-    loaded: Loaded, net: nn.Module, threshold: float, round_to: int | None
+    loaded: Loaded, net: nn.Module, threshold: float, widths: _Widths
 ) -> tuple[Compacted, dict[str, Any]]:
     """The compacted network, and what was timed to choose its rounding."""
     from ..compact import compact
     from ..rounding import compact_fastest
 
     example = loaded.example_inputs()
-    if round_to is not None:
-        return compact(net, example, threshold, round_to), {"round_to": round_to}
-    console.say("timing the small network with widths rounded up to multiples of 1, 8 and 16")
-    fastest = compact_fastest(
-        net, example, threshold, timing_inputs=[loaded.example_inputs(size) for size in TIMED_BATCH_SIZES]
-    )
-    timed = {str(multiple): times for multiple, times in fastest.milliseconds.items()}
+    if widths.round_to is not None:
+        return compact(net, example, threshold, widths.round_to), {"round_to": widths.round_to}
+    console.say(f"timing candidates for the small network in {widths.engine}")
+    timing = [loaded.example_inputs(size) for size in widths.batch_sizes]
+    fastest = compact_fastest(net, example, threshold, timing_inputs=timing, engine=widths.engine)
+    console.say(fastest.result.plan.widths)
     return fastest.result, {
         "round_to": fastest.round_to,
-        "rounding_batch_sizes": list(TIMED_BATCH_SIZES),
-        "rounding_milliseconds": timed,
+        "widths": fastest.result.plan.widths,
+        "rounding_engine": widths.engine,
+        "rounding_batch_sizes": widths.batch_sizes,
+        "rounding_milliseconds": fastest.milliseconds,
     }
 
 

@@ -103,6 +103,7 @@ class Plan:
         frozen: Modules whose ``forward`` only runs at full width, found by trying.
         work: For each module that multiplies, its multiply-accumulates on the example inputs before, and what would
             remain if everything irrelevant went.
+        widths: How the widths were chosen if they were timed: what is fastest where, and why.
         earlier: Plans that were carried out on the network before, oldest first; this one starts where they ended.
     """
 
@@ -118,6 +119,7 @@ class Plan:
     unhandled: dict[str, int] = field(default_factory=dict)
     frozen: list[str] = field(default_factory=list)
     work: dict[str, list[int]] = field(default_factory=dict)
+    widths: str = ""
     earlier: list[Plan] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
