@@ -473,13 +473,13 @@ class _Rewriter:
             return None
         dtype = node.inputs[1].dtype.numpy()
         inside = replace(folded, index=np.where(wanted, view.index, -1))
-        values = [
+        parameters = [
             inside.over_base(folded.scale),
             inside.over_base(offset),
             np.zeros(channels),
             np.ones(channels),
         ]
-        terms = [view.base, *(self.number(value, dtype) for value in values)]
+        terms = [view.base, *(self.number(value, dtype) for value in parameters)]
         base = self.emit("BatchNormalization", terms, channels, node.outputs[0], {"epsilon": 0.0})
         self.pass_zero(view.base, base)
         return replace(inside, base=base, scale=np.ones(total))

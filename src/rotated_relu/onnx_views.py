@@ -121,8 +121,8 @@ def keeps_channels(node: Any) -> bool:
     kind = node.op_type
     if kind == "Clip":
         bounds = [constant(value) for value in node.inputs[1:] if value is not None]
-        low = [b for b in bounds[:1] if b is not None]
-        return len(bounds) == 2 and all(b is not None for b in bounds) and low[0] <= 0 <= bounds[1]  # type: ignore[operator]
+        known = [float(bound) for bound in bounds if bound is not None and bound.size == 1]
+        return len(bounds) == len(known) == 2 and known[0] <= 0 <= known[1]
     if kind in ELEMENTWISE:
         return True
     axes = constant(node.inputs[1]) if kind == "ReduceMean" and len(node.inputs) > 1 else None
@@ -132,17 +132,19 @@ def keeps_channels(node: Any) -> bool:
     if kind == "Slice" and len(node.inputs) > 3:
         axes = constant(node.inputs[3])
         return axes is not None and all(axis % len(source.shape) >= 2 for axis in axes.tolist())
-    if kind in ("Flatten", "Reshape"):
-        return (
-            len(source.shape) == 4
-            and tuple(source.shape)[2:] == (1, 1)
-            and _is_matrix(node.outputs[0], source)
-        )
     return False
 
 
-def _is_matrix(result: Any, source: Any) -> bool:
-    return result.shape is not None and len(result.shape) == 2 and width(result) == width(source)
+def flattened(node: Any) -> int | None:
+    """Pixels per channel if a node lays out an image of known size as one row of features per example."""
+    source = node.inputs[0] if node.op_type in ("Flatten", "Reshape") else None
+    if source is None or source.shape is None or len(source.shape) != 4 or width(source) is None:
+        return None
+    result, sizes = node.outputs[0], list(source.shape)[2:]
+    if not all(isinstance(size, int) for size in sizes) or result.shape is None or len(result.shape) != 2:
+        return None
+    pixels = math.prod(sizes)
+    return pixels if width(result) == (width(source) or 0) * pixels else None
 
 
 def plain_conv(node: Any) -> bool:
@@ -201,7 +203,7 @@ def is_sum(node: Any) -> bool:
 
 def shrink(node: Any) -> float:
     """Output positions per input position of a strided operation."""
-    return 1.0 / math.prod(attribute(node, "strides", [1]))
+    return 1.0 / float(math.prod(attribute(node, "strides", [1])))
 
 
 def demand_of(graph: Any) -> Demand:
@@ -225,8 +227,12 @@ def _ask_inputs(node: Any, found: Demand) -> None:
         reads = (live != 0).any(axis=tuple(axis for axis in range(live.ndim) if axis != 1))
         found.ask(node.inputs[0], reads, kernel * int(wanted.sum()) * shrink(node))
     elif depthwise_conv(node):
-        kernel = math.prod(node.inputs[1].shape[2:])
-        found.ask(node.inputs[0], wanted, (kernel + price) * shrink(node))
+        weight = constant(node.inputs[1])
+        assert weight is not None
+        reads = wanted & weight.reshape(len(weight), -1).any(axis=1)
+        found.ask(node.inputs[0], reads, (math.prod(weight.shape[2:]) + price) * shrink(node))
+    elif (pixels := flattened(node)) is not None:
+        found.ask(node.inputs[0], wanted.reshape(-1, pixels).any(axis=1), price)
     elif node.op_type == "Mul" and (scaled := per_channel(node)) is not None:
         found.ask(scaled[0], wanted & (scaled[1] != 0), price)
     elif node.op_type == "Gather" and (index := picked(node)) is not None:
