@@ -232,7 +232,7 @@ def _ask_inputs(node: Any, found: Demand) -> None:
         reads = wanted & weight.reshape(len(weight), -1).any(axis=1)
         found.ask(node.inputs[0], reads, (math.prod(weight.shape[2:]) + price) * shrink(node))
     elif (pixels := flattened(node)) is not None:
-        found.ask(node.inputs[0], wanted.reshape(-1, pixels).any(axis=1), price)
+        found.ask(node.inputs[0], np.any(wanted.reshape(-1, pixels), axis=1), price)
     elif node.op_type == "Mul" and (scaled := per_channel(node)) is not None:
         found.ask(scaled[0], wanted & (scaled[1] != 0), price)
     elif node.op_type == "Gather" and (index := picked(node)) is not None:
