@@ -54,7 +54,7 @@ def start_both(run, net, strategy, script="process_run.py"):
 
 
 def finish(processes):
-    outputs = [process.communicate(timeout=240)[0] for process in processes]
+    outputs = [process.communicate(timeout=600)[0] for process in processes]
     return [process.returncode for process in processes], "\n".join(outputs)
 
 

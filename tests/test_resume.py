@@ -16,6 +16,7 @@ import torch
 from rotated_relu.errors import CheckpointWarning, RunError
 from rotated_relu.run import Run, read_json
 from rotated_relu.training import Config, KeepConfig, LogConfig, ScaleConfig, Terminated, fit
+from rotated_relu.training.progress import Progress
 from rotated_relu.training.stepper import Stepper
 from training_data import CONFIG, IMAGES
 
@@ -122,6 +123,14 @@ def test_minutes_between_checkpoints(tmp_path):
     train(tmp_path, config)
     assert checkpoint(tmp_path)["progress"]["epoch"] == 1
     assert checkpoint(tmp_path, "previous")["progress"]["step"] == 5
+
+
+def test_counts_move_to_the_first_process_if_there_are_fewer_now():
+    progress = Progress(epoch=1, step=2)
+    state = progress.state(torch.tensor([[1.0, 2.0, 3.0], [10.0, 20.0, 30.0]]))
+    assert Progress.from_state(state, 1, 2).totals.sums.tolist() == [10, 20, 30]
+    assert Progress.from_state(state, 0, 1).totals.sums.tolist() == [11, 22, 33]
+    assert [Progress.from_state(state, rank, 3).totals.sums.tolist() for rank in (1, 2)] == [[0, 0, 0]] * 2
 
 
 def test_handlers_are_back_afterwards(tmp_path):

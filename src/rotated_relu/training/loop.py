@@ -85,7 +85,7 @@ class Loop:
         if self.run is not None:
             state = checkpoints.read(self.run, self.config.identity())
         if state is not None:
-            self.progress = Progress.from_state(state["progress"], self.together.first)
+            self.progress = Progress.from_state(state["progress"], self.together.rank, self.together.size)
             try:
                 self.load_state(state)
             except (RuntimeError, ValueError, KeyError) as error:
@@ -155,7 +155,7 @@ class Loop:
         average = self.stepper.average
         return {
             "config": self.config.identity(),
-            "progress": self.progress.state(self.together.sum(self.progress.totals.sums)),
+            "progress": self.progress.state(self.together.each(self.progress.totals.sums)),
             "net": net,
             "optimiser": optimiser,
             "average": None if average is None else average.values,

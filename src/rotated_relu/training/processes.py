@@ -125,6 +125,15 @@ class Together:
             torch.distributed.all_reduce(total, group=self._group)
         return total
 
+    def each(self, values: Tensor) -> Tensor:
+        """The values of every process, one row each, float64 on the CPU."""
+        own = values.detach().double().cpu()
+        rows = [torch.empty_like(own) for _ in range(self.size)]
+        if self.size > 1:
+            torch.distributed.all_gather(rows, own, group=self._group)
+            return torch.stack(rows)
+        return own.unsqueeze(0)
+
     def share_buffers(self, net: nn.Module) -> None:
         """Give all processes the first one's batch statistics."""
         if self.size > 1:

@@ -61,7 +61,7 @@ class Progress:
         self.epoch, self.step, self.totals, self.seconds = self.epoch + 1, 0, Totals(), 0.0
 
     def state(self, sums: Tensor) -> dict[str, Any]:
-        """Plain data; ``sums`` are the totals over all processes."""
+        """Plain data; ``sums`` are the totals of every process, one row each."""
         return {
             "epoch": self.epoch,
             "step": self.step,
@@ -72,8 +72,8 @@ class Progress:
         }
 
     @classmethod
-    def from_state(cls, state: dict[str, Any], first: bool) -> Progress:
-        """The reverse of :meth:`state`; the totals of all processes go to the first one."""
+    def from_state(cls, state: dict[str, Any], rank: int, size: int) -> Progress:
+        """The reverse of :meth:`state`; if the number of processes has changed, the first takes over all totals."""
         found = cls(
             epoch=state["epoch"],
             step=state["step"],
@@ -81,6 +81,9 @@ class Progress:
             rows=list(state["rows"]),
             timings=list(state["timings"]),
         )
-        if first:
-            found.totals.sums = torch.tensor(state["sums"], dtype=torch.float64)
+        sums = torch.tensor(state["sums"], dtype=torch.float64)
+        if len(sums) == size:
+            found.totals.sums = sums[rank]
+        elif rank == 0:
+            found.totals.sums = sums.sum(0)
         return found
