@@ -39,6 +39,7 @@ from .onnx_views import (
     constant,
     demand_of,
     depthwise_conv,
+    flattened,
     is_norm,
     is_sum,
     keeps_channels,
@@ -51,9 +52,7 @@ from .onnx_views import (
 )
 
 Ids = NDArray[np.int64]
-_LINEAR = frozenset(
-    ["AveragePool", "GlobalAveragePool", "Identity", "ReduceMean", "Slice", "Flatten", "Reshape"]
-)
+_LINEAR = frozenset(["AveragePool", "GlobalAveragePool", "Identity", "ReduceMean", "Slice"])
 
 
 @dataclass(frozen=True)
@@ -182,6 +181,8 @@ class _Rewriter:
             return self.norm(node)
         if is_sum(node):
             return self.add(node)
+        if (pixels := flattened(node)) is not None:
+            return self.flatten(node, pixels)
         return self.elementwise(node) if keeps_channels(node) else None
 
     def view(self, value: Any) -> View:
@@ -375,7 +376,7 @@ class _Rewriter:
         )
         if size > len(rows):
             self.zero[base] = len(rows)
-        return _placed(base, total, rows, offset)
+        return _placed(base, total, rows, np.where(written, 0.0, offset))
 
     def emit_conv(self, node: Any, source: Any, weight: Array, bias: Array, groups: int | None = None) -> Any:
         """A convolution like a given one with other weights."""
@@ -400,17 +401,25 @@ class _Rewriter:
     def depthwise(self, node: Any) -> View | None:
         """Each channel on its own; one that is 0 becomes the constant that is its bias."""
         view, weight, bias = self.view(node.inputs[0]), constant(node.inputs[1]), _bias(node)
-        wanted = self.demand.wants(node.outputs[0])
-        if (view.plain and wanted.all()) or not view.injective or view.constants.any():
-            return None
         assert weight is not None
-        layout = np.flatnonzero(view.index >= 0)
-        channels = width(view.base) or 0
+        wanted = self.demand.wants(node.outputs[0])
+        reads = weight.reshape(len(weight), -1).any(axis=1)
+        live = reads & (view.index >= 0)
+        if (
+            (view.plain and (live | ~wanted).all())
+            or not view.injective
+            or (view.constants & reads & wanted).any()
+        ):
+            return None
+        layout, channels = np.flatnonzero(live), width(view.base) or 0
         small = np.zeros((channels, *weight.shape[1:]))
         small[view.index[layout]] = weight[layout] * view.scale[layout].reshape(-1, *[1] * (weight.ndim - 1))
-        base = self.emit_conv(node, view.base, small, view.over_base(bias), groups=channels)
+        inside = View(
+            view.base, np.where(live, view.index, -1), np.ones(len(bias)), np.where(wanted, bias, 0.0)
+        )
+        base = self.emit_conv(node, view.base, small, inside.over_base(bias), groups=channels)
         self.pass_zero(view.base, base)
-        return View(base, view.index, np.ones(len(bias)), bias)
+        return replace(inside, base=base)
 
     def pad(self, node: Any, pads: list[int]) -> View | None:
         """Padding along channels is bookkeeping; along space it happens to the base."""
@@ -435,12 +444,21 @@ class _Rewriter:
         positive = node.op_type in HOMOGENEOUS and (view.scale[view.index >= 0] > 0).all()
         if node.op_type not in _LINEAR and not positive:
             view = self.scaled(view)
-        kind = "Flatten" if node.op_type == "Reshape" else node.op_type
-        attributes = {} if kind == "Flatten" else _attributes(node)
-        terms = [view.base] + ([] if kind == "Flatten" else list(node.inputs[1:]))
-        base = self.emit(kind, terms, width(view.base) or 0, node.outputs[0], attributes)
+        terms = [view.base, *node.inputs[1:]]
+        base = self.emit(node.op_type, terms, width(view.base) or 0, node.outputs[0], _attributes(node))
         self.pass_zero(view.base, base)
         return View(base, view.index, view.scale, shift)
+
+    def flatten(self, node: Any, pixels: int) -> View | None:
+        """A channel becomes as many features as it has pixels."""
+        view = self.view(node.inputs[0])
+        if view.plain:
+            return None
+        features = (width(view.base) or 0) * pixels
+        base = self.emit("Flatten", [view.base], features, node.outputs[0], {"axis": 1})
+        index = np.where(view.index >= 0, view.index * pixels, -1).repeat(pixels)
+        index[index >= 0] += np.tile(np.arange(pixels), len(view.index))[index >= 0]
+        return View(base, index, view.scale.repeat(pixels), view.shift.repeat(pixels))
 
     def norm(self, node: Any) -> View | None:
         """A batch norm at the width of its base, or as a selection of the channels that are read."""
@@ -448,7 +466,8 @@ class _Rewriter:
         gamma, beta, mean, variance = (np.asarray(constant(v), dtype=np.float64) for v in node.inputs[1:5])
         factor = gamma / np.sqrt(variance + attribute(node, "epsilon", 1e-5))
         offset = beta - mean * factor
-        folded = View(view.base, view.index, view.scale * factor, view.shift * factor + offset)
+        shift = np.where(view.index < 0, view.shift * factor + offset, 0.0)
+        folded = View(view.base, view.index, view.scale * factor, shift)
         solid = (folded.shift != 0) & (node.outputs[0] in self.demand.solid)
         wanted = self.demand.wants(node.outputs[0]) & ((view.index >= 0) | solid)
         rows = np.flatnonzero(wanted) if wanted.any() else np.zeros(1, np.int64)
@@ -466,8 +485,8 @@ class _Rewriter:
             matrix = np.zeros((size, channels))
             live = np.flatnonzero(view.index[rows] >= 0)
             matrix[live, view.index[rows][live]] = folded.scale[rows][live]
-            values = np.where(view.index >= 0, offset, folded.shift)
-            bias = np.pad(values[rows], (0, size - len(rows)))
+            shifts = np.where(view.index >= 0, offset, folded.shift)
+            bias = np.pad(shifts[rows], (0, size - len(rows)))
             return _placed(self.select(view.base, matrix, bias), total, rows, folded.shift)
         if view.plain:
             return None
@@ -535,7 +554,9 @@ class _Rewriter:
 
     def stays_wide(self, node: Any, free: View, stays: View, layout: Ids) -> bool:
         """Whether an addition keeps the layout of the operand that cannot be rearranged for nothing."""
-        if not stays.injective or (stays.index[layout] < 0).any() or stays.constants.any():
+        if not stays.injective or stays.constants.any():
+            return False
+        if (stays.index[layout] < 0).any() and not stays.in_place:
             return False
         channels, size = width(stays.base) or 0, self.rounded(len(layout))
         if size >= channels:
@@ -546,6 +567,8 @@ class _Rewriter:
 
     def add_wide(self, node: Any, free: View, stays: View, live: Array) -> View:
         """The convolution writes in the other operand's layout; positive scales move behind the addition."""
+        if stays.in_place and (stays.index[live] < 0).any():
+            stays = self.view(self.whole(stays))
         used = stays.index >= 0
         if not (stays.scale[used] > 0).all():
             stays = self.scaled(stays)
