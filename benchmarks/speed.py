@@ -11,14 +11,12 @@ speed-up over the reduction of multiply-accumulates by ``round_to=1``, which rem
 from __future__ import annotations
 
 import argparse
-import contextlib
 import functools
 import json
 import os
 import platform
 import statistics
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -34,7 +32,6 @@ RATES = (0.3, 0.5, 0.7)
 ENGINES = ("openvino", "onnxruntime", "torch", "torch.compile")
 THREADS = 2
 ZETA = 0.1
-REST = 0.15  # of each sample's time
 
 
 def batch_sizes(name: str) -> tuple[int, int]:
@@ -92,7 +89,7 @@ def timed(net, found, inputs, engine: str, rounds: int) -> dict[str, list[float]
     else:
         models = {"original": net, "compact": found.result.model}
         runs = {k: runner(m, inputs, engine=engine, threads=THREADS) for k, m in models.items()}
-    return compare_latency(runs, rounds, warmup=3, rest=REST).milliseconds
+    return compare_latency(runs, rounds, warmup=3).milliseconds
 
 
 def row(name: str, rate: float, net, inputs, batch: int, engine: str, ideal: float) -> dict[str, object]:
@@ -122,19 +119,6 @@ def row(name: str, rate: float, net, inputs, batch: int, engine: str, ideal: flo
     }
 
 
-@contextlib.contextmanager
-def priority(wanted: bool) -> Iterator[None]:
-    """Let other processes wait while timing (Linux, needs the right to do so); threads made inside inherit it."""
-    if not wanted:
-        yield
-        return
-    os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
-    try:
-        yield
-    finally:
-        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-
-
 def summary(rows: list[dict[str, object]]) -> dict[str, object]:
     engines = dict.fromkeys(r["engine"] for r in rows)
     return {
@@ -156,11 +140,9 @@ def main() -> None:
     parser.add_argument("--engines", default=",".join(ENGINES))
     parser.add_argument("--rates", default=",".join(map(str, RATES)))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/speed.json"))
-    parser.add_argument("--realtime", action="store_true", help="let other processes wait while timing")
     options = parser.parse_args()
     torch.set_num_threads(THREADS)
     warnings.simplefilter("ignore")
-    rounding.compare_latency = functools.partial(compare_latency, rest=REST)
     rounding.compact_to, rounding.raw_onnx = remember(rounding.compact_to), remember(rounding.raw_onnx)
     found = json.loads(options.out.read_text()) if options.out.exists() else {"rows": []}
     engines = options.engines.split(",")
@@ -175,12 +157,11 @@ def main() -> None:
             rounding.raw_onnx(net, inputs), rounding.raw_onnx(small, inputs)
             ideal = sum(count_macs(net, inputs).values()) / sum(count_macs(small, inputs).values())
             for batch, engine in todo:
-                with priority(options.realtime):
-                    found["rows"].append(row(name, rate, net, inputs, batch, engine, ideal))
+                found["rows"].append(row(name, rate, net, inputs, batch, engine, ideal))
                 shown = ("network", "rate", "batch_size", "engine", "ideal", "speedup", "achieved", "choice")
                 print({key: found["rows"][-1][key] for key in shown}, flush=True)
                 found |= {
-                    "command": "python benchmarks/speed.py" + " --realtime" * options.realtime,
+                    "command": "python benchmarks/speed.py",
                     "processor": device_name(torch.device("cpu")),
                     "machine": f"{platform.machine()}, {os.cpu_count()} cores, {THREADS} threads for each engine",
                     "versions": {e: engine_version(e) for e in ENGINES}

@@ -44,7 +44,6 @@ def compare_latency(
     repeats: int = 30,
     warmup: int = 5,
     min_sample_ms: float = 2.0,
-    rest: float = 0.0,
 ) -> LatencyComparison:
     """Time callables in turn (A B A B ...), so that drift of the machine hits all of them alike.
 
@@ -53,8 +52,6 @@ def compare_latency(
         repeats: Rounds; each gives one time per name.
         warmup: Untimed calls of each before the first round.
         min_sample_ms: A faster callable is called several times per round, and the time divided.
-        rest: Pause after each sample, as a share of its time. A process with real-time priority needs one: the system
-            stops it for a while whenever it has run for most of a second.
 
     Raises:
         ValueError: If there is nothing to time, or ``repeats`` is below 1.
@@ -68,7 +65,6 @@ def compare_latency(
     for _ in range(repeats):
         for name, run in runnables.items():
             milliseconds[name].append(_time_ms(run, calls[name]))
-            time.sleep(rest * milliseconds[name][-1] * calls[name] / 1000)
     return LatencyComparison(milliseconds)
 
 
