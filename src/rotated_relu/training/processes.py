@@ -5,6 +5,7 @@ Fabric brings device, precision, DDP and FSDP; nothing here moves gradients.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import sys
@@ -54,7 +55,15 @@ def start(config: Config, device: str) -> Fabric:
         **_precision(config, device),
     )
     fabric.launch()
+    if devices * nodes > 1:
+        # Left to the interpreter's end, gloo's threads may outlive what they use, and the process aborts.
+        atexit.register(_leave)
     return fabric
+
+
+def _leave() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _precision(config: Config, device: str) -> dict[str, Any]:
