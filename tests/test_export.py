@@ -6,7 +6,8 @@ from torch import nn
 from rotated_relu import onnx_session
 from rotated_relu.activation import Rotated, RotatedReLU
 from rotated_relu.errors import ExportError, FileFormatError, ShapeError
-from rotated_relu.export import export_onnx, onnx_runner, to_onnx
+from rotated_relu.export import export_onnx, export_openvino, onnx_runner, to_onnx
+from rotated_relu.onnx_int8 import export_int8
 from rotated_relu.onnx_session import open_session, run_session, session_runner
 
 
@@ -202,3 +203,78 @@ def test_runners_run(tmp_path):
     export_onnx(net, x, tmp_path / "net.onnx")
     for run in (onnx_runner(net, x, threads=1), session_runner(tmp_path / "net.onnx", x, threads=1)):
         assert run()[0].shape == (4, 3)
+
+
+class AnySize(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), RotatedReLU(8), nn.Conv2d(8, 6, 3, padding=1)
+        )
+        self.head = nn.Linear(6, 2)
+
+    def forward(self, x):
+        return self.head(self.body(x).mean((2, 3)))
+
+
+def test_images_of_any_size(tmp_path):
+    net, path = AnySize(), tmp_path / "net.onnx"
+    report = export_onnx(net, torch.randn(2, 3, 12, 12), path, dynamic_size=True)
+    assert report.image_sizes == ((12, 12), (18, 24))
+    images = torch.randn(3, 3, 17, 29)  # neither of the two
+    (found,) = run_session(open_session(path), images)
+    torch.testing.assert_close(found, net.eval()(images), rtol=1e-4, atol=1e-5)
+    assert export_onnx(net, torch.randn(2, 3, 12, 12), path).image_sizes == ()
+
+
+def test_openvino_files_compute_the_same(tmp_path):
+    pytest.importorskip("openvino")
+    from rotated_relu.openvino_session import OpenVinoSession, openvino_runner
+
+    net, path = AnySize(), tmp_path / "net.xml"
+    report = export_openvino(net, torch.randn(2, 3, 12, 12), path, dynamic_size=True)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["net.bin", "net.xml"]
+    assert report.file_bytes == sum(entry.stat().st_size for entry in tmp_path.iterdir())
+    assert report.max_relative_difference <= 1e-4
+    images = torch.randn(5, 3, 15, 11)
+    (found,) = OpenVinoSession(path, threads=1).run(images)
+    torch.testing.assert_close(found, net.eval()(images), rtol=1e-4, atol=1e-5)
+    openvino_runner(path, images, threads=1)()
+
+
+def test_openvino_errors(tmp_path, monkeypatch):
+    pytest.importorskip("openvino")
+    from rotated_relu.openvino_session import OpenVinoSession
+
+    with pytest.raises(ExportError, match=r"name the \.xml file, not net\.onnx"):
+        export_openvino(nn.Linear(2, 2), torch.randn(2, 2), tmp_path / "net.onnx")
+    with pytest.raises(ExportError, match="cannot write"):
+        export_openvino(nn.Linear(2, 2), torch.randn(2, 2), tmp_path / "missing" / "net.xml")
+    (tmp_path / "bad.xml").write_bytes(b"<net>")
+    with pytest.raises(ExportError, match="OpenVINO cannot open the model"):
+        OpenVinoSession(tmp_path / "bad.xml")
+    monkeypatch.setitem(__import__("sys").modules, "openvino", None)
+    with pytest.raises(ExportError, match=r"pip install 'rotated-relu\[openvino\]'"):
+        export_openvino(nn.Linear(2, 2), torch.randn(2, 2), tmp_path / "net.xml")
+
+
+def test_eight_bits(tmp_path):
+    torch.manual_seed(0)
+    net, path = AnySize().eval(), tmp_path / "net.int8.onnx"
+    report = export_int8(net, [torch.randn(8, 3, 12, 12) for _ in range(4)], path)
+    kinds = operators(path)
+    assert "QuantizeLinear" in kinds
+    assert "DequantizeLinear" in kinds
+    # 8 bits are 1/256 of the range of each tensor; a few layers of that stay within some percent
+    assert 0 < report.relative_difference < 0.1
+    assert report.to_dict()["calibration_batches"] == 4
+    (found,) = run_session(open_session(path), torch.randn(3, 3, 12, 12))
+    assert found.shape == (3, 2)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["net.int8.onnx"]
+
+
+def test_eight_bits_need_calibration_and_a_place(tmp_path):
+    with pytest.raises(ExportError, match="at least one batch of calibration"):
+        export_int8(AnySize(), [], tmp_path / "net.onnx")
+    with pytest.raises(ExportError, match="cannot write"):
+        export_int8(AnySize(), [torch.randn(2, 3, 12, 12)], tmp_path / "missing" / "net.onnx")

@@ -92,8 +92,10 @@ def test_peak_memory_is_weights_plus_live_tensors():
     assert "live tensors" in method
 
 
-@pytest.mark.parametrize("engine", ["torch", "onnxruntime"])
+@pytest.mark.parametrize("engine", ["torch", "onnxruntime", "openvino"])
 def test_measure_fills_every_field_and_restores_training(engine):
+    if engine == "openvino":
+        pytest.importorskip("openvino")
     net = small_net()
     net[1].eval()
     found = measure(net, torch.randn(4, 3, 6, 6), engine=engine, repeats=3, warmup=1, threads=1)
