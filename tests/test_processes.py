@@ -78,8 +78,8 @@ def done(tmp_path_factory):
 def test_two_processes_compute_what_one_computes(tmp_path, done, net, strategy):
     """20 steps of the same global batches; the validation images divide unevenly, and each counts once.
 
-    In float64 where there are batch norms: in float32 PyTorch's differs from ours in the last digits, and 20 steps magnify
-    that.
+    In float64 where there are batch norms: in float32 PyTorch's differs from ours in the last digits, and 20 steps
+    magnify that.
     """
     run = done(net, strategy)
     config = dataclasses.replace(config_for(net), precision=config_for(net, strategy).precision)
