@@ -3,7 +3,7 @@
 Engines compute channels in blocks (8 or 16 floats to a vector register), so that 19 channels can take as long as 32,
 and a gather can cost more than what it saves. Both depend on processor, engine and batch size, and on what the engine
 fuses: a model of single operations does not see that. So a handful of candidates are compacted, timed in turn, and the
-fastest wins. The original is one of them: the result is never slower than it was.
+fastest wins. The original is one of them; noise in the timing can still favour a slower form.
 
 - Engines that run modules (``torch``, ``torch.compile``): the candidates are widths rounded up to 1, 8 and 16.
 - Engines that run graphs (``onnxruntime``, ``openvino``): everything dead goes from the modules, and the candidates are
