@@ -2,10 +2,11 @@
 
     python benchmarks/kill.py [--kills 20] [--seed 0] [--out benchmarks/kill.json]
 
-A small run (rotated WRN-16-4 of few images, dropout, augmentation, moving average, accumulation, a checkpoint after
-every step) is trained once undisturbed. Then, as often as asked: started anew, killed with SIGKILL after a random time
-between its start and its end, and started again with the same command until it ends. Compared byte for byte: weights,
-slopes, metrics.csv. What is found is written at once; the same command goes on where it was stopped.
+A small run (rotated WRN-16-4 on 96 images, dropout, augmentation, proximal penalty, moving average, accumulation, the
+fast form, a checkpoint after every one of 32 steps) is trained once undisturbed. Then, as often as asked: started anew,
+killed with SIGKILL at a random moment between its first checkpoint and its end, and started again with the same command.
+Compared byte for byte: weights, slopes, metrics.csv. What is found is written at once; the same command goes on where
+it was stopped.
 """
 
 from __future__ import annotations
@@ -25,12 +26,19 @@ from importlib.metadata import version
 from pathlib import Path
 
 TESTS = Path(__file__).parent.parent / "tests"
+RUN = """
+import dataclasses, sys, torch
+torch.set_num_threads(1)
+from training_data import IMAGES, RICH
+from rotated_relu.training import fit
+fit(dataclasses.replace(RICH, epochs=8), sys.argv[1], images=IMAGES, progress="none", device="cpu")
+"""
 FILES = ("weights.safetensors", "slopes.safetensors", "metrics.csv")
 
 
 def start(run: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "killed_run.py", str(run), "never"],
+        [sys.executable, "-c", RUN, str(run)],
         cwd=TESTS,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stderr=(run.parent / "errors.txt").open("wb"),
@@ -51,8 +59,8 @@ def digests(run: Path) -> dict[str, str]:
 
 
 def first_sign(run: Path, process: subprocess.Popen[bytes]) -> float:
-    """When the run began to write, as seconds of the monotonic clock: imports before that are no moment to test."""
-    while not (run / "provenance.json").exists():
+    """When the first checkpoint is begun, as seconds of the monotonic clock: before that there is nothing to lose."""
+    while not (run / "checkpoints").exists():
         if process.poll() is not None:
             raise failed(run)
         time.sleep(0.002)
