@@ -4,7 +4,7 @@
 
 A small run (rotated WRN-16-4 on 96 images, dropout, augmentation, proximal penalty, moving average, accumulation, the
 fast form, a checkpoint after every one of 32 steps) is trained once undisturbed. Then, as often as asked: started anew,
-killed with SIGKILL at a random moment between its first checkpoint and its end, and started again with the same command.
+killed with SIGKILL at a random moment between its first checkpoint and its end, then started again.
 Compared byte for byte: weights, slopes, metrics.csv. What is found is written at once; the same command goes on where
 it was stopped.
 """
