@@ -6,7 +6,6 @@ import contextlib
 import io
 import logging
 import os
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from .atomic import replacing
 from .errors import ExportError, FileFormatError
 from .fast import as_plain
 from .graph import Inputs, as_inputs, check_runs, eval_mode
@@ -382,15 +382,8 @@ def _resized(inputs: tuple[Any, ...], batch: int, size: int, noise: bool) -> tup
 def _write(content: bytes, target: Path) -> None:
     """Write beside the target, then rename."""
     try:
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(content)
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, target)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with replacing(target) as beside:
+            beside.write_bytes(content)
     except OSError as error:
         raise ExportError(f"cannot write {target}: {error.strerror or error}") from error
 
