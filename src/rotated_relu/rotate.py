@@ -187,6 +187,8 @@ def _constant_arguments(
     None, flags and numbers keep their value; of a list of tensors the length stays.
     """
     found: dict[str, dict[str, Any]] = {name: {} for name in names}
+    if not names:
+        return found
 
     def watch(name: str) -> Any:
         def hook(module: nn.Module, args: Any, kwargs: Any) -> None:

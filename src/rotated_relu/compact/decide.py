@@ -279,8 +279,7 @@ def _layer_plan(
 
 def _used(layer: Layer, liveness: Liveness, states: Mapping[str, Tensor]) -> tuple[Mask, Mask]:
     """Input and output channels with at least one weight that is relevant and not zero."""
-    name = f"{layer.name}.weight"
-    matters = liveness.relevant[name] & (states[name].detach().cpu() != 0)
+    matters = liveness.needed(f"{layer.name}.weight", states)
     out_dim, in_dim = layer.weight_dims
 
     def along(dim: int) -> Mask:
@@ -291,7 +290,7 @@ def _used(layer: Layer, liveness: Liveness, states: Mapping[str, Tensor]) -> tup
     used_in, used_out = along(in_dim), along(out_dim)
     bias = f"{layer.name}.bias"
     if bias in states:
-        used_out = used_out | (liveness.relevant[bias] & (states[bias].detach().cpu() != 0)).numpy()
+        used_out = used_out | liveness.needed(bias, states).numpy()
     return used_in, used_out
 
 

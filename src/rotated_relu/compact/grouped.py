@@ -34,21 +34,16 @@ class Packing:
         rows: Output channels that it computes, group by group.
         columns: For each surviving group the positions of its inputs within the group.
         inputs: Channels of its input that it reads, group by group.
-        used_in: Which of those carry anything.
-        used_out: Which output channels carry anything.
     """
 
     rows: list[int]
     columns: list[list[int]]
     inputs: list[int]
-    used_in: Mask
-    used_out: Mask
 
 
 def packing(layer: Layer, liveness: Liveness, states: Mapping[str, Tensor]) -> Packing | None:
     """The packing of a grouped convolution, or None where whole groups are as good."""
-    weight = f"{layer.name}.weight"
-    entries = (liveness.relevant[weight] & (states[weight].detach().cpu() != 0)).flatten(2)
+    entries = liveness.needed(f"{layer.name}.weight", states).flatten(2)
     matters: Mask = (entries.sum(2) > 0).numpy()
     outputs, per_group = matters.shape
     if per_group == 1 or outputs == layer.groups:
@@ -69,8 +64,6 @@ def packing(layer: Layer, liveness: Liveness, states: Mapping[str, Tensor]) -> P
         [int(group) * blocks.shape[1] + row for group, own in zip(live, rows, strict=True) for row in own],
         columns,
         [int(group) * per_group + column for group, own in zip(live, columns, strict=True) for column in own],
-        used_in.reshape(-1),
-        used_out.reshape(-1),
     )
 
 
@@ -78,7 +71,7 @@ def _live_bias(layer: Layer, liveness: Liveness, states: Mapping[str, Tensor]) -
     name = f"{layer.name}.bias"
     if name not in states:
         return np.zeros((layer.groups, 1), dtype=bool)
-    live: Mask = (liveness.relevant[name] & (states[name].detach().cpu() != 0)).numpy()
+    live: Mask = liveness.needed(name, states).numpy()
     return live.reshape(layer.groups, -1)
 
 

@@ -94,8 +94,8 @@ class _Count:
         if state is None:
             out = self.alive(node, -1 if name == "linear" else 1)
             return every, every * out / max(1, shape[-1 if name == "linear" else 1])
-        matters = self.liveness.relevant[state] & (self.states[state].detach().cpu() != 0)
-        return every, float(positions * int(torch.count_nonzero(matters)))
+        needed = torch.count_nonzero(self.liveness.needed(state, self.states))
+        return every, float(positions * int(needed))
 
     def product(self, node: Node, a: Node, b: Node) -> tuple[int, float]:
         shape, inner = node.meta["val"].shape, a.meta["val"].shape[-1]

@@ -67,15 +67,6 @@ class Folded:
         return super().forward(x)  # type: ignore[misc,no-any-return]
 
 
-class _Unscaled(NamedTuple):
-    """What hangs on the output of a fused gate: the output is ``slope * gated`` as long as its version stays."""
-
-    gated: Tensor
-    slope: Tensor
-    dim: int
-    version: int
-
-
 class Unscaled(NamedTuple):
     """What hangs on the output y of a fused gate: y is ``slope * gated`` along ``dim`` as long as its version stays."""
 

@@ -38,6 +38,10 @@ class Liveness:
     relevant: dict[str, Tensor] = field(default_factory=dict)
     unhandled: Counter[str] = field(default_factory=Counter)
 
+    def needed(self, name: str, states: Mapping[str, Tensor]) -> Tensor:
+        """Entries of a parameter or buffer that are relevant and not zero: boolean, of its shape, on the CPU."""
+        return self.relevant[name] & (states[name].detach().cpu() != 0)
+
 
 class _Binarise(torch.autograd.Function):
     """0/1 in both directions; backward also notes which entries are alive (non-zero and read)."""
