@@ -242,3 +242,14 @@ class ScaledTokens(nn.Module):
 
     def forward(self, x):
         return self.fc2(self.act(self.fc1(x)) * self.scale)
+
+
+# Case -> network, dead channels of its activations, shape of the input.
+DEAD = {
+    "residual": (Residual, {"act": [0, 1], "block1.act1": [2, 3], "block1.act2": [0, 4]}, (4, 3, 8, 8)),
+    "dead branch": (Residual, {"block1.act1": list(range(8)), "act": [2]}, (4, 3, 8, 8)),
+    "padded": (OptionA, {"act": [1], "act2": [0, 3]}, (4, 3, 8, 8)),
+    "grouped": (Grouped, {"act1": [0, 1, 2], "act2": [6, 7]}, (4, 3, 8, 8)),
+    "called twice": (SharedLayer, {"act0": [0, 1], "act1": [0, 2], "act2": [0, 3]}, (4, 3, 8, 8)),
+    "tokens": (Tokens, {"act": [0, 5, 6]}, (4, 4, 5)),
+}

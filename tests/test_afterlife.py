@@ -14,14 +14,7 @@ from torch import nn
 import nets
 import rotated_relu as rr
 
-CASES = {
-    "residual": (nets.Residual, {"act": [0, 1], "block1.act1": [2, 3], "block1.act2": [0, 4]}, (4, 3, 8, 8)),
-    "dead branch": (nets.Residual, {"block1.act1": list(range(8)), "act": [2]}, (4, 3, 8, 8)),
-    "padded": (nets.OptionA, {"act": [1], "act2": [0, 3]}, (4, 3, 8, 8)),
-    "grouped": (nets.Grouped, {"act1": [0, 1, 2], "act2": [6, 7]}, (4, 3, 8, 8)),
-    "called twice": (nets.SharedLayer, {"act0": [0, 1], "act1": [0, 2], "act2": [0, 3]}, (4, 3, 8, 8)),
-    "tokens": (nets.Tokens, {"act": [0, 5, 6]}, (4, 4, 5)),
-}
+CASES = nets.DEAD
 
 
 def compacted(case):
