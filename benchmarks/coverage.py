@@ -24,6 +24,8 @@ from pathlib import Path
 
 import torch
 
+from rotated_relu.run import write_json
+
 MODELS = Path(__file__).with_name("coverage_models.json")
 SIZES = (96, 128, 160, 224, 256, 288, 384)
 DETECTION = ("fcn_resnet50", "deeplabv3_resnet50", "deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large",
@@ -252,9 +254,7 @@ def main() -> None:
             "machine": f"{platform.machine()}, {os.cpu_count()} cores",
             "summary": summary(found["rows"]),
         }
-        beside = options.out.with_suffix(".part")
-        beside.write_text(json.dumps(found, indent=1) + "\n")
-        beside.replace(options.out)
+        write_json(options.out, found)
         print({k: v for k, v in new.items() if k != "unhandled"}, flush=True)
 
 

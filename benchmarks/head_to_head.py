@@ -37,6 +37,7 @@ import rotated_relu.rounding
 from rotated_relu.latency import compare_latency
 from rotated_relu.measure import count_macs, count_parameters, device_name, runner
 from rotated_relu.onnx_session import session_runner
+from rotated_relu.run import write_json
 
 NETWORKS = ("resnet20", "resnet50", "vgg16_bn", "mobilenet_v2", "densenet121", "efficientnet_b0", "vit_b_16",
             "convnext_tiny")  # fmt: skip
@@ -253,9 +254,7 @@ def main() -> None:
                        f"{torch.get_num_threads()} threads",
             "rows": rows,
         }  # fmt: skip
-        beside = options.out.with_suffix(".part")
-        beside.write_text(json.dumps(found, indent=1) + "\n")
-        beside.replace(options.out)
+        write_json(options.out, found)
 
 
 if __name__ == "__main__":

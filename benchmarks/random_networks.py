@@ -36,6 +36,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 import network_checks
 from random_networks import THRESHOLD, Program, RandomNetwork, example_inputs
+from rotated_relu.run import write_json
 
 TINY, LARGE = (1, 5), (4, 14)
 REASONS = {
@@ -166,9 +167,7 @@ def main() -> int:
     run([number for number in numbers if number not in known], options.jobs, lines)
     command = f"python benchmarks/random_networks.py --count {options.count} --seed {options.seed}"
     result = summary(read(lines, set(numbers)), command)
-    beside = Path(f"{options.out}.new")
-    beside.write_text(json.dumps(result, indent=1) + "\n")
-    os.replace(beside, options.out)
+    write_json(options.out, result)
     print(
         json.dumps({key: value for key, value in result.items() if isinstance(value, (int, float))}, indent=1)
     )

@@ -30,6 +30,7 @@ from torch.nn import functional as F
 
 import rotated_relu as rr
 from rotated_relu.models.preact import PreActBlock, PreActResNet
+from rotated_relu.run import write_json
 
 NETS: dict[str, Callable[[bool], nn.Module]] = {
     "wrn_16_4": lambda rotated: rr.models.wrn_16_4(rotated=rotated),
@@ -234,9 +235,7 @@ def main() -> None:
     for name in options.only.split(","):
         found["runs"].append(measure(name, options))
         found["summary"] = summarise(found["runs"])
-        beside = options.out.with_suffix(".partial")
-        beside.write_text(json.dumps(found, indent=1) + "\n")
-        beside.replace(options.out)
+        write_json(options.out, found)
         print(json.dumps(summarise([found["runs"][-1]])[0]), flush=True)
 
 
