@@ -12,13 +12,14 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from ..errors import RotatedReLUError, UnknownNameError
 
-OPTIMISERS = ("sgd", "adam")
+OPTIMISERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("cosine", "one-cycle", "constant")
 PRECISIONS = ("bf16", "fp16", "32", "64")
 PENALTY_FORMS = ("subgradient", "proximal")
 NORMALISATIONS = ("dataset", "imagenet", "none")
 STORAGES = ("auto", "memory", "disk", "stream")
 STRATEGIES = ("ddp", "fsdp")
+TRAINS = ("all", "slopes", "weights")
 # How a run is carried out, not what it computes: these may change when it is resumed.
 CIRCUMSTANCES = ("keep", "log", "scale.devices", "scale.nodes", "data.workers")
 Made = TypeVar("Made")
@@ -131,11 +132,11 @@ class OptimiserConfig:
     """How the weights move.
 
     Attributes:
-        name: ``sgd`` or ``adam``.
+        name: ``sgd``, ``adam`` or ``adamw`` (Adam whose weight decay does not go through the moments).
         lr: Largest learning rate of the schedule.
         momentum: Of SGD.
         nesterov: Nesterov's form of it.
-        weight_decay: L2, on all parameters.
+        weight_decay: L2, on all parameters that train.
         decay_slopes: Whether it acts on the slopes too, as published.
     """
 
@@ -249,6 +250,8 @@ class Config:
         keep: When the state is kept.
         log: Where the numbers go.
         scale: Over how many processes.
+        trains: ``all``, ``slopes`` (all else stays as drawn) or ``weights`` (slopes stay as they are). What does not
+            train gets no gradient, no weight decay and no momentum; batch norms count their statistics all the same.
         epochs: Passes over the training images.
         batch_size: Images per step, over all processes and accumulated parts.
         accumulate: Parts that a batch is divided into, one after the other, where it does not fit at once. Batch norm
@@ -274,6 +277,7 @@ class Config:
     keep: KeepConfig = field(default_factory=KeepConfig)
     log: LogConfig = field(default_factory=LogConfig)
     scale: ScaleConfig = field(default_factory=ScaleConfig)
+    trains: str = "all"
     epochs: int = 30
     batch_size: int = 128
     accumulate: int = 1
@@ -289,6 +293,19 @@ class Config:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        _one_of("trains", self.trains, TRAINS)
+        _need(
+            self.trains == "all" or self.model.rotated,
+            "trains",
+            self.trains,
+            "'all' for a network without slopes",
+        )
+        _need(
+            self.trains != "weights" or self.slope_l1 == 0,
+            "slope_l1",
+            self.slope_l1,
+            "0 where slopes do not train",
+        )
         _need(self.epochs > 0, "epochs", self.epochs, "above 0")
         _need(self.batch_size > 1, "batch_size", self.batch_size, "above 1 (batch norm needs two images)")
         _need(self.accumulate > 0, "accumulate", self.accumulate, "above 0")

@@ -23,6 +23,7 @@ from .checkpoints import differences
 from .config import Config
 from .logs import logs_for
 from .loop import Loop
+from .optimise import training_only
 from .processes import quieten_lightning, start, whole
 from .progress import Progress
 from .stepper import Stepper
@@ -186,6 +187,8 @@ def train(
             stack.enter_context(_fast(trained, images))
         if several and config.scale.sync_batch_norm:
             stack.enter_context(synchronised(trained, fabric.device))
+        # After the fast form, whose capture tells parameters from constants by whether they want gradients.
+        stack.enter_context(training_only(trained, config.trains))
         loop = loop_over(trained, config, images, run, fabric, progress, stack)
         loop.train()
         if loop.stepper.average is not None:

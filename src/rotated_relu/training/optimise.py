@@ -9,15 +9,43 @@ import torch
 from torch import Tensor, nn
 
 from ..penalty import parameter_groups
+from ..rotate import slopes
 from .config import OptimiserConfig
 
 
 def build_optimiser(net: nn.Module, settings: OptimiserConfig) -> torch.optim.Optimizer:
-    """The optimiser over all parameters of ``net``; slopes decay or not as the settings say."""
+    """The optimiser over the parameters of ``net`` that want gradients; slopes decay or not as the settings say."""
     groups = parameter_groups(net, settings.weight_decay, settings.decay_slopes)
     if settings.name == "adam":
         return torch.optim.Adam(groups, lr=settings.lr)
+    if settings.name == "adamw":
+        return torch.optim.AdamW(groups, lr=settings.lr)
     return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=settings.nesterov)
+
+
+@contextlib.contextmanager
+def training_only(net: nn.Module, trains: str) -> Iterator[None]:
+    """Within the ``with`` block only the slopes, or only the rest, want gradients; afterwards what did before.
+
+    The rest of the training needs no other rule: a parameter that wants no gradient is in no group of the optimiser, so
+    neither weight decay nor momentum moves it.
+
+    Args:
+        net: The network.
+        trains: ``all``, ``slopes`` or ``weights``, as :attr:`Config.trains`.
+    """
+    every = list(net.parameters())
+    frozen = []
+    if trains != "all":
+        of_slopes = {id(slope) for slope in slopes(net).values()}
+        frozen = [p for p in every if p.requires_grad and (id(p) in of_slopes) == (trains == "weights")]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
 
 
 class Average:
