@@ -195,6 +195,15 @@ def test_a_checkpoint_of_another_version_is_refused(tmp_path, state):
         train(tmp_path)
 
 
+def test_a_setting_that_the_checkpoint_does_not_know_has_its_default(tmp_path, monkeypatch, whole):
+    stopped_at(tmp_path, monkeypatch)
+    state = checkpoint(tmp_path)
+    del state["config"]["trains"]
+    torch.save(state, tmp_path / "checkpoints" / "last.ckpt")
+    train(tmp_path)
+    assert outcome(tmp_path) == whole
+
+
 def test_a_checkpoint_of_another_network_is_refused(tmp_path, monkeypatch):
     """Same settings, but the builder has changed since."""
     stopped_at(tmp_path, monkeypatch)

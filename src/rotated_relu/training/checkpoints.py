@@ -14,6 +14,7 @@ import torch
 
 from ..errors import CheckpointWarning, RunError
 from ..run import Run, explained, replacing
+from .config import Config
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 FORMAT = 2  # 1 was that of Lightning's trainer
@@ -95,8 +96,10 @@ def _check(path: Path, state: dict[str, Any], identity: dict[str, Any]) -> None:
             f"{path} was written by another version of rotated-relu (format {state.get('format', 1)}, this one reads "
             f"{FORMAT}); finish the run with that version, or delete {path.parent} to start over"
         )
-    if state["config"] != identity:
-        different = ", ".join(differences(state["config"], identity))
+    # A setting that came later than the checkpoint has its default there.
+    found = Config.from_dict(state["config"]).identity()
+    if found != identity:
+        different = ", ".join(differences(found, identity))
         raise RunError(
             f"{path} belongs to a run with other settings ({different}); put back the checkpoints of this run, or "
             f"delete {path.parent} to start over"
