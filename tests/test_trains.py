@@ -98,7 +98,7 @@ def test_a_network_without_slopes_trains_whole(trains):
 
 
 def test_frozen_slopes_cannot_be_pulled():
-    with pytest.raises(ConfigError, match="slope_l1 is 0.1, but must be 0 where slopes do not train"):
+    with pytest.raises(ConfigError, match=r"slope_l1 is 0\.1, but must be 0 where slopes do not train"):
         Config(trains="weights", slope_l1=0.1)
 
 

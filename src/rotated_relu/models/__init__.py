@@ -6,6 +6,7 @@ from .fcnn import FullyConnected, fcnn
 from .preact import PreActResNet, preact_resnet110, preact_resnet164
 from .registry import create, names
 from .resnet import CifarResNet, resnet20, resnet32, resnet44, resnet56, resnet110
+from .vit import vit
 from .wide import WideResNet, wrn_16_4, wrn_28_10, wrn_40_4
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "resnet44",
     "resnet56",
     "resnet110",
+    "vit",
     "wrn_16_4",
     "wrn_28_10",
     "wrn_40_4",

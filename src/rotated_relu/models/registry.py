@@ -13,6 +13,7 @@ from .demo import demo_resnet
 from .fcnn import fcnn
 from .preact import preact_resnet110, preact_resnet164
 from .resnet import resnet20, resnet32, resnet44, resnet56, resnet110
+from .vit import vit
 from .wide import wrn_16_4, wrn_28_10, wrn_40_4
 
 OWN: dict[str, Callable[..., nn.Module]] = {
@@ -27,6 +28,7 @@ OWN: dict[str, Callable[..., nn.Module]] = {
         resnet44,
         resnet56,
         resnet110,
+        vit,
         wrn_16_4,
         wrn_28_10,
         wrn_40_4,

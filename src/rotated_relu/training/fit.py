@@ -77,7 +77,8 @@ def load_data(config: Config) -> ImageData:
 def build_model(config: Config, images: ImageData) -> nn.Module:
     """The network that a configuration asks for, freshly initialised from its seed.
 
-    Image channels, and the input width of the fully connected network, follow the images.
+    Image channels, the input width of the fully connected network and the image size of the transformer follow the
+    images.
     """
     from ..models import create
     from ..models.registry import OWN
@@ -89,6 +90,8 @@ def build_model(config: Config, images: ImageData) -> nn.Module:
         options.setdefault("in_features", channels * height * width)
     elif name in OWN:
         options.setdefault("in_channels", channels)
+    if name == "vit":
+        options.setdefault("image_size", height)
     torch.manual_seed(config.seed)
     example = torch.zeros(1, channels, height, width)
     return create(name, images.num_classes, config.model.rotated, example_inputs=example, **options)
