@@ -40,6 +40,7 @@ LAYERS = [
     "data",
     "run",
     "training",
+    "attack",
     "report",
     "cli",
 ]
@@ -85,7 +86,9 @@ def test_imports_point_up(path):
     assert imported_layers(path) - above == set()
 
 
-@pytest.mark.parametrize("heavy", ["lightning", "datasets", "plotly", "torchvision", "onnxruntime", "onnx"])
+@pytest.mark.parametrize(
+    "heavy", ["lightning", "datasets", "plotly", "torchvision", "onnxruntime", "onnx", "torchattack"]
+)
 def test_heavy_libraries_are_imported_where_they_are_used(heavy):
     """None of them at the top of a file that ``import rotated_relu`` reads; measured in test_cli as well."""
     for path in FILES:

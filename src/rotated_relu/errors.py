@@ -91,6 +91,10 @@ class ExportError(RotatedReLUError):
     """The exported file does not compute what the network computes, or cannot be written."""
 
 
+class AttackError(RotatedReLUError):
+    """A network cannot be attacked: the library is missing, or a setting or the network's scores make no sense."""
+
+
 class RotatedReLUWarning(UserWarning):
     """Root of all warnings of this package."""
 
