@@ -20,6 +20,8 @@ LAYERS = [
     "integrations",
     "liveness",
     "compact",
+    "remaining",
+    "budget",
     "latency",
     "onnx_views",
     "onnx_narrow",

@@ -16,7 +16,12 @@ from rotated_relu.training import (
     ScheduleConfig,
     recipes,
 )
-from rotated_relu.training.schedules import learning_rate_factor, penalty_strength, total_shrinkage
+from rotated_relu.training.schedules import (
+    in_strength,
+    learning_rate_factor,
+    penalty_strength,
+    total_shrinkage,
+)
 
 
 def test_json_round_trip():
@@ -163,3 +168,40 @@ def test_published_l1():
 def test_unknown_recipe():
     with pytest.raises(UnknownNameError, match="resnet20_cifar10"):
         recipes.get("resnet20-cifar10")
+
+
+def test_pull_means_the_same_distance_whatever_the_length():
+    # 0.1 * sum(lr) / (1 - 0.9) = 1 needs a strength of 1 / (lr * steps * 10).
+    base = Config(
+        optimiser=OptimiserConfig(lr=0.2, momentum=0.9), schedule=ScheduleConfig("constant"), slope_pull=1.5
+    )
+    for steps in (10, 1000):
+        config = in_strength(base, steps)
+        assert config.slope_pull == 0
+        assert config.slope_l1 == pytest.approx(1.5 / (0.2 * steps * 10))
+        assert total_shrinkage(config, steps) == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"slope_pull": -1.0}, "slope_pull"),
+        ({"slope_pull": 1.0, "slope_l1": 1.0}, "different units"),
+        ({"slope_pull": 1.0, "model": {"rotated": False}}, "0 for a network without slopes"),
+        ({"budget": {"keep": 0.5}, "model": {"rotated": False}}, "budget.keep"),
+        ({"budget": {"keep": 0.0}}, "budget.keep"),
+        ({"budget": {"end": 0.98}}, "budget.window"),
+        ({"budget": {"unit": "flops"}}, "macs"),
+        ({"pulled": "weights"}, "slopes"),
+        ({"model": {"slope_init": "one"}}, "ones"),
+    ],
+)
+def test_bad_pulls_are_named(data, message):
+    with pytest.raises(RotatedReLUError, match=message):
+        Config.from_dict(data)
+
+
+def test_norm_scales_can_be_pulled_without_slopes():
+    assert (
+        Config.from_dict({"slope_pull": 1.0, "pulled": "norms", "model": {"rotated": False}}).slope_pull == 1
+    )

@@ -15,6 +15,7 @@ from rotated_relu.errors import CheckpointWarning, DivergedError, RunError
 from rotated_relu.models import ChannelPadShortcut
 from rotated_relu.rotate import slopes
 from rotated_relu.training import (
+    BudgetConfig,
     DataConfig,
     ModelConfig,
     OptimiserConfig,
@@ -391,3 +392,28 @@ def test_tensorboard_has_scalars_and_histograms(tmp_path):
     assert "validation_accuracy" in log.Tags()["scalars"]
     assert log.Tags()["histograms"] == ["slopes/act1.slope"]
     assert [event.step for event in log.Scalars("lr")] == [0, 1]
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_a_budget_is_met_and_leaves_exact_zeros(tmp_path, ema):
+    config = dataclasses.replace(CONFIG, budget=BudgetConfig(0.5, end=0.6, window=0.1), ema=ema, epochs=5)
+    net = fit(config, tmp_path, images=IMAGES, progress="none", device="cpu").net
+    # 36 -> 8 -> 3: every hidden unit costs 39, so half of 8 units is half of the multiplications.
+    assert int((net.act1.slope == 0).sum()) == 4
+
+
+def test_slopes_can_start_at_one():
+    config = dataclasses.replace(CONFIG, model=ModelConfig("fcnn", slope_init="ones"))
+    assert build_model(config, IMAGES).act1.slope.tolist() == [1.0] * 500
+
+
+def test_pulling_the_norm_scales(tmp_path):
+    """Network Slimming: strong enough, every batch norm's scale goes to zero, without any slope."""
+    model = ModelConfig("demo_resnet", rotated=False)
+    config = dataclasses.replace(
+        CONV, model=model, slope_pull=30.0, penalty_form="proximal", pulled="norms", epochs=2
+    )
+    net = fit(config, tmp_path, images=IMAGES, progress="none", device="cpu").net
+    scales = [m.weight for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert len(scales) > 3
+    assert all(bool((scale == 0).all()) for scale in scales)

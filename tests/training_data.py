@@ -6,6 +6,7 @@ import torch
 
 from rotated_relu.data import ImageData, Split
 from rotated_relu.training import (
+    BudgetConfig,
     Config,
     DataConfig,
     KeepConfig,
@@ -43,7 +44,7 @@ CONFIG = Config(
 CONV = dataclasses.replace(
     CONFIG, model=ModelConfig("demo_resnet"), data=DataConfig("made", flip=True, crop_padding=1), epochs=1
 )
-# Everything that has a state: augmentation, dropout, momentum, penalty, average, accumulation.
+# Everything that has a state: augmentation, dropout, momentum, penalty, budget, average, accumulation.
 RICH = dataclasses.replace(
     CONFIG,
     model=ModelConfig("wrn_16_4", options={"dropout": 0.3}),
@@ -51,6 +52,7 @@ RICH = dataclasses.replace(
     slope_l1=1e-3,
     slope_l1_ramp=(0.2, 0.6),
     penalty_form="proximal",
+    budget=BudgetConfig(0.7, end=0.6, window=0.2),
     precision="32",
     fast=True,
     ema=0.9,

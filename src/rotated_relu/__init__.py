@@ -26,6 +26,7 @@ from .errors import RotatedReLUError, RotatedReLUWarning
 if TYPE_CHECKING:
     from . import models
     from .activation import Rotated, RotatedReLU, rotated_slopes_
+    from .budget import SlopeBudget
     from .compact import Certificate, Compacted, Plan, load, load_compacted, read_plan, save
     from .export import export_onnx, export_openvino
     from .fast import fast_training, plain_training
@@ -39,6 +40,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "activation": ("Rotated", "RotatedReLU", "rotated_slopes_"),
+    "budget": ("SlopeBudget",),
     "compact": ("Certificate", "Compacted", "Plan", "load", "load_compacted", "read_plan", "save"),
     "export": ("export_onnx", "export_openvino"),
     "fast": ("fast_training", "plain_training"),
@@ -52,6 +54,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Certificate", "Compacted", "Plan", "Rotated", "RotatedReLU", "RotatedReLUError", "RotatedReLUWarning",
+    "SlopeBudget",
     "apply_threshold", "compact", "compact_fastest", "errors", "export_onnx", "export_openvino", "fast_training",
     "find_threshold", "load", "load_compacted", "measure", "models", "plain_training", "read_plan", "rotate",
     "rotated_slopes_", "save", "slope_l1", "slopes",

@@ -2,6 +2,7 @@
 
 from . import recipes
 from .config import (
+    BudgetConfig,
     Config,
     ConfigError,
     DataConfig,
@@ -17,6 +18,7 @@ from .fit import Fitted, build_model, finetune, fit, load_data
 from .signals import Terminated
 
 __all__ = [
+    "BudgetConfig",
     "Config",
     "ConfigError",
     "DataConfig",

@@ -18,6 +18,10 @@ PRECISIONS = ("bf16", "fp16", "32", "64")
 PENALTY_FORMS = ("subgradient", "proximal")
 NORMALISATIONS = ("dataset", "imagenet", "none")
 STORAGES = ("auto", "memory", "disk", "stream")
+SLOPE_INITS = ("published", "ones")
+BUDGET_UNITS = ("macs", "parameters", "channels")
+BUDGET_SCORES = ("taylor", "slope")
+PULLED = ("slopes", "norms")
 STRATEGIES = ("ddp", "fsdp")
 TRAINS = ("all", "slopes", "weights")
 # How a run is carried out, not what it computes: these may change when it is resumed.
@@ -36,14 +40,17 @@ class ModelConfig:
     Attributes:
         name: One of :func:`rotated_relu.models.names`.
         rotated: Put slopes on the activations.
+        slope_init: ``published`` (random, of both signs) or ``ones`` (the network starts as the plain one).
         options: Further arguments of the builder, for example ``{"dropout": 0.3}``.
     """
 
     name: str = "resnet20"
     rotated: bool = True
+    slope_init: str = "published"
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        _one_of("model.slope_init", self.slope_init, SLOPE_INITS)
         _need(bool(self.name), "model.name", self.name, "the name of a model")
 
 
@@ -187,6 +194,39 @@ class ScheduleConfig:
 
 
 @dataclass(frozen=True)
+class BudgetConfig:
+    """How much of the network may remain: see :class:`rotated_relu.SlopeBudget`.
+
+    Attributes:
+        keep: Share of the ``unit`` that may be kept; 1 is no budget.
+        unit: ``macs``, ``parameters`` or ``channels``.
+        score: ``taylor`` or ``slope``.
+        start: Share of the run after which slopes are chosen.
+        end: Share of the run at which all are chosen.
+        window: Share of the run that a chosen slope takes to reach zero.
+    """
+
+    keep: float = 1.0
+    unit: str = "macs"
+    score: str = "taylor"
+    start: float = 0.2
+    end: float = 0.7
+    window: float = 0.05
+
+    def __post_init__(self) -> None:
+        _need(0 < self.keep <= 1, "budget.keep", self.keep, "a share above 0 and at most 1")
+        _one_of("budget.unit", self.unit, BUDGET_UNITS)
+        _one_of("budget.score", self.score, BUDGET_SCORES)
+        _need(0 <= self.start <= self.end, "budget.start", self.start, "at least 0 and at most budget.end")
+        _need(
+            self.window > 0 and self.end + self.window <= 1,
+            "budget.window",
+            self.window,
+            f"above 0 and at most 1 - budget.end, {1 - self.end:g}",
+        )
+
+
+@dataclass(frozen=True)
 class KeepConfig:
     """When the state of a run is kept, besides after every epoch and at signals.
 
@@ -265,8 +305,13 @@ class Config:
         channels_last: Keep images and weights channels-last in memory.
         label_smoothing: Of the cross entropy.
         slope_l1: Strength s of the L1 penalty on the slopes; 0 is none.
-        slope_l1_ramp: Shares of the run between which the strength rises from 0 to ``slope_l1``.
+        slope_pull: The same penalty by what it does: how far it moves a slope that the loss does not hold, over the
+            whole run, however long that is. Takes the place of ``slope_l1``.
+        slope_l1_ramp: Shares of the run between which the strength rises from 0 to its full value.
         penalty_form: ``subgradient`` (as published) or ``proximal`` (dead slopes are exactly 0).
+        pulled: What the penalty acts on: ``slopes``, or ``norms``, the scales of the batch norms (Network Slimming, for
+            comparison).
+        budget: How much of the network may remain; a pull on as many slopes as that takes.
         seed: Of weights, slopes, order and augmentation.
     """
 
@@ -288,8 +333,11 @@ class Config:
     channels_last: bool = True
     label_smoothing: float = 0.0
     slope_l1: float = 0.0
+    slope_pull: float = 0.0
     slope_l1_ramp: tuple[float, float] = (0.0, 0.0)
     penalty_form: str = "subgradient"
+    pulled: str = "slopes"
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -335,12 +383,22 @@ class Config:
             self.ema,
             "0 with fsdp: the average is not divided over the processes",
         )
+        _one_of("pulled", self.pulled, PULLED)
+        _need(self.slope_pull >= 0, "slope_pull", self.slope_pull, "0 or more")
         _need(
-            self.slope_l1 == 0 or self.model.rotated,
-            "slope_l1",
-            self.slope_l1,
-            "0 for a network without slopes",
+            self.slope_l1 == 0 or self.slope_pull == 0,
+            "slope_pull",
+            self.slope_pull,
+            "0 together with slope_l1: they say the same in different units",
         )
+        self._check_slopes_exist()
+
+    def _check_slopes_exist(self) -> None:
+        if self.model.rotated:
+            return
+        for name, value in (("slope_l1", self.slope_l1), ("slope_pull", self.slope_pull)):
+            _need(value == 0 or self.pulled == "norms", name, value, "0 for a network without slopes")
+        _need(self.budget.keep == 1, "budget.keep", self.budget.keep, "1 for a network without slopes")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as JSON holds it."""

@@ -94,7 +94,11 @@ def build_model(config: Config, images: ImageData) -> nn.Module:
         options.setdefault("image_size", height)
     torch.manual_seed(config.seed)
     example = torch.zeros(1, channels, height, width)
-    return create(name, images.num_classes, config.model.rotated, example_inputs=example, **options)
+    net = create(name, images.num_classes, config.model.rotated, example_inputs=example, **options)
+    if config.model.slope_init == "ones":
+        for slope in slopes(net).values():
+            nn.init.ones_(slope)
+    return net
 
 
 def fit(
@@ -229,7 +233,7 @@ def loop_over(
         net.to(memory_format=torch.channels_last)
     share = Share(fabric.global_rank, fabric.world_size, config.accumulate)
     batches = TrainBatches(images.train, config, share, fabric.device)
-    stepper = Stepper(net, config, images.train, len(batches), fabric)
+    stepper = Stepper(net, config, images, len(batches), fabric)
     first = fabric.is_global_zero
     logs = logs_for(run, config, _say if progress == "lines" else None) if run is not None and first else []
     step_done = stack.enter_context(_bar(progress == "bar" and first, config, len(batches)))

@@ -25,7 +25,6 @@ from .config import Config
 from .logs import Log
 from .processes import whole
 from .progress import Progress, Totals
-from .schedules import penalty_strength
 from .signals import Signals, reason
 from .stepper import Stepper
 
@@ -159,6 +158,7 @@ class Loop:
             "net": net,
             "optimiser": optimiser,
             "average": None if average is None else average.values,
+            "pull": self.stepper.pull.state_dict(),
             "scale": self.stepper.fabric.strategy.precision.state_dict(),
         }
 
@@ -167,6 +167,7 @@ class Loop:
         _load_states(self.stepper, state["net"], state["optimiser"])
         if self.stepper.average is not None:
             self.stepper.average.load(state["average"])
+        self.stepper.pull.load_state_dict(state.get("pull", {}))
         self.stepper.fabric.strategy.precision.load_state_dict(state["scale"])
 
     def _row(self, train: Tensor, validation: Tensor, named: dict[str, Tensor]) -> dict[str, float]:
@@ -174,7 +175,7 @@ class Loop:
         row: dict[str, float] = {"epoch": self.progress.epoch}
         row |= Totals.row(train, "train") | Totals.row(validation, "validation")
         row["lr"] = self.stepper.learning_rate(self.progress)
-        strength = penalty_strength(self.config, self.stepper.position(self.progress))
+        strength = self.stepper.pull.strength(self.stepper.position(self.progress))
         row["penalty"] = strength * float(whole(slope_l1(self.stepper.net).detach()))
         if named:
             sizes = torch.cat([slope.abs().flatten() for slope in named.values()])

@@ -70,6 +70,12 @@ class Average:
         torch._foreach_lerp_(list(self.values.values()), list(self._live.values()), 1 - decay)
 
     @torch.no_grad()
+    def clear(self, where: dict[str, Tensor]) -> None:
+        """Set averages to 0 where a boolean mask of the same name says so."""
+        for key, mask in where.items():
+            self.values[key].masked_fill_(mask, 0)
+
+    @torch.no_grad()
     def load(self, values: dict[str, Tensor]) -> None:
         """Take over the averages of an earlier part of the run."""
         for key, value in values.items():

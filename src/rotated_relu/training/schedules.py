@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 from .config import Config, ScheduleConfig
@@ -32,11 +33,20 @@ def penalty_strength(config: Config, position: float) -> float:
 def total_shrinkage(config: Config, steps: int) -> float:
     """How far the penalty moves a slope that the loss does not hold, over a run of ``steps`` steps of SGD.
 
-    The sum over the steps of strength times learning rate, divided by (1 - momentum). Initial slopes lie
+    The sum over the steps of strength times learning rate, divided by (1 - momentum) under SGD. Initial slopes lie
     within [0.70, 1.43] of zero, so a total below that cannot kill a channel.
     """
+    momentum = config.optimiser.momentum if config.optimiser.name == "sgd" else 0.0
     total = 0.0
     for step in range(steps):
         position = step / steps
         total += penalty_strength(config, position) * learning_rate_factor(config.schedule, position)
-    return total * config.optimiser.lr / (1 - config.optimiser.momentum)
+    return total * config.optimiser.lr / (1 - momentum)
+
+
+def in_strength(config: Config, steps: int) -> Config:
+    """The same configuration, ``slope_pull`` turned into the ``slope_l1`` that moves a slope so far in ``steps``."""
+    if not config.slope_pull:
+        return config
+    of_one = total_shrinkage(dataclasses.replace(config, slope_pull=0.0, slope_l1=1.0), steps)
+    return dataclasses.replace(config, slope_pull=0.0, slope_l1=config.slope_pull / of_one)

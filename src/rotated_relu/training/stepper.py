@@ -11,17 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..data import Split
+from ..data import ImageData, Split
 from ..errors import DivergedError
-from ..penalty import add_l1_subgradient, shrink
-from ..rotate import slopes
 from .batches import Piece, as_input
 from .clock import Clock
 from .config import Config
 from .optimise import Average, build_optimiser
 from .processes import Together
 from .progress import Progress, Totals
-from .schedules import learning_rate_factor, penalty_strength
+from .pull import Pull
+from .schedules import learning_rate_factor
 from .seeds import seed_of
 
 if TYPE_CHECKING:
@@ -36,21 +35,21 @@ class Stepper:
     Args:
         net: The network; moved to the device, and divided over the processes under FSDP.
         config: The run.
-        split: The training images; only their mean and std are read.
+        images: Of their training split only mean and std are read.
         steps: Optimiser steps of an epoch.
         fabric: The processes.
 
     Attributes:
         net: The network itself, without what wraps it.
-        slopes: Its slopes.
+        pull: What pulls slopes to zero.
     """
 
-    def __init__(self, net: nn.Module, config: Config, split: Any, steps: int, fabric: Fabric) -> None:
-        self.config, self.split, self.steps, self.fabric = config, split, steps, fabric
+    def __init__(self, net: nn.Module, config: Config, images: ImageData, steps: int, fabric: Fabric) -> None:
+        self.config, self.split, self.steps, self.fabric = config, images.train, steps, fabric
         self.net = net
         self._forward = fabric.setup_module(cast(nn.Module, torch.compile(net)) if config.compile else net)
         self.optimiser: Any = fabric.setup_optimizers(build_optimiser(net, config.optimiser))
-        self.slopes = list(slopes(net).values())
+        self.pull = Pull(net, config, images.image_shape, steps * config.epochs)
         self.average = Average(net, config.ema) if config.ema else None
         self.together = Together(fabric)
         self.clock = Clock()
@@ -102,22 +101,20 @@ class Stepper:
         return math.isfinite(float(loss.detach()))
 
     def _update(self, progress: Progress) -> None:
-        config, position = self.config, self.position(progress)
-        strength = penalty_strength(config, position)
-        if config.slope_l1 and config.penalty_form == "subgradient":
-            # The gradients may carry fp16's loss scale; the subgradient must not be smaller than they by that factor.
+        position = self.position(progress)
+        if self.pull.needs_gradients:
+            # They may carry fp16's loss scale; what is added or read must not be off by that factor.
             self.fabric.strategy.precision.unscale_gradients(self.optimiser.optimizer)
-            add_l1_subgradient(self.slopes, strength)
-            self.clock.lap("penalty")
+        self.pull.before(position)
+        self.clock.lap("penalty")
         self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
         self.clock.lap("optimiser")
-        if config.slope_l1 and config.penalty_form == "proximal":
-            momentum = config.optimiser.momentum if config.optimiser.name == "sgd" else 0.0
-            shrink(self.slopes, strength * self.learning_rate(progress) / (1 - momentum))
-            self.clock.lap("penalty")
+        self.pull.after(position, self.learning_rate(progress))
+        self.clock.lap("penalty")
+        self.optimiser.zero_grad(set_to_none=True)
         if self.average is not None:
             self.average.update(self._number(progress))
+            self.average.clear(self.pull.zeros())
         progress.step += 1
         self.clock.lap("other")
 

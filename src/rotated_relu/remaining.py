@@ -1,0 +1,106 @@
+"""What would remain of a network if some of its slopes were 0: multiply-accumulates, parameters, channels.
+
+Requires: a rotated network that can be captured. Ensures: the numbers of an exact compaction with nothing held back,
+without doing one: the network is captured once, each question then costs one liveness analysis.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from .compact.ideal import ideal_work
+from .compact.surgery import named_states
+from .fast import as_plain
+from .graph import Inputs, as_inputs, capture
+from .liveness import Liveness, analyse
+from .rotate import check_slopes, slopes
+
+Dead = Mapping[str, Tensor]  # name of a slope, as in slopes() -> boolean (channels,), True where it is 0
+UNITS = ("macs", "parameters", "channels")
+
+
+class Remaining:
+    """Counts what a network would keep. The network itself is copied, and never changed.
+
+    Args:
+        net: A rotated network, in any mode and form.
+        example_inputs: Tensor or tuple of tensors for one forward pass; multiply-accumulates are those of these inputs.
+
+    Attributes:
+        macs: Of the whole network.
+        parameters: Of the whole network.
+        channels: Its slopes.
+
+    Raises:
+        SlopeError: If there are no slopes, or some are not finite.
+        CaptureError: If ``torch.export`` cannot capture it.
+    """
+
+    def __init__(self, net: nn.Module, example_inputs: Inputs) -> None:
+        check_slopes(net)
+        self._net = copy.deepcopy(as_plain(net)).cpu().requires_grad_(True)
+        for parameter in self._net.parameters():
+            # Zeros among the weights are no business of the slopes; and a dead channel must not look dead twice.
+            nn.init.ones_(parameter)
+        self._graph = capture(self._net, as_inputs(_on_cpu(example_inputs)))
+        self._states = named_states(self._net)
+        self._slopes = slopes(self._net)
+        whole = self.of({})
+        self.macs, self.parameters, self.channels = whole["macs"], whole["parameters"], whole["channels"]
+
+    def of(self, dead: Dead) -> dict[str, int]:
+        """``{"macs": ..., "parameters": ..., "channels": ...}`` with those slopes at 0; activations left out are alive.
+
+        Raises:
+            KeyError: If there is no such activation.
+        """
+        liveness = self._liveness(dead)
+        work = ideal_work(self._graph, liveness, self._states)
+        parameters = {name for name, _ in self._net.named_parameters()}
+        return {
+            "macs": sum(part.ideal for part in work.values()),
+            "parameters": sum(int(liveness.needed(name, self._states).sum()) for name in parameters),
+            "channels": sum(int((slope != 0).sum()) for slope in self._slopes.values()),
+        }
+
+    def connected(self, dead: Dead) -> bool:
+        """Whether the output still depends on the inputs with those slopes at 0."""
+        liveness = self._liveness(dead)
+        readers = {user for node in self._graph.inputs for user in node.users}
+        return any(bool(vector.any()) for node in readers for vector in liveness.alive.get(node, []))
+
+    def _liveness(self, dead: Dead) -> Liveness:
+        with torch.no_grad():
+            for slope in self._slopes.values():
+                slope.fill_(1.0)
+            for name, mask in dead.items():
+                self._slopes[name][mask.cpu()] = 0.0
+        return analyse(self._graph, self._states)
+
+    def per_channel(self, dead: Dead, unit: str = "macs") -> dict[str, float]:
+        """How much one more channel of each activation would save, given those that are dead already.
+
+        An activation whose channels are all dead saves nothing. Channels of one activation are taken to cost the same.
+        """
+        now = self.of(dead)[unit]
+        return {name: self._saved(name, dead, now, unit) for name in self._slopes}
+
+    def _saved(self, name: str, dead: Dead, now: int, unit: str) -> float:
+        known = dead.get(name)
+        mask = (
+            torch.zeros(len(self._slopes[name]), dtype=torch.bool) if known is None else known.cpu().clone()
+        )
+        if bool(mask.all()):
+            return 0.0
+        mask[int((~mask).nonzero()[0])] = True
+        return float(now - self.of({**dead, name: mask})[unit])
+
+
+def _on_cpu(example_inputs: Inputs) -> Inputs:
+    if isinstance(example_inputs, Tensor):
+        return example_inputs.cpu()
+    return tuple(value.cpu() if isinstance(value, Tensor) else value for value in example_inputs)
