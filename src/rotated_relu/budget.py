@@ -7,9 +7,9 @@ rest are left alone:
 1. Every slope has a score, the running mean of :math:`(a \, \partial L / \partial a)^2`: the first-order estimate of
    what removing the channel does to the loss, squared. It needs no extra pass, and it does not change when a slope
    grows and its reader's weights shrink by the same factor, which ``|a|`` does.
-2. At fixed points of the run the slopes are sorted by score per saved cost, and so many of the first are chosen that the
-   remaining network meets the budget *of that point*. The budget falls from 1 to its end value along a cubic: fast while
-   unimportant channels abound, slowly towards the end.
+2. At fixed points of the run the slopes are sorted by score per saved cost, and so many of the first are chosen that
+   the remaining network meets the budget *of that point*. The budget falls from 1 to its end value along a cubic: fast
+   while unimportant channels abound, slowly towards the end.
 3. The absolute value of a chosen slope may not exceed a bound that falls linearly from where the slope was to 0 (a
    projection, the proximal step of that constraint): it arrives at exactly 0 whatever the loss says. One that is no
    longer among the chosen meanwhile is free again.
