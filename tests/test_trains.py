@@ -8,6 +8,7 @@ import torch
 import rotated_relu as rr
 from rotated_relu.errors import UnknownNameError
 from rotated_relu.training import Config, ConfigError, ModelConfig, OptimiserConfig, build_model, finetune
+from rotated_relu.training.config import BudgetConfig
 from rotated_relu.training.optimise import build_optimiser, training_only
 from training_data import CONV, IMAGES
 
@@ -105,3 +106,19 @@ def test_frozen_slopes_cannot_be_pulled():
 def test_other_choices_are_refused():
     with pytest.raises(UnknownNameError, match="trains"):
         Config(trains="slope")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"slope_pull": 1.0}, r"slope_pull is 1\.0, but must be 0 where slopes do not train"),
+        (
+            {"budget": BudgetConfig(keep=0.5)},
+            r"budget\.keep is 0\.5, but must be 1 where slopes do not train",
+        ),
+        ({"pulled": "norms", "slope_l1": 0.1}, "pulled is 'norms', but must be 'slopes' unless all"),
+    ],
+)
+def test_nothing_that_is_frozen_is_pulled(change, words):
+    with pytest.raises(ConfigError, match=words):
+        Config(trains="weights", **change)

@@ -12,7 +12,7 @@ from ..run import Run, explained, is_first_process, read_json, write_json
 from . import console
 from .networks import Loaded, open_run
 from .options import Device, Progress, RunPath
-from .train import interrupted, override
+from .train import NO_PULL, interrupted, override
 
 if TYPE_CHECKING:
     from torch import nn
@@ -89,7 +89,7 @@ def finetune_config(config: Config, epochs: int, lr: float | None = None) -> Con
             "optimiser.lr": LR_SHARE * config.optimiser.lr if lr is None else lr,
             "schedule.name": "cosine",
             "schedule.warmup": 0.0,
-            "slope_l1": 0.0,
+            **NO_PULL,
         },
     )
 

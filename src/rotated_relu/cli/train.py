@@ -17,6 +17,7 @@ from .options import Device, Progress
 if TYPE_CHECKING:
     from ..training import Config
 
+NO_PULL = {"slope_l1": 0.0, "slope_pull": 0.0, "budget.keep": 1.0}
 EXAMPLE = "rotated-relu train demo --slope-l1 0.003 --epochs 10 --out runs/first"
 
 
@@ -247,10 +248,10 @@ def override(config: Config, changes: dict[str, Any]) -> Config:
 
     Args:
         config: The start.
-        changes: Dotted names to values. Turning slopes off turns their penalty off too.
+        changes: Dotted names to values. Turning slopes off turns off what is about them.
     """
     if changes.get("model.rotated") is False:
-        changes = {"slope_l1": 0.0, **changes}
+        changes = {**NO_PULL, "trains": "all", **changes}
     if "model.name" in changes and changes["model.name"] != config.model.name:
         # The options belong to the other network's builder.
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, options={}))

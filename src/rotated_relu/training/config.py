@@ -391,14 +391,21 @@ class Config:
             self.slope_pull,
             "0 together with slope_l1: they say the same in different units",
         )
-        self._check_slopes_exist()
+        self._check_what_is_pulled_trains()
 
-    def _check_slopes_exist(self) -> None:
-        if self.model.rotated:
+    def _check_what_is_pulled_trains(self) -> None:
+        _need(
+            self.pulled == "slopes" or self.trains == "all",
+            "pulled",
+            self.pulled,
+            "'slopes' unless all parameters train",
+        )
+        if self.model.rotated and self.trains != "weights":
             return
+        where = "where slopes do not train" if self.model.rotated else "for a network without slopes"
         for name, value in (("slope_l1", self.slope_l1), ("slope_pull", self.slope_pull)):
-            _need(value == 0 or self.pulled == "norms", name, value, "0 for a network without slopes")
-        _need(self.budget.keep == 1, "budget.keep", self.budget.keep, "1 for a network without slopes")
+            _need(value == 0 or self.pulled == "norms", name, value, f"0 {where}")
+        _need(self.budget.keep == 1, "budget.keep", self.budget.keep, f"1 {where}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as JSON holds it."""
