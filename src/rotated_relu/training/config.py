@@ -348,12 +348,6 @@ class Config:
             self.trains,
             "'all' for a network without slopes",
         )
-        _need(
-            self.trains != "weights" or self.slope_l1 == 0,
-            "slope_l1",
-            self.slope_l1,
-            "0 where slopes do not train",
-        )
         _need(self.epochs > 0, "epochs", self.epochs, "above 0")
         _need(self.batch_size > 1, "batch_size", self.batch_size, "above 1 (batch norm needs two images)")
         _need(self.accumulate > 0, "accumulate", self.accumulate, "above 0")
