@@ -129,7 +129,7 @@ def test_settings_file_that_is_not_there_or_not_right(capsys, tmp_path):
     assert "unknown setting 'epoch': did you mean 'epochs'?" in err
 
 
-@pytest.mark.parametrize("verb", ["prune", "finetune", "evaluate", "export", "measure", "report"])
+@pytest.mark.parametrize("verb", ["prune", "finetune", "evaluate", "export", "measure", "attack", "report"])
 def test_a_run_that_is_not_there(capsys, tmp_path, verb):
     write_json(Run.create(tmp_path / "first").file("config"), {})
     code, _, err = call(capsys, verb, tmp_path / "frist")
@@ -176,7 +176,7 @@ def test_help_and_recipes_load_no_heavy_library(arguments):
     code = (
         "import sys\nfrom rotated_relu import cli\n"
         f"try:\n    cli.main({arguments!r})\nexcept SystemExit:\n    pass\n"
-        "heavy = {'lightning', 'datasets', 'plotly', 'torchvision', 'onnxruntime', 'onnx', 'mlxtend'}\n"
+        "heavy = {'lightning', 'datasets', 'plotly', 'torchvision', 'onnxruntime', 'onnx', 'mlxtend', 'torchattack'}\n"
         "print('loaded:', *sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

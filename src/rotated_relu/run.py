@@ -43,6 +43,7 @@ FILES = {
     "openvino_weights": ("compact.bin", "export --format openvino"),
     "int8": ("compact.int8.onnx", "export --int8"),
     "measure": ("measure.json", "measure"),
+    "attack": ("attack.json", "attack"),
     "summary": ("summary.json", "demo"),
     "report": ("report.html", "report"),
 }

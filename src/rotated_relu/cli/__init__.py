@@ -15,7 +15,7 @@ import typer
 
 from ..errors import RotatedReLUError
 from ..run import explained, is_first_process
-from . import console, demo, evaluate, export, finetune, measure, prune, recipes, report, train
+from . import attack, console, demo, evaluate, export, finetune, measure, prune, recipes, report, train
 
 # Verb -> function and an example of its use; the order is that of a first run through.
 VERBS: dict[str, tuple[Callable[..., Any], str]] = {
@@ -27,6 +27,7 @@ VERBS: dict[str, tuple[Callable[..., Any], str]] = {
     "evaluate": (evaluate.evaluate, evaluate.EXAMPLE),
     "export": (export.export, export.EXAMPLE),
     "measure": (measure.measure, measure.EXAMPLE),
+    "attack": (attack.attack, attack.EXAMPLE),
     "report": (report.report, report.EXAMPLE),
 }
 

@@ -74,7 +74,7 @@ def _finetune(loaded: Loaded, config: Config, device: str, progress: str) -> nn.
         return net
     save(replace(result, model=net), run.file("finetuned"))
     # Made from the weights that have just been replaced.
-    run.discard("onnx", "measure", "report")
+    run.discard("onnx", "measure", "attack", "report")
     with explained(scratch.path):
         shutil.rmtree(scratch.path)
     return net

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import RunError, UnknownNameError
+from ..errors import RunError
 from ..run import Run, is_first_process, read_json, write_json
 from . import console
 from .environment import environment
-from .options import Device, Progress
+from .options import Device, Progress, check_choices
 
 if TYPE_CHECKING:
     from ..training import Config
@@ -208,8 +208,7 @@ def fit_or_explain(config: Config, out: Path, *, device: str, progress: str, aga
     """
     from ..training import fit
 
-    _check_choice("progress", progress, ("bar", "lines", "none"))
-    _check_choice("device", device, ("auto", "cpu", "cuda", "mps"))
+    check_choices(device, progress)
     try:
         return fit(config, out, progress=progress, device=device)
     except KeyboardInterrupt as error:
@@ -284,8 +283,3 @@ def _start(recipe: str | None, file: Path | None, out: Path, given: dict[str, An
         f"nothing to train: {out} holds no run to resume; give a recipe (see: rotated-relu recipes), "
         "--config FILE, or both --model and --data"
     )
-
-
-def _check_choice(kind: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise UnknownNameError(kind, value, known)
