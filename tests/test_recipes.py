@@ -72,13 +72,14 @@ def test_resnet_164_has_the_figures_of_the_abstract():
 def test_every_row_has_its_variants_and_its_cost(row):
     assert row.cost.core_hours > 0
     whole = row.build()
-    assert row.steps(whole) == (whole, None)
+    assert row.first(whole) == whole
+    assert row.retrain_epochs(whole) == max(1, round(whole.epochs * 5 / 100))
     assert recipes.find(f"{row.name}_l1").build() == dataclasses.replace(whole, slope_l1=1e-4)
     two = recipes.find(f"{row.name}_two_step")
     assert two.published.threshold == 0.03
-    first, second = two.steps(two.build())
-    assert first.epochs + second.epochs == whole.epochs
-    assert (first.trains, second.trains) == ("slopes", "weights")
+    first = two.first(two.build())
+    assert first.epochs + two.retrain_epochs(whole) == whole.epochs
+    assert first.trains == "slopes"
     assert dataclasses.replace(first, trains="all", epochs=whole.epochs) == whole
     assert whole.model.name in models.names()
 
@@ -89,8 +90,8 @@ def test_every_row_has_its_variants_and_its_cost(row):
 )
 def test_two_steps_keep_their_proportion(epochs, steps):
     two = recipes.find("resnet20_cifar10_two_step")
-    found = two.steps(dataclasses.replace(two.build(), epochs=epochs))
-    assert tuple(config.epochs for config in found) == steps
+    whole = dataclasses.replace(two.build(), epochs=epochs)
+    assert (two.first(whole).epochs, two.retrain_epochs(whole)) == steps
 
 
 @pytest.mark.parametrize("name", ["vit_cifar10", "efficientnet_cifar10"])

@@ -51,7 +51,7 @@ def get(name: str) -> Config:
         UnknownNameError: If there is none of that name; suggests the nearest.
     """
     recipe = find(name)
-    return recipe.steps(recipe.build())[0]
+    return recipe.first(recipe.build())
 
 
 def about(name: str) -> str:

@@ -11,6 +11,7 @@ from ..config import Config
 L1 = 1e-4  # on the slopes, as published
 STEPS = (500, 700)  # epochs of the two steps, as published
 STEP_THRESHOLD = 0.03  # after the first step, as published
+RETRAIN_SHARE = 0.05  # of the epochs, for a compacted network whose weights are trained already
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Recipe:
             says what it is for.
         cost: Of the rotated network's training, over all epochs.
         published: The paper's figures.
-        two_step: Slopes train first, on random weights, then the weights of what is left; see :meth:`steps`.
+        two_step: Slopes train first, on random weights, then the weights of what is left.
     """
 
     build: Callable[[], Config]
@@ -83,24 +84,22 @@ class Recipe:
         """One line: what it is for."""
         return (self.build.__doc__ or "").strip().splitlines()[0]
 
-    def steps(self, whole: Config) -> tuple[Config, Config | None]:
-        """Divide a training into what happens before and after compaction.
+    def first(self, whole: Config) -> Config:
+        """The training before compaction: the whole one, or the first of two steps.
 
         Args:
             whole: Settings over all epochs: those of ``build``, perhaps changed.
-
-        Returns:
-            The settings of the training, and those of the second step, None where there is none. Epochs are divided 5
-            to 7, as published, at least one each.
         """
         if not self.two_step:
-            return whole, None
-        first = max(1, round(whole.epochs * STEPS[0] / sum(STEPS)))
-        second = max(1, whole.epochs - first)
-        return (
-            dataclasses.replace(whole, trains="slopes", epochs=first),
-            dataclasses.replace(whole, trains="weights", epochs=second),
-        )
+            return whole
+        epochs = max(1, round(whole.epochs * STEPS[0] / sum(STEPS)))
+        return dataclasses.replace(whole, trains="slopes", epochs=epochs)
+
+    def retrain_epochs(self, whole: Config) -> int:
+        """Epochs for the compacted network: what the first step leaves, as published 7 of 12, or a twentieth more."""
+        if self.two_step:
+            return max(1, whole.epochs - self.first(whole).epochs)
+        return max(1, round(RETRAIN_SHARE * whole.epochs))
 
 
 def with_l1(recipe: Recipe, published: Published | None = None) -> Recipe:
