@@ -16,6 +16,7 @@ LAYERS = [
     "fast",
     "sites",
     "rotate",
+    "importance",
     "penalty",
     "integrations",
     "liveness",

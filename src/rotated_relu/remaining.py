@@ -1,4 +1,4 @@
-"""What would remain of a network if some of its slopes were 0: multiply-accumulates, parameters, channels.
+"""What would remain of a network if some of its parameters were 0: multiply-accumulates, parameters, channels.
 
 Requires: a rotated network that can be captured. Ensures: the numbers of an exact compaction with nothing held back,
 without doing one: the network is captured once, each question then costs one liveness analysis.
@@ -19,7 +19,8 @@ from .graph import Inputs, as_inputs, capture
 from .liveness import Liveness, analyse
 from .rotate import check_slopes, slopes
 
-Dead = Mapping[str, Tensor]  # name of a slope, as in slopes() -> boolean (channels,), True where it is 0
+# Qualified name of a parameter, as a rule a slope -> boolean (channels,), True where its entries are 0.
+Dead = Mapping[str, Tensor]
 UNITS = ("macs", "parameters", "channels")
 
 
@@ -49,14 +50,15 @@ class Remaining:
         self._graph = capture(self._net, as_inputs(_on_cpu(example_inputs)))
         self._states = named_states(self._net)
         self._slopes = slopes(self._net)
+        self._touched: set[str] = set()
         whole = self.of({})
         self.macs, self.parameters, self.channels = whole["macs"], whole["parameters"], whole["channels"]
 
     def of(self, dead: Dead) -> dict[str, int]:
-        """``{"macs": ..., "parameters": ..., "channels": ...}`` with those slopes at 0; activations left out are alive.
+        """``{"macs": ..., "parameters": ..., "channels": ...}`` with those at 0; all others are alive.
 
         Raises:
-            KeyError: If there is no such activation.
+            KeyError: If there is no such parameter.
         """
         liveness = self._liveness(dead)
         work = ideal_work(self._graph, liveness, self._states)
@@ -68,17 +70,18 @@ class Remaining:
         }
 
     def connected(self, dead: Dead) -> bool:
-        """Whether the output still depends on the inputs with those slopes at 0."""
+        """Whether the output still depends on the inputs with those at 0."""
         liveness = self._liveness(dead)
         readers = {user for node in self._graph.inputs for user in node.users}
         return any(bool(vector.any()) for node in readers for vector in liveness.alive.get(node, []))
 
     def _liveness(self, dead: Dead) -> Liveness:
         with torch.no_grad():
-            for slope in self._slopes.values():
-                slope.fill_(1.0)
+            for name in self._touched:
+                self._states[name].fill_(1.0)
             for name, mask in dead.items():
-                self._slopes[name][mask.cpu()] = 0.0
+                self._states[name][mask.cpu()] = 0.0
+        self._touched = set(dead)
         return analyse(self._graph, self._states)
 
     def per_channel(self, dead: Dead, unit: str = "macs") -> dict[str, float]:

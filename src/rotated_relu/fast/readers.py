@@ -92,6 +92,16 @@ def choose(net: nn.Module, example_inputs: Inputs) -> Choice:
     return Choice(folds, fused, readers, in_place)
 
 
+def layers_behind(net: nn.Module, example_inputs: Inputs) -> dict[str, dict[str, Fold]]:
+    """For every rotated activation of ``net``, in eval mode, the layers that sum over its channels.
+
+    Raises:
+        ShapeError: If the network does not run on the inputs.
+        CaptureError: If ``torch.export`` cannot capture it.
+    """
+    return _Mode(copy.deepcopy(net), example_inputs, training=False).layers_behind()
+
+
 @dataclass(frozen=True)
 class _Layout:
     """Entry i along dimension ``dim`` belongs to channel i // repeat."""
@@ -171,29 +181,39 @@ class _Mode:
 
     def _readers(self, gate: str, product: Node) -> dict[str, Fold] | None:
         """All readers of a gate's output, or None if one of them cannot take the slope."""
+        if type(self.modules[gate]) not in FOLDED:
+            return None
+        found, others = self._reached(gate, product)
+        return None if others else found
+
+    def _reached(self, gate: str, product: Node) -> tuple[dict[str, Fold], bool]:
+        """Layers that sum over a gate's channels, and whether anything else reads its output too."""
         module = self.modules[gate]
         assert isinstance(module, Rotated)
-        if type(module) not in FOLDED:
-            return None
         start = _Layout(module.channel_dim % len(_shape(product)), 1)
         found: dict[str, Fold] = {}
-        waiting = [(product, start)]
+        waiting, others = [(product, start)], False
         while waiting:
             node, layout = waiting.pop()
-            if node in self.graph.outputs or not node.users:
-                return None
+            others |= node in self.graph.outputs or not node.users
             for user in node.users:
                 name = self._layer(user)
-                if name is not None:
-                    if user.args[0] is not node or name in found or not self._reads(user, node, layout):
-                        return None
+                after = None if name is not None else _moved(user, node, layout)
+                if after is not None:
+                    waiting.append((user, after))
+                elif name and user.args[0] is node and name not in found and self._reads(user, node, layout):
                     found[name] = Fold(gate, layout.repeat)
-                    continue
-                after = _moved(user, node, layout)
-                if after is None:
-                    return None
-                waiting.append((user, after))
-        return found
+                else:
+                    others = True
+        return found, others
+
+    def layers_behind(self) -> dict[str, dict[str, Fold]]:
+        """For every gate called once, the layers that sum over its channels, whatever else reads it."""
+        return {
+            gate: self._reached(gate, products[0])[0]
+            for gate, products in self.products.items()
+            if len(products) == 1
+        }
 
     def _reads(self, reader: Node, source: Node, layout: _Layout) -> bool:
         """Whether a layer is called once and sums over the dimension that holds the channels."""
