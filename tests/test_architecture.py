@@ -36,6 +36,7 @@ LAYERS = [
     "paper_count",
     "paper_graph",
     "paper_networks",
+    "paths",
     "threshold",
     "models",
     "decoding",

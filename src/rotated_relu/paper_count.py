@@ -94,7 +94,7 @@ def paper_count(layers: Sequence[PaperLayer], alive: Sequence[int], widths: Sequ
     full_weights = alive_weights = full_flops = alive_flops = 0
     for layer in layers:
         try:
-            kept_in, kept_out = _alive_in(layer, alive, widths), _alive_out(layer, alive, widths)
+            kept_in, kept_out = alive_in(layer, alive, widths), alive_out(layer, alive, widths)
         except IndexError as error:
             raise ShapeError(
                 f"layer {layer.name} refers to activations {layer.before} and {layer.after}, but the alive "
@@ -121,7 +121,8 @@ def check_alive(alive: Sequence[int], widths: Sequence[int]) -> None:
             )
 
 
-def _alive_in(layer: PaperLayer, alive: Sequence[int], widths: Sequence[int]) -> int:
+def alive_in(layer: PaperLayer, alive: Sequence[int], widths: Sequence[int]) -> int:
+    """Input channels of a layer that are alive, going by the activations before it."""
     if not layer.before:
         return layer.inputs
     # A flattened feature map gives each channel several features, hence the ratio.
@@ -129,7 +130,8 @@ def _alive_in(layer: PaperLayer, alive: Sequence[int], widths: Sequence[int]) ->
     return layer.inputs * sum(alive[index] for index in layer.before) // total
 
 
-def _alive_out(layer: PaperLayer, alive: Sequence[int], widths: Sequence[int]) -> int:
+def alive_out(layer: PaperLayer, alive: Sequence[int], widths: Sequence[int]) -> int:
+    """Filters of a layer that are alive, going by the activation after it."""
     if layer.after is None:
         return layer.outputs
     return layer.outputs * alive[layer.after] // widths[layer.after]

@@ -73,10 +73,14 @@ def paper_layers(net: nn.Module, example_inputs: Inputs, threshold: float = 0.0)
         ShapeError: If the network does not run on the inputs.
         CaptureError: If it cannot be exported.
     """
-    graph = capture(net, example_inputs)
+    return read_network(capture(net, example_inputs), net, threshold)
+
+
+def read_network(graph: Graph, net: nn.Module, threshold: float = 0.0) -> PaperNetwork:
+    """:func:`paper_layers` of a network that has been captured; its lists are in the order of ``graph.nodes``."""
     order = {node: position for position, node in enumerate(graph.nodes)}
     parameters = dict(net.named_parameters(remove_duplicate=False))
-    activations = [node for node in graph.nodes if _is_gate(node)]
+    activations = [node for node in graph.nodes if is_gate(node)]
     index = {node: position for position, node in enumerate(activations)}
     slopes = [_slope_name(node, graph, parameters) for node in activations]
     widths = [
@@ -88,13 +92,24 @@ def paper_layers(net: nn.Module, example_inputs: Inputs, threshold: float = 0.0)
         for slope, width in zip(slopes, widths, strict=True)
     ]
     names = [slope or module_path(node) or node.name for node, slope in zip(activations, slopes, strict=True)]
-    weighted = [node for node in graph.nodes if _weight(node) is not None]
+    weighted = [node for node in graph.nodes if is_weighted(node)]
     layers = [_layer(node, order, index, widths) for node in weighted]
     return PaperNetwork(layers, widths, names, alive)
 
 
-def _is_gate(node: Node) -> bool:
+def is_gate(node: Node) -> bool:
+    """Whether a node is an activation that the paper would put slopes on."""
     return node.op == "call_function" and op_name(node) in _GATES
+
+
+def is_weighted(node: Node) -> bool:
+    """Whether a node is a convolution or a linear layer."""
+    return _weight(node) is not None
+
+
+def is_sum(node: Node) -> bool:
+    """Whether a node adds two tensors, or a number to one."""
+    return node.op == "call_function" and op_name(node) in _SUMS
 
 
 def _weight(node: Node) -> Tensor | None:
@@ -158,7 +173,7 @@ def _data_input(node: Node) -> Node:
 
 def _sources(start: Node) -> list[Node]:
     """Nearest activations upstream: one along a chain, the sum's nearest, all of a concatenation."""
-    if _is_gate(start):
+    if is_gate(start):
         return [start]
     if start.op != "call_function" or _stops(start):
         return []
@@ -176,7 +191,7 @@ def _data_operands(node: Node) -> list[Node]:
 
 
 def _stops(node: Node) -> bool:
-    return _weight(node) is not None or op_name(node) in _PRODUCTS
+    return is_weighted(node) or op_name(node) in _PRODUCTS
 
 
 def _reader(start: Node, order: dict[Node, int], index: dict[Node, int]) -> tuple[int | None, bool]:
@@ -200,10 +215,10 @@ def _downstream(start: Node) -> Iterator[tuple[Node, bool]]:
         if (node, stream) in seen or node.op != "call_function":
             continue
         seen.add((node, stream))
-        if _is_gate(node):
+        if is_gate(node):
             yield node, stream
         elif not _stops(node):
-            stream = stream or (op_name(node) in _SUMS and not all(_is_gate(user) for user in node.users))
+            stream = stream or (is_sum(node) and not all(is_gate(user) for user in node.users))
             waiting += [(user, stream) for user in node.users]
 
 
