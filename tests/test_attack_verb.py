@@ -8,6 +8,9 @@ import pytest
 from PIL import Image
 
 from rotated_relu import cli
+from rotated_relu.cli.networks import open_run
+from rotated_relu.cli.report import paths_part, report_data
+from rotated_relu.paths import Block
 
 pytest.importorskip("torchattack", reason="optional: pip install torchattack")
 
@@ -70,6 +73,34 @@ def test_attack_compares_all_networks_of_all_runs(capsys, own):
     assert found["library"].startswith("torchattack ")
     assert not (rival / "attack.json").exists()
     assert "eps 0.031, 4 steps; 60 test images, 20 for PGD and Lipschitz" in out
+
+
+def test_the_report_shows_the_attacks(capsys, own):
+    run, rival = own
+    assert call(capsys, "attack", run, rival, *FEW)[0] == 0
+    found = json.loads((run / "attack.json").read_text())["networks"]
+    data = report_data(open_run(str(run)))
+    assert [(row["key"], row["label"]) for row in data["attack"]["networks"]] == [
+        ("rotated", "Rotated"),
+        ("compact", "Compacted"),
+        ("relu", "ReLU (relu)"),
+    ]
+    for row, kept in zip(data["attack"]["networks"], found, strict=True):
+        assert all(row[name] == kept[name] for name in ("clean", "fgsm", "pgd", "lipschitz"))
+    assert "paths" not in data  # no residual blocks
+    assert call(capsys, "report", run)[0] == 0
+    assert "Under attack" in (run / "report.html").read_text(encoding="utf-8")
+
+
+def test_path_lengths_are_binned_by_their_common_divisor():
+    # Blocks of 40 and 60 filters: lengths 0, 40, 60, 100, all multiples of 20, six of which fit into 60 bins.
+    part = paths_part([Block("a", 40, 30), Block("b", 60, 0, passable=False)])
+    assert (part["blocks"], part["width"]) == (2, 20)
+    assert part["before"] == {"paths": 4, "mean": 50.0, "shares": [0.25, 0, 0.25, 0.25, 0, 0.25]}
+    # 30 of 40 filters alive, and nothing gets through the other block: lengths 0 and 30.
+    assert part["after"] == {"paths": 2, "mean": 15.0, "shares": [0.5, 0.5]}
+    # 100 blocks of 10 filters: 1,000 filters in at most 60 bins of a multiple of 10.
+    assert paths_part([Block("a", 10, 10)] * 100)["width"] == 20
 
 
 def test_the_same_command_gives_the_same_result(capsys, own):

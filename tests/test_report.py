@@ -8,10 +8,10 @@ from rotated_relu.errors import RunError, UnknownNameError
 from rotated_relu.report import build
 from rotated_relu.report.build import render
 from rotated_relu.report.figures import figures
-from rotated_relu.report.tables import certificate, counts, held, made, networks, tiles
-from rotated_relu.report.words import count, lead, percent, points, share, size, verdict
+from rotated_relu.report.tables import attack, certificate, counts, held, made, networks, tiles
+from rotated_relu.report.words import count, lead, paths, percent, points, share, size, verdict
 
-ALL_FIGURES = {"threshold", "slopes", "alive", "layers", "curves", "latency"}
+ALL_FIGURES = {"threshold", "slopes", "alive", "paths", "layers", "curves", "latency"}
 
 
 def plain(text):
@@ -207,6 +207,48 @@ def test_layers_that_are_gone_count_as_zero():
     }
     before, after = figures(data)["layers"].spec["data"]
     assert (before["y"], after["y"]) == ([10, 20], [5, 0])
+
+
+def path_side(paths, shares):
+    return {"paths": paths, "mean": 7.0, "shares": shares}
+
+
+def test_paths_figure_says_how_many_paths_are_left():
+    sides = {"before": path_side(2**20, [0.25, 0.75]), "after": path_side(2**19, [1.0])}
+    figure = figures({"paths": {"blocks": 20, "width": 4, **sides}})["paths"]
+    before, after = figure.spec["data"]
+    assert (before["x"], before["y"], before["width"]) == ([2.0, 6.0], [25.0, 75.0], 4)
+    assert (after["x"], after["y"]) == ([2.0], [100.0])
+    assert figure.caption.startswith("2²⁰ paths lead through 20 residual blocks")
+    assert figure.caption.endswith("2¹⁹ paths are left.")
+
+
+def test_paths_figure_of_a_network_that_nothing_gets_through():
+    sides = {"before": path_side(4, [1.0]), "after": path_side(0, [])}
+    figure = figures({"paths": {"blocks": 2, "width": 4, **sides}})["paths"]
+    assert len(figure.spec["data"]) == 1
+    assert figure.caption.endswith("no paths are left.")
+
+
+def test_paths_in_words():
+    assert [paths(value) for value in (0, 512, 2**16, 2**17, 2**54)] == ["0", "512", "65,536", "2¹⁷", "2⁵⁴"]
+
+
+def test_attack_table():
+    table = attack(full_report())
+    assert [(key, label) for key, label, _ in table.rows][-1] == ("relu", "ReLU (first-relu)")
+    assert [plain(cell.value) for cell in table.rows[0][2]] == ["89.9 %", "11.2 %", "0.0 %", "812"]
+    assert plain(table.rows[-1][2][-1].value) == "1004"
+    assert "ε = 0.031" in table.caption
+    assert "1,000 test images, 200 of them for PGD" in table.caption
+    assert "from the image;" in table.caption
+    assert attack({}) is None
+    data = full_report()
+    data["attack"]["settings"] |= {"random_start": True, "pgd_images": 1000}
+    assert "200" not in attack(data).caption
+    assert "from a random place;" in attack(data).caption
+    assert "Under attack" in render(data)
+    assert "Under attack" not in render(trained_report())
 
 
 def test_a_run_that_was_only_trained(tmp_path):

@@ -66,9 +66,12 @@ def open_page(browser, path, width, scheme="light"):
 @pytest.mark.parametrize(
     ("data", "traces"),
     [
-        # Threshold: two lines, two chosen points; slopes, alive: two; layers: two in two panels; curves: two
+        # Threshold: two lines, two chosen points; slopes, alive, paths: two; layers: two in two panels; curves: two
         # networks, two splits, two quantities; latency: three networks at two batch sizes.
-        (full_report(), {"threshold": 4, "slopes": 2, "alive": 2, "layers": 4, "curves": 8, "latency": 6}),
+        (
+            full_report(),
+            {"threshold": 4, "slopes": 2, "alive": 2, "paths": 2, "layers": 4, "curves": 8, "latency": 6},
+        ),
         (trained_report(), {"slopes": 2, "curves": 4}),
     ],
     ids=["full", "trained"],

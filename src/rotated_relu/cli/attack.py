@@ -150,7 +150,7 @@ def attack_table(data: Mapping[str, Any]) -> Table:
         (
             f"{row['run']}: {row['weights']}",
             *(console.percent(row[name]) for name in ("clean", "fgsm", "pgd")),
-            f"{row['lipschitz']:.3g}",
+            console.decimal(row["lipschitz"]),
         )
         for row in data["networks"]
     ]

@@ -52,6 +52,11 @@ def count(value: float | None) -> str:
     return "" if value is None else f"{value:,.0f}"
 
 
+def decimal(value: float) -> str:
+    """A number of no unit, with three digits or all those before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def milliseconds(value: float | None) -> str:
     """A time, from milliseconds."""
     return "" if value is None else f"{value:.3g} ms"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,9 +17,14 @@ from .networks import Loaded, open_run, reference_key
 from .options import RunPath
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from ..paths import Block
     from ..report import ReportData
+    from ..report.schema import AttackRow, PathsPart, PathsSide
 
 EXAMPLE = "rotated-relu report runs/first --against runs/first-relu"
+PATH_BINS = 60  # of the histogram of path lengths, at most
 LABELS = {
     "relu": "ReLU",
     "reference": "Reference",
@@ -33,7 +41,7 @@ def report(
         typer.Option(metavar="RUN", help="A run to compare with, such as ReLU.", show_default=False),
     ] = None,
 ) -> None:
-    """Write report.html: verdict, curves, slopes, filters alive, costs, what could not be removed and why.
+    """Write report.html: verdict, curves, slopes, filters alive, costs, attacks, what could not be removed and why.
 
     One self-contained file. What a run has not got yet is left out, with a hint which verb makes it.
     """
@@ -70,6 +78,7 @@ def report_data(loaded: Loaded, reference: Loaded | None = None, command: str | 
     _add_slopes(data, loaded)
     _add_compaction(data, loaded)
     _add_measurements(data, loaded)
+    _add_attack(data, loaded)
     return data
 
 
@@ -162,8 +171,59 @@ def _add_compaction(data: ReportData, loaded: Loaded) -> None:
     ]
     data["held"] = [cast(HeldRow, asdict(held)) for held in plan.held]
     data["certificate"] = certificate.to_dict()
-    network = paper_layers(loaded.network("trained"), loaded.example_inputs(), plan.threshold)
-    data["paper_count"] = network.count().to_dict()
+    net, inputs = loaded.network("trained"), loaded.example_inputs()
+    data["paper_count"] = paper_layers(net, inputs, plan.threshold).count().to_dict()
+    _add_paths(data, net, inputs, plan.threshold)
+
+
+def _add_paths(data: ReportData, net: nn.Module, inputs: Tensor, threshold: float) -> None:
+    """Filter-path lengths in bins of equally many possible lengths; nothing for networks without residual blocks."""
+    from ..errors import CaptureError
+    from ..paths import residual_blocks
+
+    with contextlib.suppress(CaptureError):  # blocks within blocks: their paths are not counted
+        blocks = residual_blocks(net, inputs, threshold)
+        if blocks:
+            data["paths"] = paths_part(blocks)
+
+
+def paths_part(blocks: Sequence[Block]) -> PathsPart:
+    """The path lengths of a report, from the residual blocks of a network."""
+    from ..paths import path_lengths
+
+    filters = [block.filters for block in blocks]
+    # All lengths are multiples of the greatest common divisor: a bin of any other width would make a comb.
+    step = max(1, math.gcd(*filters))
+    width = step * max(1, math.ceil(sum(filters) / (PATH_BINS * step)))
+    before, after = (
+        path_lengths(ways) for ways in ([[0, each] for each in filters], [each.ways for each in blocks])
+    )
+    sides: list[PathsSide] = [
+        {"paths": side.paths, "mean": side.mean, "shares": side.shares(width)} for side in (before, after)
+    ]
+    return {"blocks": len(blocks), "width": width, "before": sides[0], "after": sides[1]}
+
+
+def _add_attack(data: ReportData, loaded: Loaded) -> None:
+    """Accuracy under attack; networks of other runs are told by their directory."""
+    found = _json(loaded, "attack")
+    if not found:
+        return
+    own = found["networks"][0]["run"]
+    rows: list[AttackRow] = []
+    for network in found["networks"]:
+        kind, run = network["kind"], network["run"]
+        rows.append(
+            {
+                "key": kind if run == own or kind == "relu" else "other",
+                "label": LABELS[kind] if run == own else f"{LABELS[kind]} ({Path(run).name})",
+                "clean": network["clean"],
+                "fgsm": network["fgsm"],
+                "pgd": network["pgd"],
+                "lipschitz": network["lipschitz"],
+            }
+        )
+    data["attack"] = {"networks": rows, "settings": found["settings"], "library": found["library"]}
 
 
 def _add_measurements(data: ReportData, loaded: Loaded) -> None:

@@ -62,6 +62,7 @@ def render(data: ReportData) -> str:
         counts=tables.counts(data),
         held=tables.held(data),
         certificate=tables.certificate(data),
+        attack=tables.attack(data),
         made=tables.made(data),
         missing=tables.missing(data, drawn),
         figures=drawn,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .schema import LatencyPart, ReportData
-from .words import NARROW_SPACE, count, factor, final_of, percent, reference_of, row_of
+from .words import NARROW_SPACE, count, factor, final_of, paths, percent, reference_of, row_of
 
 Spec = dict[str, Any]
 KNOWN_COLOURS = ("relu", "rotated", "compact", "finetuned")
@@ -47,6 +47,7 @@ def figures(data: ReportData) -> dict[str, Figure]:
         threshold_figure(data),
         slopes_figure(data),
         alive_figure(data),
+        paths_figure(data),
         layers_figure(data),
         curves_figure(data),
         latency_figure(data),
@@ -174,6 +175,48 @@ def alive_figure(data: ReportData) -> Figure | None:
         caption += f" In {dead} {'activation' if dead == 1 else 'activations'} every filter is dead."
     alt = f"Bars for {len(rows)} activations: {alive} of {total} filters alive."
     return Figure("alive", "Filters alive along the depth", caption, alt, 340, _spec(traces, layout))
+
+
+def paths_figure(data: ReportData) -> Figure | None:
+    """Shares of the paths through a residual network by their length in filters, with all filters and those alive."""
+    found = data.get("paths")
+    if not found:
+        return None
+    before, after, width = found["before"], found["after"], found["width"]
+    traces = []
+    for side, fill, name, opacity in (
+        (before, "var(--relu)", "all filters", 0.55),
+        (after, colour("compact"), "filters alive", 0.8),
+    ):
+        places = range(0, width * len(side["shares"]), width)
+        if places:
+            traces.append(
+                {
+                    "type": "bar",
+                    "x": [place + width / 2 for place in places],
+                    "y": [100 * share for share in side["shares"]],
+                    "width": width,
+                    "name": name,
+                    "marker": {"color": fill, "line": {"width": 0}},
+                    "opacity": opacity,
+                    "hovertext": [f"{place} to {place + width - 1} filters" for place in places],
+                    "hovertemplate": f"%{{hovertext}}<br>%{{y:.2f}}{NARROW_SPACE}% of the paths, {name}<extra></extra>",
+                }
+            )
+    layout = _layout("length of a path, filters", "paths, %") | {"barmode": "overlay", "bargap": 0}
+    caption = (
+        f"{paths(before['paths'])} paths lead through {found['blocks']} residual blocks, each of which is passed or "
+        "skipped; the length of a path is the number of filters in the layers of the blocks that it passes: "
+        f"{count(before['mean'])} on average of all filters"
+    )
+    caption += f", {count(after['mean'])} of those alive." if after["paths"] else "."
+    if after["paths"] < before["paths"]:
+        left = paths(after["paths"]) if after["paths"] else "no"
+        caption += f" Where a layer is dead nothing gets through: {left} paths are left."
+    alt = f"Histogram of path lengths: {count(before['mean'])} filters on average before, {count(after['mean'])} after."
+    return Figure(
+        "paths", "Filters on the paths through the network", caption, alt, 340, _spec(traces, layout)
+    )
 
 
 def layers_figure(data: ReportData) -> Figure | None:

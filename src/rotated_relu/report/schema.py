@@ -104,6 +104,61 @@ class HeldRow(TypedDict):
     reason: str
 
 
+class PathsSide(TypedDict):
+    """Lengths of the paths through a network: how many paths, their mean length, and shares of them by length.
+
+    Attributes:
+        paths: Number of paths.
+        mean: Mean length, in filters.
+        shares: Fraction of the paths per bin of ``PathsPart.width`` filters, from length 0 on.
+    """
+
+    paths: int
+    mean: float
+    shares: list[float]
+
+
+class PathsPart(TypedDict):
+    """Filter-path lengths (:mod:`rotated_relu.paths`).
+
+    Attributes:
+        blocks: Residual blocks.
+        width: Filters per bin.
+        before: With all filters.
+        after: With those above the threshold.
+    """
+
+    blocks: int
+    width: int
+    before: PathsSide
+    after: PathsSide
+
+
+class AttackRow(TypedDict):
+    """One attacked network; ``key`` as above (any other is allowed), accuracies in percent."""
+
+    key: str
+    label: str
+    clean: float
+    fgsm: float
+    pgd: float
+    lipschitz: float
+
+
+class AttackPart(TypedDict):
+    """Accuracy under attack, as ``attack.json`` has it.
+
+    Attributes:
+        networks: One row per network.
+        settings: ``eps``, ``steps``, ``random_start``, ``images``, ``pgd_images``.
+        library: What computed FGSM and PGD.
+    """
+
+    networks: list[AttackRow]
+    settings: dict[str, Any]
+    library: str
+
+
 class MadePart(TypedDict, total=False):
     """How the run was made; shown as a list, in this order.
 
@@ -137,6 +192,7 @@ class ReportData(TypedDict, total=False):
         threshold: The search.
         slopes: {"start": {name: values}, "end": {name: values}}.
         alive: Filters per activation.
+        paths: Lengths of the paths that the skip connections make.
         layer_weights: Network key -> layer name -> weights, for the networks before and after compaction.
         layer_macs: The same for multiply-accumulates.
         compacted_from: Key of the network before compaction ("rotated" if missing).
@@ -146,6 +202,7 @@ class ReportData(TypedDict, total=False):
         paper_count: ``PaperCount.to_dict()`` of the thresholded network.
         held: What could not be removed (``plan.held``); an empty list means that everything dead was removed.
         certificate: ``Certificate.to_dict()``.
+        attack: Accuracy under attack.
         made: How it was made.
     """
 
@@ -156,6 +213,7 @@ class ReportData(TypedDict, total=False):
     threshold: ThresholdPart
     slopes: dict[str, dict[str, list[float]]]
     alive: list[AliveRow]
+    paths: PathsPart
     layer_weights: dict[str, dict[str, int]]
     layer_macs: dict[str, dict[str, int]]
     compacted_from: str
@@ -165,4 +223,5 @@ class ReportData(TypedDict, total=False):
     paper_count: dict[str, float]
     held: list[HeldRow]
     certificate: dict[str, Any]
+    attack: AttackPart
     made: MadePart

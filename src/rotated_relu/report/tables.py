@@ -139,6 +139,26 @@ def _latency(timed: Any, row: NetworkRow) -> Cell:
     return Cell(words.milliseconds(medians[key]), words.factor(speedups.get(key)))
 
 
+def attack(data: ReportData) -> NetworkTable | None:
+    """Accuracy under attack, and the local Lipschitz constant."""
+    found = data.get("attack")
+    if not found:
+        return None
+    rows = [
+        (
+            row["key"],
+            row["label"],
+            [
+                *(Cell(words.percent(row[name])) for name in ("clean", "fgsm", "pgd")),
+                Cell(words.three(row["lipschitz"])),
+            ],
+        )
+        for row in found["networks"]
+    ]
+    heads = ["accuracy, clean", "under FGSM", "under PGD", "local Lipschitz constant"]
+    return NetworkTable(heads, rows, words.attack_note(found))
+
+
 def counts(data: ReportData) -> list[CountRow]:
     """The paper's count beside what was achieved, in weights and in FLOPs."""
     rows = []

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from .schema import NetworkRow, ReportData
+from .schema import AttackPart, NetworkRow, ReportData
 
 MINUS = "\N{MINUS SIGN}"
 TIMES = "\N{MULTIPLICATION SIGN}"
 NARROW_SPACE = "\N{NARROW NO-BREAK SPACE}"
+SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -38,8 +39,15 @@ def count(value: float | None) -> str:
         return ""
     for limit, suffix in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if abs(value) >= limit:
-            return f"{_three(value / (1e3 if suffix == 'k' else limit))}{NARROW_SPACE}{suffix}"
+            return f"{three(value / (1e3 if suffix == 'k' else limit))}{NARROW_SPACE}{suffix}"
     return f"{value:,.0f}"
+
+
+def paths(value: int) -> str:
+    """A number of paths: large powers of two as such."""
+    if value < 1e5 or value & (value - 1):
+        return count(value) if value >= 1e5 else f"{value:,}"
+    return "2" + str(value.bit_length() - 1).translate(SUPERSCRIPT)
 
 
 def size(value: float | None) -> str:
@@ -48,13 +56,13 @@ def size(value: float | None) -> str:
         return ""
     for limit, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if abs(value) >= limit:
-            return f"{_three(value / limit)}{NARROW_SPACE}{unit}"
+            return f"{three(value / limit)}{NARROW_SPACE}{unit}"
     return f"{value:.0f}{NARROW_SPACE}B"
 
 
 def milliseconds(value: float | None) -> str:
     """A time in ms with three digits."""
-    return "" if value is None else f"{_three(value)}{NARROW_SPACE}ms"
+    return "" if value is None else f"{three(value)}{NARROW_SPACE}ms"
 
 
 def factor(value: float | None) -> str:
@@ -62,7 +70,8 @@ def factor(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}{TIMES}"
 
 
-def _three(value: float) -> str:
+def three(value: float) -> str:
+    """A number with three digits, more if it is large."""
     digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
     return f"{value:.{digits}f}"
 
@@ -165,6 +174,21 @@ def _change(reference: NetworkRow | None, reached: tuple[float, str]) -> str:
     if before is None or before[1] != reached[1]:
         return ""
     return f" ({points(reached[0] - before[0])} points)"
+
+
+def attack_note(found: AttackPart) -> str:
+    """What was attacked, with what, and what the last column is."""
+    how = found["settings"]
+    used = f"{how['images']:,} test images"
+    if how["pgd_images"] != how["images"]:
+        used += f", {how['pgd_images']:,} of them for PGD and the last column"
+    start = "a random place" if how["random_start"] else "the image"
+    return (
+        f"Pixels of [0, 1] change by at most ε = {how['eps']:g} (L∞); {used}. PGD: {how['steps']} steps of ε / 5 from "
+        f"{start}; no network was trained against attacks. FGSM and PGD: {found['library']}. Last column: mean over "
+        "the images of the largest KL divergence of the class probabilities, per change of a pixel, that as many steps "
+        "found (nats)."
+    )
 
 
 def lead(data: ReportData) -> str:
