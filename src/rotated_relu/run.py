@@ -36,6 +36,8 @@ FILES = {
     "threshold": ("threshold.json", "prune"),
     "search": ("threshold.partial.json", "prune"),
     "compact": ("compact.safetensors", "prune"),
+    "finetune_config": ("finetune.json", "finetune"),
+    "finetune_metrics": ("finetune_metrics.csv", "finetune"),
     "finetuned": ("finetuned.safetensors", "finetune"),
     "evaluation": ("evaluation.json", "evaluate"),
     "onnx": ("compact.onnx", "export"),
@@ -45,6 +47,7 @@ FILES = {
     "measure": ("measure.json", "measure"),
     "attack": ("attack.json", "attack"),
     "summary": ("summary.json", "demo"),
+    "reproduction": ("reproduction.json", "reproduce"),
     "report": ("report.html", "report"),
 }
 FOLDERS = ("checkpoints", "tb", "wandb", "finetune")
@@ -129,6 +132,12 @@ class Run:
             with explained(self.file(name)):
                 self.file(name).unlink(missing_ok=True)
 
+    def discard_folder(self, name: str) -> None:
+        """Delete one of ``FOLDERS`` with all that is in it, where it exists."""
+        with explained(self.path / name):
+            if (self.path / name).is_dir():
+                shutil.rmtree(self.path / name)
+
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
         """Within the ``with`` block no other process can claim this run; what a killed one left is cleared away.
@@ -162,10 +171,8 @@ class Run:
 
     def _clear(self) -> None:
         self.discard(*FILES)
-        with explained(self.path):
-            for name in FOLDERS:
-                if (self.path / name).is_dir():
-                    shutil.rmtree(self.path / name)
+        for name in FOLDERS:
+            self.discard_folder(name)
 
 
 def _hold(file: IO[str], run: Path) -> None:

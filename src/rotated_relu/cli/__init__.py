@@ -15,7 +15,20 @@ import typer
 
 from ..errors import RotatedReLUError
 from ..run import explained, is_first_process
-from . import attack, console, demo, evaluate, export, finetune, measure, prune, recipes, report, train
+from . import (
+    attack,
+    console,
+    demo,
+    evaluate,
+    export,
+    finetune,
+    measure,
+    prune,
+    recipes,
+    report,
+    reproduce,
+    train,
+)
 
 # Verb -> function and an example of its use; the order is that of a first run through.
 VERBS: dict[str, tuple[Callable[..., Any], str]] = {
@@ -29,6 +42,7 @@ VERBS: dict[str, tuple[Callable[..., Any], str]] = {
     "measure": (measure.measure, measure.EXAMPLE),
     "attack": (attack.attack, attack.EXAMPLE),
     "report": (report.report, report.EXAMPLE),
+    "reproduce": (reproduce.reproduce, reproduce.EXAMPLE),
 }
 
 

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import RunError
-from ..run import Run, explained, read_json, write_json
+from ..run import write_json
 from . import console
 from .environment import environment
 from .evaluate import evaluate_run
 from .export import export_run
 from .finetune import finetune_run
-from .measure import measure_networks, networks_of
-from .networks import Loaded
 from .options import Progress
 from .prune import Pruned, prune_run
 from .report import report_run
-from .train import fit_or_explain, interrupted, override
+from .train import interrupted, override
+from .twins import Pair, clear, measure_pair, relu_twin, train_twin
 
 if TYPE_CHECKING:
     from ..training import Config
@@ -30,6 +27,7 @@ EXAMPLE = "rotated-relu demo --out runs/demo --seed 0"
 TOLERANCE = 0.2  # points of validation accuracy that the threshold may cost
 FINETUNE_EPOCHS = 2
 ROUNDS = 30  # of the latency comparison
+REMEDY = "add --fresh to delete it and start over, or choose another --out"
 BATCH_SIZES = (1, 64)  # the last one is the one that the summary quotes
 
 
@@ -73,12 +71,10 @@ def run_demo(
     """
     rotated = demo_config(seed, epochs)
     relu = relu_twin(rotated)
-    both = Pair(Loaded(Run(out)), Loaded(Run(out / "relu")))
+    both = Pair.at(out)
+    assert both.relu is not None
     for config, loaded, label in ((relu, both.relu, "ReLU"), (rotated, both.rotated, "rotated ReLU")):
-        state = "found trained" if loaded.run.has("weights") else f"training, {config.epochs} epochs"
-        console.say(f"{label}: {state}")
-        _check_same(loaded.run, config)
-        fit_or_explain(config, loaded.run.path, device="cpu", progress=progress, again=again)
+        train_twin(loaded, config, label, again=again, remedy=REMEDY, device="cpu", progress=progress)
     try:
         pruned = prune_run(both.rotated, tolerance=TOLERANCE)
         console.say(
@@ -88,35 +84,12 @@ def run_demo(
         finetune_run(both.rotated, epochs=FINETUNE_EPOCHS, device="cpu", progress=progress)
         export_run(both.rotated, "finetuned")
         console.say("measuring all networks in turn")
-        summary = _summary(both, pruned, _measured(both))
+        summary = _summary(both, pruned, measure_pair(both, BATCH_SIZES, ROUNDS))
     except KeyboardInterrupt as error:
         interrupted(f"demo in {out}", again, error)
     write_json(both.rotated.run.file("summary"), summary)
     report_run(both.rotated, both.relu, command=again)
     return summary
-
-
-def _check_same(run: Run, config: Config) -> None:
-    """Refuse an earlier demo with other settings instead of mixing the two."""
-    if not run.has("config"):
-        return
-    found = type(config).from_dict(read_json(run.file("config"))).identity()
-    wanted = config.identity()
-    if found != wanted:
-        names = [key for key in wanted if found.get(key) != wanted[key]]
-        changed = ", ".join(f"{name} {found.get(name)!r}, asked for {wanted[name]!r}" for name in names)
-        raise RunError(
-            f"{run.path} holds a demo with other settings ({changed}); add --fresh to delete it and start over, or "
-            "choose another --out"
-        )
-
-
-@dataclass(frozen=True)
-class Pair:
-    """The two runs of the demo."""
-
-    rotated: Loaded
-    relu: Loaded
 
 
 def demo_config(seed: int, epochs: int | None) -> Config:
@@ -129,11 +102,6 @@ def demo_config(seed: int, epochs: int | None) -> Config:
     return override(get("demo"), changes)
 
 
-def relu_twin(rotated: Config) -> Config:
-    """The same settings without slopes, and so without their penalty."""
-    return override(rotated, {"model.rotated": False})
-
-
 def has_bf16() -> bool:
     """Whether the processor computes in bfloat16 itself; where it is emulated, float32 is faster."""
     import torch
@@ -142,31 +110,14 @@ def has_bf16() -> bool:
     return supported is not None and bool(supported())
 
 
-def clear(out: Path) -> None:
-    """Delete an earlier demo: both runs' own files and folders, nothing else."""
-    for run in (Run(out / "relu"), Run(out)):
-        if run.path.is_dir():
-            run.clear()
-    with explained(out):
-        if (out / "relu").is_dir() and not any((out / "relu").iterdir()):
-            (out / "relu").rmdir()
-
-
 def _again(out: Path, seed: int, epochs: int | None) -> str:
     given = "" if epochs is None else f" --epochs {epochs}"
     return f"rotated-relu demo --out {out} --seed {seed}{given}"
 
 
-def _measured(both: Pair) -> dict[str, Any]:
-    """All networks side by side; plain data, kept in ``measure.json``."""
-    nets = networks_of(both.rotated, both.relu)
-    measured = measure_networks(nets, both.rotated.example_inputs, BATCH_SIZES, repeats=ROUNDS)
-    write_json(both.rotated.run.file("measure"), measured)
-    return measured
-
-
 def _summary(both: Pair, pruned: Pruned, measured: dict[str, Any]) -> dict[str, Any]:
     """What the demo found. The test images are read here, once, when nothing is left to choose."""
+    assert both.relu is not None
     speedups = {str(timed["batch_size"]): timed["speedup"]["compact"] for timed in measured["latency"]}
     return {
         "relu_test_accuracy": evaluate_run(both.relu, "trained", "test"),

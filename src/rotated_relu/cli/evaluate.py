@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..errors import UnknownNameError
-from ..run import read_json, write_json
+from ..run import Run, read_json, write_json
 from . import console
 from .networks import Loaded, open_run
 from .options import RunPath, Weights
+
+if TYPE_CHECKING:
+    from torch import nn
 
 EXAMPLE = "rotated-relu evaluate runs/first --weights compact --split test"
 SPLITS = ("validation", "test")
@@ -36,13 +39,31 @@ def evaluate_run(loaded: Loaded, weights: str, split: str) -> float:
     Raises:
         UnknownNameError: If there is no such split or choice of weights.
     """
-    from ..training import evaluate_model
-
     if split not in SPLITS:
         raise UnknownNameError("split", split, SPLITS)
-    accuracy = evaluate_model(loaded.network(weights), getattr(loaded.images, split))
-    path = loaded.run.file("evaluation")
-    known = read_json(path) if path.is_file() else {}
-    known.setdefault(weights, {})[split] = accuracy
-    write_json(path, known)
+    return keep_accuracy(loaded, weights, loaded.network(weights), split)
+
+
+def keep_accuracy(loaded: Loaded, key: str, net: nn.Module, split: str) -> float:
+    """Evaluate any network on a split of a run and add the result to ``evaluation.json`` under a key."""
+    from ..training import evaluate_model
+
+    accuracy = evaluate_model(net, getattr(loaded.images, split))
+    known = kept_accuracies(loaded.run)
+    known.setdefault(key, {})[split] = accuracy
+    write_json(loaded.run.file("evaluation"), known)
     return accuracy
+
+
+def kept_accuracies(run: Run) -> dict[str, dict[str, float]]:
+    """What ``evaluation.json`` holds: key, split, percent; nothing if there is none."""
+    path = run.file("evaluation")
+    known: dict[str, dict[str, float]] = read_json(path) if path.is_file() else {}
+    return known
+
+
+def forget_accuracies(run: Run, key: str) -> None:
+    """Drop from ``evaluation.json`` what belongs to weights that are about to be replaced."""
+    known = kept_accuracies(run)
+    if known.pop(key, None) is not None:
+        write_json(run.file("evaluation"), known)

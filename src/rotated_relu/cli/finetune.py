@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..run import Run, explained, is_first_process, read_json, write_json
+from ..run import Run, is_first_process, read_json, replacing, write_json
 from . import console
+from .evaluate import forget_accuracies
 from .networks import Loaded, open_run
 from .options import Device, Progress, RunPath
 from .train import NO_PULL, interrupted, override
@@ -34,7 +35,8 @@ def finetune(
 ) -> None:
     """Train the compacted network on, with a cosine from a small learning rate and no pull on the slopes.
 
-    Writes finetuned.safetensors. The same command again resumes after Ctrl-C.
+    Of a run in which slopes alone were trained, the weights train now, with the run's own schedule. Writes
+    finetuned.safetensors. The same command again resumes after Ctrl-C.
     """
     loaded = open_run(run)
     try:
@@ -56,7 +58,10 @@ def finetune(
 def finetune_run(
     loaded: Loaded, *, epochs: int, lr: float | None = None, device: str = "auto", progress: str = "none"
 ) -> nn.Module:
-    """Fine-tune the compacted network of a run and save it beside the compacted one."""
+    """Fine-tune the compacted network of a run and save it beside the compacted one.
+
+    Settings and metrics of the epochs are kept beside it, in ``finetune.json`` and ``finetune_metrics.csv``.
+    """
     with loaded.run.claimed():
         return _finetune(loaded, finetune_config(loaded.config, epochs, lr), device, progress)
 
@@ -72,26 +77,33 @@ def _finetune(loaded: Loaded, config: Config, device: str, progress: str) -> nn.
     net = train_on(result.model, config, loaded.images, scratch.path, progress=progress, device=device)
     if not is_first_process():
         return net
+    # Made from the weights that are about to be replaced.
+    run.discard("finetuned", "onnx", "measure", "attack", "report", "reproduction")
+    forget_accuracies(run, "finetuned")
+    write_json(run.file("finetune_config"), config.to_dict())
+    with replacing(run.file("finetune_metrics")) as beside:
+        shutil.copyfile(scratch.file("metrics"), beside)
     save(replace(result, model=net), run.file("finetuned"))
-    # Made from the weights that have just been replaced.
-    run.discard("onnx", "measure", "attack", "report")
-    with explained(scratch.path):
-        shutil.rmtree(scratch.path)
+    run.discard_folder(scratch.path.name)
     return net
 
 
 def finetune_config(config: Config, epochs: int, lr: float | None = None) -> Config:
-    """The training's settings with a short cosine from a small learning rate and no penalty."""
-    return override(
-        config,
-        {
-            "epochs": epochs,
-            "optimiser.lr": LR_SHARE * config.optimiser.lr if lr is None else lr,
-            "schedule.name": "cosine",
-            "schedule.warmup": 0.0,
-            **NO_PULL,
-        },
+    """How to train the compacted network of a run.
+
+    Args:
+        config: Settings of the training before. Without a pull on the slopes they are those of a first training where
+            only slopes trained before: the weights are still random. Else a cosine from a smaller learning rate.
+        epochs: Passes over the training images.
+        lr: Largest learning rate, in place of the one that follows from ``config``.
+    """
+    fresh = config.trains == "slopes"
+    changes: dict[str, Any] = (
+        {"trains": "weights"} if fresh else {"schedule.name": "cosine", "schedule.warmup": 0.0}
     )
+    share = 1.0 if fresh else LR_SHARE
+    changes["optimiser.lr"] = share * config.optimiser.lr if lr is None else lr
+    return override(config, {**changes, "epochs": epochs, **NO_PULL})
 
 
 def _scratch(run: Run, config: Config) -> Run:
@@ -101,9 +113,8 @@ def _scratch(run: Run, config: Config) -> Run:
         return Run(path)
     settings = Run(path).file("config")
     known = type(config).from_dict(read_json(settings)).identity() if settings.is_file() else None
-    if path.exists() and known != config.identity():
-        with explained(path):
-            shutil.rmtree(path)
+    if known != config.identity():
+        run.discard_folder(path.name)
     scratch = Run.create(path)
     write_json(settings, config.to_dict())
     return scratch

@@ -144,6 +144,8 @@ def _prune(
     # From here on the run describes this threshold: what was made from another one must not lie beside it.
     run.discard("threshold", "compact", "finetuned", "evaluation", "onnx", "measure", "summary", "report")
     run.discard("openvino", "openvino_weights", "int8", "attack")
+    run.discard("finetune_config", "finetune_metrics", "reproduction")
+    run.discard_folder("finetune")
     save(result, run.file("compact"))
     write_json(
         run.file("threshold"), {**found.to_dict(), **timed, "certificate": result.certificate.to_dict()}

@@ -26,6 +26,10 @@ class Cost:
     core_hours: float
     gpu_hours: float | None = None
 
+    def times(self, factor: float) -> Cost:
+        """The cost of so many times the work."""
+        return Cost(factor * self.core_hours, None if self.gpu_hours is None else factor * self.gpu_hours)
+
     def words(self) -> str:
         """``40 core-hours, 2 GPU-hours``."""
         parts = [_amount(self.core_hours, "core")]
@@ -35,9 +39,8 @@ class Cost:
 
 
 def _amount(hours: float, of: str) -> str:
-    if hours < 1:
-        return f"{max(1, round(60 * hours))} {of}-minutes"
-    return f"{hours:,.0f} {of}-hour{'' if round(hours) == 1 else 's'}"
+    number, unit = (round(hours), "hour") if hours >= 1 else (max(1, round(60 * hours)), "minute")
+    return f"{number:,} {of}-{unit}{'' if number == 1 else 's'}"
 
 
 @dataclass(frozen=True)
