@@ -176,6 +176,7 @@ def _retrain(loaded: Loaded, plan: Plan, device: str, progress: str) -> None:
         known = type(wanted).from_dict(read_json(run.file("finetune_config")))
         if known.identity() == wanted.identity():
             console.say(f"{label}: found trained")
+            run.discard_folder("finetune")  # left by one that was stopped just before it did so
             return
     console.say(f"{label}: training, {wanted.epochs} epochs")
     finetune_run(loaded, epochs=plan.retrain_epochs, device=device, progress=progress)
