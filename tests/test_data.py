@@ -307,6 +307,7 @@ def test_short_names_are_looked_up_on_the_hub(monkeypatch):
         ("uoft-cs/cifar100", None),
         ("ufldl-stanford/svhn", "cropped_digits"),
         ("zalando-datasets/fashion_mnist", None),
+        ("zalando-datasets/fashion_mnist", None),  # by either spelling
         ("someone/pictures", None),
     ]
 

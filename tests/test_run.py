@@ -166,8 +166,9 @@ def test_unknown_system_error_still_has_advice(tmp_path):
 
 
 def test_every_file_has_a_verb_of_the_command_line():
-    verbs = {"demo", "train", "prune", "finetune", "evaluate", "export", "measure", "report"}
-    assert {verb.split()[0] for _, verb in FILES.values()} == verbs
+    from rotated_relu.cli import VERBS
+
+    assert {verb.split()[0] for _, verb in FILES.values()} <= VERBS.keys()
 
 
 def test_importing_it_is_cheap():

@@ -33,6 +33,7 @@ HUB_NAMES: dict[str, tuple[str, str | None]] = {
     "cifar100": ("uoft-cs/cifar100", None),
     "svhn": ("ufldl-stanford/svhn", "cropped_digits"),
     "fashion-mnist": ("zalando-datasets/fashion_mnist", None),
+    "fashion_mnist": ("zalando-datasets/fashion_mnist", None),
 }
 BUNDLED = "mnist5k"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
