@@ -96,6 +96,9 @@ def test_unknown_recipe_suggests_the_nearest(capsys, tmp_path):
         (["--progress", "line"], "unknown progress 'line': did you mean 'lines'"),
         (["--epochs", "0"], "epochs is 0, but must be above 0"),
         (["--slope-l1", "-1"], "slope_l1 is -1.0, but must be 0 or more"),
+        (["--slope-pull", "-1"], "slope_pull is -1.0, but must be 0 or more"),
+        (["--keep-macs", "1.5"], "budget.keep is 1.5, but must be a share"),
+        (["--slope-init", "one"], "ones"),
         (["--data", "/nowhere/at/all"], "no folder /nowhere/at/all"),
     ],
 )

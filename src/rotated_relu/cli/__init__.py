@@ -17,6 +17,7 @@ from ..errors import RotatedReLUError
 from ..run import explained, is_first_process
 from . import (
     attack,
+    compare,
     console,
     demo,
     evaluate,
@@ -42,6 +43,7 @@ VERBS: dict[str, tuple[Callable[..., Any], str]] = {
     "measure": (measure.measure, measure.EXAMPLE),
     "attack": (attack.attack, attack.EXAMPLE),
     "report": (report.report, report.EXAMPLE),
+    "compare": (compare.compare, compare.EXAMPLE),
     "reproduce": (reproduce.reproduce, reproduce.EXAMPLE),
 }
 

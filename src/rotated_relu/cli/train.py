@@ -48,6 +48,23 @@ def train(
         typer.Option("--decay-slopes/--no-decay-slopes", help="L2 on the slopes too.", show_default=False),
     ] = None,
     slope_l1: Annotated[float | None, typer.Option(help="L1 on the slopes.", show_default=False)] = None,
+    slope_pull: Annotated[
+        float | None,
+        typer.Option(
+            help="The same by its effect: how far an unused slope moves over the whole run.",
+            show_default=False,
+        ),
+    ] = None,
+    keep_macs: Annotated[
+        float | None,
+        typer.Option(
+            help="Budget: send the least important slopes to zero until this share of the MACs is left.",
+            show_default=False,
+        ),
+    ] = None,
+    slope_init: Annotated[
+        str | None, typer.Option(metavar="published|ones", help="Where slopes start.", show_default=False)
+    ] = None,
     rotated: Annotated[
         bool | None, typer.Option("--rotated/--relu", help="With slopes, or plain ReLU.", show_default=False)
     ] = None,
@@ -161,6 +178,9 @@ def train(
         "epochs": epochs,
         "batch_size": batch_size,
         "slope_l1": slope_l1,
+        "slope_pull": slope_pull,
+        "budget.keep": keep_macs,
+        "model.slope_init": slope_init,
         "precision": precision,
         "accumulate": accumulate,
         "ema": ema,
@@ -251,6 +271,8 @@ def override(config: Config, changes: dict[str, Any]) -> Config:
     """
     if changes.get("model.rotated") is False:
         changes = {**NO_PULL, "trains": "all", **changes}
+    if changes.get("slope_pull"):
+        changes = {"slope_l1": 0.0, **changes}  # the same in another unit
     if "model.name" in changes and changes["model.name"] != config.model.name:
         # The options belong to the other network's builder.
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, options={}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,28 @@ def build(data: ReportData, path: str | os.PathLike[str]) -> Path:
         UnknownNameError: If the data has a part that reports do not know.
         RunError: If the file cannot be written.
     """
-    target = Path(path)
-    text = render(data)
-    with replacing(target) as beside:
+    return _written(render(data), Path(path))
+
+
+def write_page(template: str, path: Path, figures: Mapping[str, Figure], **parts: Any) -> Path:
+    """Write a page of another template than that of a run's report.
+
+    Args:
+        template: Its file in the package.
+        path: The ``.html`` file.
+        figures: By key.
+        **parts: What else the template shows.
+
+    Raises:
+        RunError: If the file cannot be written.
+    """
+    return _written(_page(template, figures, **parts), path)
+
+
+def _written(text: str, path: Path) -> Path:
+    with replacing(path) as beside:
         beside.write_text(text, encoding="utf-8")
-    return target
+    return path
 
 
 def render(data: ReportData) -> str:
@@ -42,18 +60,10 @@ def render(data: ReportData) -> str:
     for part in data:
         if part not in ReportData.__annotations__:
             raise UnknownNameError("part of a report", part, ReportData.__annotations__)
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-    from plotly.offline import get_plotlyjs
-
-    environment = Environment(
-        loader=PackageLoader("rotated_relu.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     drawn = figures(data)
-    return environment.get_template("report.html.j2").render(
+    return _page(
+        "report.html.j2",
+        drawn,
         title=data.get("title", "Report"),
         verdict=words.verdict(data),
         lead=words.lead(data),
@@ -65,6 +75,22 @@ def render(data: ReportData) -> str:
         attack=tables.attack(data),
         made=tables.made(data),
         missing=tables.missing(data, drawn),
+    )
+
+
+def _page(template: str, drawn: Mapping[str, Figure], **parts: Any) -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from plotly.offline import get_plotlyjs
+
+    environment = Environment(
+        loader=PackageLoader("rotated_relu.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(
+        **parts,
         figures=drawn,
         specifications=_script_json({key: _specification(figure) for key, figure in drawn.items()}),
         plotly=get_plotlyjs(),

@@ -73,8 +73,8 @@ def threshold_figure(data: ReportData) -> Figure | None:
     scores = [point["score"] for point in sweep]
     kept = [100 * point["alive"] / total for point in sweep]
     traces = [
-        _line(zetas, scores, "validation accuracy", colour("rotated"), markers=True, hover="%{y:.2f} %"),
-        _line(zetas, kept, "filters alive", "var(--ink-soft)", markers=True, hover="%{y:.1f} %", axis="y2"),
+        line(zetas, scores, "validation accuracy", colour("rotated"), markers=True, hover="%{y:.2f} %"),
+        line(zetas, kept, "filters alive", "var(--ink-soft)", markers=True, hover="%{y:.1f} %", axis="y2"),
     ]
     baseline, chosen = found.get("baseline_score"), found.get("value", 0.0)
     shapes: list[Spec] = []
@@ -261,7 +261,7 @@ def curves_figure(data: ReportData) -> Figure | None:
                     if f"{split}_{quantity}" in row and "epoch" in row
                 ]
                 if points:
-                    trace = _line(
+                    trace = line(
                         [epoch for epoch, _ in points],
                         [value for _, value in points],
                         f"{curve['label']}, {'training' if split == 'train' else split}",
@@ -295,11 +295,11 @@ def latency_figure(data: ReportData) -> Figure | None:
     for place, part in enumerate(timed):
         suffix = "" if place == 0 else str(place + 1)
         top = 1 - place * panel
-        layout[f"xaxis{suffix}"] = _axis(f"ms at batch {part['batch_size']}") | {
+        layout[f"xaxis{suffix}"] = axis(f"ms at batch {part['batch_size']}") | {
             "anchor": f"y{suffix}",
             "rangemode": "tozero",
         }
-        layout[f"yaxis{suffix}"] = _axis("") | {
+        layout[f"yaxis{suffix}"] = axis("") | {
             "domain": [top - panel + gap, top],
             "anchor": f"x{suffix}",
             "autorange": "reversed",
@@ -396,7 +396,7 @@ def _name_ticks(axis: Spec, names: list[str]) -> None:
     }
 
 
-def _line(
+def line(
     x: Sequence[float],
     y: Sequence[float],
     name: str,
@@ -405,6 +405,7 @@ def _line(
     axis: str = "y",
     markers: bool = False,
 ) -> Spec:
+    """A line through points."""
     return {
         "type": "scatter",
         "mode": "lines+markers" if markers else "lines",
@@ -456,20 +457,21 @@ def _rule(axis: str, value: float, fill: str) -> Spec:
     return {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": value, "y1": value, "line": line}
 
 
-def _axis(title: str) -> Spec:
+def axis(title: str) -> Spec:
+    """An axis with a title."""
     return {"title": {"text": title}, "zeroline": False, "automargin": True}
 
 
 def _layout(x_title: str, y_title: str) -> Spec:
-    return {"xaxis": _axis(x_title), "yaxis": _axis(y_title)}
+    return {"xaxis": axis(x_title), "yaxis": axis(y_title)}
 
 
 def _stacked(upper: str, lower: str) -> Spec:
     """Two panels over one x axis."""
     return {
-        "xaxis": _axis("") | {"anchor": "y2"},
-        "yaxis": _axis(upper) | {"domain": [0.47, 1]},
-        "yaxis2": _axis(lower) | {"domain": [0, 0.39]},
+        "xaxis": axis("") | {"anchor": "y2"},
+        "yaxis": axis(upper) | {"domain": [0.47, 1]},
+        "yaxis2": axis(lower) | {"domain": [0, 0.39]},
     }
 
 

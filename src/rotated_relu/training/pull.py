@@ -44,6 +44,11 @@ class Pull:
             )
 
     @property
+    def acts(self) -> bool:
+        """Whether there is anything to do."""
+        return self.budget is not None or self._config.slope_l1 > 0
+
+    @property
     def needs_gradients(self) -> bool:
         """Whether gradients are read, and so must not carry a loss scale."""
         return self.budget is not None or self._is("subgradient")

@@ -105,12 +105,14 @@ class Stepper:
         if self.pull.needs_gradients:
             # They may carry fp16's loss scale; what is added or read must not be off by that factor.
             self.fabric.strategy.precision.unscale_gradients(self.optimiser.optimizer)
-        self.pull.before(position)
-        self.clock.lap("penalty")
+        if self.pull.acts:
+            self.pull.before(position)
+            self.clock.lap("penalty")
         self.optimiser.step()
         self.clock.lap("optimiser")
-        self.pull.after(position, self.learning_rate(progress))
-        self.clock.lap("penalty")
+        if self.pull.acts:
+            self.pull.after(position, self.learning_rate(progress))
+            self.clock.lap("penalty")
         self.optimiser.zero_grad(set_to_none=True)
         if self.average is not None:
             self.average.update(self._number(progress))
