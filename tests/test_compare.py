@@ -199,7 +199,7 @@ class Unread:
 
 def comparison(path, settings=SMALL, images=IMAGES):
     made = Comparison(settings, path, say=lambda line: None, device="cpu", progress="none")
-    made.__dict__["images"] = images
+    made.task.__dict__["images"] = images
     return made
 
 

@@ -122,17 +122,17 @@ def write_results(comparison: Comparison, recipe: str) -> None:
         return
     data = {"title": f"{recipe}: pruning methods compared", **results(comparison)}
     data["made"] = made(comparison, recipe)
-    write_json(comparison.path / "compare.json", {**data, "environment": environment()})
-    write_csv(rows, comparison.path / "compare.csv")
-    build_comparison(data, comparison.path / "compare.html")
+    write_json(comparison.task.path / "compare.json", {**data, "environment": environment()})
+    write_csv(rows, comparison.task.path / "compare.csv")
+    build_comparison(data, comparison.task.path / "compare.html")
 
 
 def results(comparison: Comparison) -> dict[str, Any]:
     """Rows, accuracies as trained, and the table of savings, as plain data."""
     from ..compare.results import table
 
-    trained, rows = comparison.accuracies(), comparison.rows()
-    reference = comparison.reference()
+    trained, rows = comparison.trainings.accuracies(), comparison.rows()
+    reference = comparison.trainings.reference()
     return {"rows": rows, "trained": trained, "reference": reference, "table": table(rows, reference)}
 
 
@@ -140,7 +140,7 @@ def made(comparison: Comparison, recipe: str) -> list[tuple[str, str]]:
     """How the comparison was made, for the page."""
     settings, here = comparison.settings, environment()
     base = settings.base
-    strengths = {training: comparison.strength(training) for training in settings.tuned}
+    strengths = {training: comparison.trainings.strength(training) for training in settings.tuned}
     facts = {
         "recipe": f"{recipe}: {base.model.name} on {base.data.name}, {base.epochs} epochs, batch {base.batch_size}",
         "seeds": ", ".join(map(str, settings.seeds)),

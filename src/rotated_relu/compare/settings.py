@@ -63,6 +63,10 @@ class Settings:
         """Every level, ascending."""
         return sorted({*self.levels, *self.finetuned_levels})
 
+    def keeps(self, training: str) -> tuple[float, ...]:
+        """The budgets of a training; 1 for one without."""
+        return self.keep if training == "budget" else (1.0,)
+
     @property
     def tuned(self) -> list[str]:
         """Trainings whose strength has to be chosen."""
@@ -72,7 +76,7 @@ class Settings:
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as JSON holds it."""
         data = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {**data, "base": self.base.to_dict()}
+        return {**data, "base": self.base.identity()}
 
 
 def _need(holds: bool, name: str, wanted: str) -> None:

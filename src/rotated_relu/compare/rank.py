@@ -1,0 +1,62 @@
+"""Score the channels of one trained network in the way of a method."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..data import Split
+from ..importance import slope_scores, taylor_scores
+from ..rotate import slopes
+from ..training import Config, build_model
+from .prune import RankedChannels
+from .task import Task
+
+SCORE_BATCHES = 40  # of training images, for the Taylor score
+
+
+def ranked(task: Task, net: nn.Module, config: Config, rank: str) -> RankedChannels:
+    """What prunes single channels of ``net``, the lowest score first.
+
+    Args:
+        task: The comparison.
+        net: A trained network, with slopes or without.
+        config: How it was trained.
+        rank: ``slope``, ``taylor``, ``random`` or ``norm`` (scales of the batch norms).
+    """
+    net = net if config.model.rotated else with_slopes(task, net, config)
+    companions: dict[str, list[str]] = {}
+    if rank == "slope":
+        scores = slope_scores(net)
+    elif rank == "taylor":
+        scores = taylor_scores(net, _batches(task, config), F.cross_entropy)
+    elif rank == "random":
+        generator = torch.Generator().manual_seed(config.seed)
+        scores = {name: torch.rand(len(slope), generator=generator) for name, slope in slopes(net).items()}
+    else:
+        norms = [n for n, m in net.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        scores = {f"{n}.weight": net.get_parameter(f"{n}.weight").detach().abs() for n in norms}
+        companions = {f"{n}.weight": [f"{n}.bias"] for n in norms}
+    return RankedChannels(net, scores, task.example_inputs, companions)
+
+
+def with_slopes(task: Task, net: nn.Module, config: Config) -> nn.Module:
+    """A plain network as a rotated one with all slopes 1: the same function, and channels can be taken out."""
+    model = dataclasses.replace(config.model, rotated=True, slope_init="ones")
+    twin = build_model(dataclasses.replace(config, model=model, pulled="slopes", slope_pull=0.0), task.images)
+    twin.load_state_dict({**twin.state_dict(), **net.state_dict()})
+    return twin.eval()
+
+
+def _batches(task: Task, config: Config) -> Iterator[tuple[Tensor, Tensor]]:
+    """Some training images, drawn by the seed, as they are."""
+    train, size = task.images.train, config.batch_size
+    assert isinstance(train, Split)
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(config.seed))
+    for start in range(0, min(SCORE_BATCHES * size, len(train)), size):
+        batch = order[start : start + size]
+        yield train.normalised(batch), train.labels[batch]
