@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .budget import SlopeBudget
     from .compact import Certificate, Compacted, Plan, load, load_compacted, read_plan, save
     from .export import export_onnx, export_openvino
-    from .fast import fast_training, plain_training
+    from .fast import compile_training, fast_training, plain_training
     from .measure import measure
     from .penalty import slope_l1
     from .rotate import apply_threshold, rotate, slopes
@@ -43,7 +43,7 @@ _HOMES = {
     "budget": ("SlopeBudget",),
     "compact": ("Certificate", "Compacted", "Plan", "load", "load_compacted", "read_plan", "save"),
     "export": ("export_onnx", "export_openvino"),
-    "fast": ("fast_training", "plain_training"),
+    "fast": ("compile_training", "fast_training", "plain_training"),
     "measure": ("measure",),
     "penalty": ("slope_l1",),
     "rotate": ("apply_threshold", "rotate", "slopes"),
@@ -54,10 +54,9 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Certificate", "Compacted", "Plan", "Rotated", "RotatedReLU", "RotatedReLUError", "RotatedReLUWarning",
-    "SlopeBudget",
-    "apply_threshold", "compact", "compact_fastest", "errors", "export_onnx", "export_openvino", "fast_training",
-    "find_threshold", "load", "load_compacted", "measure", "models", "plain_training", "read_plan", "rotate",
-    "rotated_slopes_", "save", "slope_l1", "slopes",
+    "SlopeBudget", "apply_threshold", "compact", "compact_fastest", "compile_training", "errors", "export_onnx",
+    "export_openvino", "fast_training", "find_threshold", "load", "load_compacted", "measure", "models",
+    "plain_training", "read_plan", "rotate", "rotated_slopes_", "save", "slope_l1", "slopes",
 ]  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from ..data import ImageData, Split
 from ..errors import DivergedError
+from ..fast import compile_training
 from .batches import Piece, as_input
 from .clock import Clock
 from .config import Config
@@ -47,7 +48,7 @@ class Stepper:
     def __init__(self, net: nn.Module, config: Config, images: ImageData, steps: int, fabric: Fabric) -> None:
         self.config, self.split, self.steps, self.fabric = config, images.train, steps, fabric
         self.net = net
-        self._forward = fabric.setup_module(cast(nn.Module, torch.compile(net)) if config.compile else net)
+        self._forward = fabric.setup_module(compile_training(net) if config.compile else net)
         self.optimiser: Any = fabric.setup_optimizers(build_optimiser(net, config.optimiser))
         self.pull = Pull(net, config, images.image_shape, steps * config.epochs)
         self.average = Average(net, config.ema) if config.ema else None
