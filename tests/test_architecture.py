@@ -24,6 +24,7 @@ LAYERS = [
     "remaining",
     "budget",
     "latency",
+    "contest",
     "onnx_views",
     "onnx_narrow",
     "onnx_slopes",

@@ -18,6 +18,7 @@ from rotated_relu.cli.networks import open_run
 from rotated_relu.cli.prune import prune_run
 from rotated_relu.compact import read_plan
 from rotated_relu.errors import SlopeError
+from rotated_relu.latency import LatencyComparison
 from rotated_relu.run import FILES
 from rotated_relu.training import Terminated
 
@@ -144,15 +145,36 @@ def test_prune_at_a_given_threshold_and_round_up(capsys, run):
     assert widths == {-(-alive // 16) * 16}
 
 
-def test_prune_times_roundings_by_default(capsys, run):
+def made_up(monkeypatch, original, others):
+    """Instead of timing, so that the outcome is the same on every machine: ms of the original and of all others."""
+    monkeypatch.setattr(
+        "rotated_relu.rounding.compare_latency",
+        lambda runs, repeats, **_: LatencyComparison(
+            {name: [original if name == "original" else others] * repeats for name in runs}
+        ),
+    )
+
+
+def test_prune_times_candidates_by_default(capsys, monkeypatch, run):
+    made_up(monkeypatch, original=3.0, others=2.0)
     value = read(run / "threshold.json")["value"]
     code, _, err = call(capsys, "prune", run, "--threshold", value)
     assert code == 0
     assert "timing" in err
+    assert "1.50 and 1.50 times as fast as the original" in " ".join(err.split())
     found = read(run / "threshold.json")
-    assert found["round_to"] in (1, 8, 16)
-    plan, _ = read_plan(run / "compact.safetensors")
-    assert plan.round_to == found["round_to"]
+    # onnxruntime runs graphs: all that is dead goes from the modules
+    assert found["round_to"] == read_plan(run / "compact.safetensors")[0].round_to == 1
+    assert found["rounding_milliseconds"]["original"] == [3.0, 3.0]
+
+
+def test_prune_keeps_everything_where_nothing_is_proved_faster(capsys, monkeypatch, run):
+    made_up(monkeypatch, original=2.0, others=2.0)
+    code, out, err = call(capsys, "prune", run, "--threshold", read(run / "threshold.json")["value"])
+    assert code == 0
+    assert "everything stays: no candidate was proved faster" in " ".join(err.split())
+    assert read(run / "threshold.json")["round_to"] is None
+    assert "0.0 %" in out
 
 
 @pytest.mark.parametrize("text", ["0", "eight", "-8"])

@@ -7,6 +7,7 @@ import pytest
 from rotated_relu import cli
 from rotated_relu.cli import demo as demo_verb
 from rotated_relu.compact import read_plan
+from rotated_relu.latency import LatencyComparison
 from rotated_relu.training import Config
 
 # 784-500-10 with a pull on the slopes that kills some of them within three epochs.
@@ -45,6 +46,13 @@ def small(monkeypatch):
         demo_verb, "demo_config", lambda seed, epochs: Config.from_dict({**SMALL, "seed": seed})
     )
     monkeypatch.setattr(demo_verb, "ROUNDS", 3)
+    # What is proved faster depends on the machine: here everything beats the original, all forms alike.
+    monkeypatch.setattr(
+        "rotated_relu.rounding.compare_latency",
+        lambda runs, repeats, **_: LatencyComparison(
+            {name: [2.0 if name == "original" else 1.0] * repeats for name in runs}
+        ),
+    )
     monkeypatch.setattr(demo_verb, "FINETUNE_EPOCHS", 1)
 
 
@@ -56,9 +64,8 @@ def test_demo_leaves_what_it_promises_and_can_be_repeated(capsys, tmp_path):
     assert set(PROMISED) <= set(summary)
     for name in PROMISED[:4]:
         assert 50 < summary[name] <= 100
-    # One hidden layer: 794 MACs per feature kept, and at most 15 dead ones are kept to round the width up.
-    alive, total = summary["filters_alive"], summary["filters"]
-    assert 1 - (alive + 15) / total <= summary["macs_saved"] <= 1 - alive / total
+    # One hidden layer: 794 MACs per feature kept.
+    assert summary["macs_saved"] == pytest.approx(1 - summary["filters_alive"] / summary["filters"])
     assert summary["certificate_max_relative_difference"] <= 1e-9
     assert summary["latency_speedup"] > 0
     assert summary["seed"] == 0

@@ -8,14 +8,15 @@ def test_calls_are_interleaved_and_counted():
     found = compare_latency(
         {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, repeats=3, warmup=2, min_sample_ms=0
     )
-    # Two warm-up calls and three to size the sample for each, then three rounds of A B.
-    assert "".join(calls) == "aaaaa" + "bbbbb" + "ababab"
+    # Two warm-up calls and three to size the sample for each, then three rounds, every second one backwards.
+    assert "".join(calls) == "aaaaa" + "bbbbb" + "ab" + "ba" + "ab"
     assert {name: len(times) for name, times in found.milliseconds.items()} == {"a": 3, "b": 3}
 
 
 def test_speedup_is_the_median_of_ratios_not_the_ratio_of_medians():
     found = LatencyComparison({"old": [2.0, 9.0, 30.0], "new": [1.0, 3.0, 20.0]})
     assert found.medians_ms == {"old": 9.0, "new": 3.0}
+    assert found.ratios("new", over="old") == [2.0, 3.0, 1.5]
     assert found.speedup("new", over="old") == 2.0  # ratios 2, 3, 1.5; the ratio of medians would be 3
 
 

@@ -26,13 +26,17 @@ class LatencyComparison:
         """Median time of one call per name, in ms."""
         return {name: statistics.median(times) for name, times in self.milliseconds.items()}
 
-    def speedup(self, name: str, over: str) -> float:
-        """How many times faster ``name`` is than ``over``: the median of the ratios of their times.
+    def ratios(self, name: str, over: str) -> list[float]:
+        """How many times faster ``name`` was than ``over`` in each round.
 
         Each ratio compares neighbours in time, so a slow minute of the machine changes both and cancels.
         """
         pairs = zip(self.milliseconds[over], self.milliseconds[name], strict=True)
-        return statistics.median(slow / fast for slow, fast in pairs)
+        return [slow / fast for slow, fast in pairs]
+
+    def speedup(self, name: str, over: str) -> float:
+        """How many times faster ``name`` is than ``over``: the median of :meth:`ratios`."""
+        return statistics.median(self.ratios(name, over))
 
     def to_dict(self) -> dict[str, dict[str, list[float]] | dict[str, float]]:
         """Timings and medians as plain data."""
@@ -45,7 +49,9 @@ def compare_latency(
     warmup: int = 5,
     min_sample_ms: float = 2.0,
 ) -> LatencyComparison:
-    """Time callables in turn (A B A B ...), so that drift of the machine hits all of them alike.
+    """Time callables in turn (A B B A A B ...), so that drift of the machine hits all of them alike.
+
+    Every second round runs backwards: who comes next finds the caches as the one before left them.
 
     Args:
         runnables: Name to a callable without arguments, which returns when its work is done.
@@ -62,9 +68,10 @@ def compare_latency(
         )
     calls = {name: _calls_per_sample(run, warmup, min_sample_ms) for name, run in runnables.items()}
     milliseconds: dict[str, list[float]] = {name: [] for name in runnables}
-    for _ in range(repeats):
-        for name, run in runnables.items():
-            milliseconds[name].append(_time_ms(run, calls[name]))
+    names = list(runnables)
+    for turn in range(repeats):
+        for name in names[:: 1 if turn % 2 == 0 else -1]:
+            milliseconds[name].append(_time_ms(runnables[name], calls[name]))
     return LatencyComparison(milliseconds)
 
 

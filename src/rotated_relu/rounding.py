@@ -2,8 +2,8 @@
 
 Engines compute channels in blocks (8 or 16 floats to a vector register), so that 19 channels can take as long as 32,
 and a gather can cost more than what it saves. Both depend on processor, engine and batch size, and on what the engine
-fuses: a model of single operations does not see that. So a handful of candidates are compacted, timed in turn, and the
-fastest wins. The original is one of them; noise in the timing can still favour a slower form.
+fuses: a model of single operations does not see that. So a handful of candidates are compacted and timed in turn, the
+original among them. One of them replaces the original if it is proved faster twice: see :mod:`.contest`.
 
 - Engines that run modules (``torch``, ``torch.compile``): the candidates are widths rounded up to 1, 8 and 16.
 - Engines that run graphs (``onnxruntime``, ``openvino``): everything dead goes from the modules, and the candidates are
@@ -16,7 +16,7 @@ import contextlib
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -25,10 +25,11 @@ from torch.optim import Optimizer
 
 from .compact import Compacted
 from .compact import compact as compact_to
+from .contest import SAMPLE_MS, Verdict, settle
 from .errors import CompactionError, NothingRemovedWarning
 from .export import OnnxModel, finished, raw_onnx
 from .graph import Inputs, as_inputs
-from .latency import Runnable, compare_latency
+from .latency import LatencyComparison, Runnable, compare_latency
 from .measure import GRAPH_ENGINES, check_engine, graph_runner, runner
 from .onnx_narrow import Form
 
@@ -45,11 +46,8 @@ FORMS = (
     UNTOUCHED,
 )  # fmt: skip
 BATCH_SIZES = (1, 64)
-WORTH = 0.03  # a later candidate has to be this much faster, or the earlier one wins
-NOISE = 0.01  # a candidate slower than the original by more than this is out
 KEEP_ALL = 2**20  # a rounding that removes nothing
 ORIGINAL = "original"
-FINALISTS = 3
 
 
 @dataclass(frozen=True)
@@ -73,9 +71,9 @@ class Fastest:
 
     Attributes:
         result: The compaction that was fastest; its ``plan.widths`` says what was chosen.
-        round_to: Its rounding; None if the original was fastest and keeps everything.
+        round_to: Its rounding; None if no candidate was proved faster than the original, and everything stays.
         form: The form to export it in, for engines that run graphs, else None.
-        speedup: How many times faster than the original it is, per timing input.
+        speedup: How many times faster than the original it is, per timing input, measured after the choice was made.
         milliseconds: For each candidate the median time of one call, in ms, per timing input.
     """
 
@@ -154,6 +152,9 @@ def compact_fastest(
 ) -> Fastest:
     """Compact in several ways and keep the one that an engine runs fastest on this machine, or the original.
 
+    A candidate replaces the original if it is proved faster over all timing inputs, and not slower at any, in two
+    independent rounds of timing. That takes some seconds per timing input, longer for networks of seconds per call.
+
     Args:
         net: A rotated network; see :func:`compact`.
         example_inputs: For compaction; a batch of 1 is enough.
@@ -163,7 +164,8 @@ def compact_fastest(
             there are none.
         engine: ``onnxruntime``, ``openvino``, ``torch`` or ``torch.compile``.
         forms: Forms of the graph to try, for engines that run graphs.
-        rounds: Interleaved timing rounds.
+        rounds: Interleaved timing rounds; up to three times as many for fast networks, down to 8 for slow ones. With
+            fewer than 5 nothing can be proved.
         threads: Of the engine; torch's setting if None.
 
     Raises:
@@ -190,7 +192,7 @@ def fastest_form(
     engine: str = "onnxruntime",
     timing_inputs: Sequence[Inputs] = (),
     forms: Sequence[Form] = FORMS,
-    rounds: int = 9,
+    rounds: int = 15,
     threads: int | None = None,
 ) -> FastestForm:
     """Find the form in which an engine runs a network fastest, for the ``form`` of ``export_onnx``.
@@ -200,8 +202,8 @@ def fastest_form(
         example_inputs: For the export.
         engine: ``onnxruntime`` or ``openvino``.
         timing_inputs: Inputs to time; all count alike. ``example_inputs`` if there are none.
-        forms: The candidates.
-        rounds: Interleaved timing rounds.
+        forms: The candidates, the preferred first: a later one has to be proved faster twice.
+        rounds: Interleaved timing rounds, as in :func:`compact_fastest`.
         threads: Of the engine; torch's setting if None.
 
     Raises:
@@ -219,16 +221,16 @@ def fastest_graph(
     *,
     engine: str = "onnxruntime",
     forms: Sequence[Form] = FORMS,
-    rounds: int = 9,
+    rounds: int = 15,
     threads: int | None = None,
 ) -> FastestForm:
     """:func:`fastest_form` of a network that :func:`rotated_relu.export.raw_onnx` has exported already."""
     graphs = _different({str(form): finished(raw, form).content for form in forms})
     makers = {name: _graph_maker(content, engine, threads) for name, content in graphs.items()}
-    times = _timed(makers, timing_inputs, rounds)
-    chosen = choose(times)
-    form = next(form for form in forms if str(form) == chosen)
-    return FastestForm(form, graphs[chosen], {form: times[str(form)] for form in forms if str(form) in times})
+    verdict = settle(_Bench(makers, timing_inputs), list(graphs), len(timing_inputs), rounds=rounds)
+    times = {form: verdict.milliseconds[str(form)] for form in forms if str(form) in graphs}
+    form = next(form for form in times if str(form) == verdict.chosen)
+    return FastestForm(form, graphs[verdict.chosen], times)
 
 
 @contextlib.contextmanager
@@ -260,40 +262,44 @@ class _Tried:
         """Everything dead goes; candidates are forms of the exported graph."""
         result = self.compacted(1)
         raw = raw_onnx(result.model, self.example_inputs)
-        contents = _different({str(form): finished(raw, form).content for form in forms})
-        contents[ORIGINAL] = raw_onnx(self.net, self.example_inputs).content
-        makers = {
-            name: _graph_maker(content, self.engine, self.threads) for name, content in contents.items()
-        }
-        times = _timed(makers, self.timing_inputs, rounds)
-        chosen = choose(times)
-        form = next((form for form in forms if str(form) == chosen), UNTOUCHED)
-        return self.outcome(chosen, {chosen: result}, form, times)
+        contents = {ORIGINAL: raw_onnx(self.net, self.example_inputs).content}
+        contents = _different(contents | {str(form): finished(raw, form).content for form in forms})
+        verdict = self.settled(
+            {name: _graph_maker(content, self.engine, self.threads) for name, content in contents.items()},
+            rounds,
+        )
+        form = next((form for form in forms if str(form) == verdict.chosen), UNTOUCHED)
+        return self.outcome(verdict, {verdict.chosen: result}, form)
 
     def modules(self, candidates: Sequence[int], rounds: int) -> Fastest:
         """Candidates are roundings of the modules' widths."""
         results = {str(round_to): self.compacted(round_to) for round_to in candidates}
-        models = {name: result.model for name, result in results.items()} | {ORIGINAL: self.net}
-        makers = {name: _module_maker(model, self.engine, self.threads) for name, model in models.items()}
-        times = _timed(makers, self.timing_inputs, rounds)
-        return self.outcome(choose(times), results, None, times)
+        models = {ORIGINAL: self.net} | {name: result.model for name, result in results.items()}
+        verdict = self.settled(
+            {name: _module_maker(model, self.engine, self.threads) for name, model in models.items()}, rounds
+        )
+        return self.outcome(verdict, results, None)
 
-    def outcome(
-        self, chosen: str, results: Mapping[str, Compacted], form: Form | None, times: dict[str, list[float]]
-    ) -> Fastest:
+    def settled(self, makers: Mapping[str, Maker], rounds: int) -> Verdict:
+        """The fastest, if it beats the original."""
+        bench = _Bench(makers, self.timing_inputs)
+        return settle(bench, list(makers), len(self.timing_inputs), ORIGINAL, rounds)
+
+    def outcome(self, verdict: Verdict, results: Mapping[str, Compacted], form: Form | None) -> Fastest:
         """The chosen compaction with the reason in its plan."""
+        chosen = verdict.chosen
         result = self.compacted(KEEP_ALL) if chosen == ORIGINAL else results[chosen]
-        speedup = [slow / fast for slow, fast in zip(times[ORIGINAL], times[chosen], strict=True)]
         sizes = [len(as_inputs(inputs)[0]) for inputs in self.timing_inputs]
         where = f"in {self.engine} at batch {' and '.join(map(str, sizes))}"
-        gains = " and ".join(f"{gain:.2f}" for gain in speedup)
+        gains = " and ".join(f"{gain:.2f}" for gain in verdict.speedup)
         result.plan.widths = (
-            f"everything stays: no candidate was faster than the original {where}"
+            f"everything stays: no candidate was proved faster than the original {where} (round_to=1 removes all "
+            "that is dead)"
             if chosen == ORIGINAL
-            else f"{chosen} was fastest of {len(times)} {where}: {gains} times as fast as the original"
+            else f"{chosen} was fastest of {len(verdict.milliseconds)} {where}: {gains} times as fast as the original"
         )
         round_to = None if chosen == ORIGINAL else result.plan.round_to
-        return Fastest(result, round_to, form, speedup, times)
+        return Fastest(result, round_to, form, verdict.speedup, verdict.milliseconds)
 
 
 def _different(graphs: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -312,38 +318,30 @@ def _module_maker(model: nn.Module, engine: str, threads: int | None) -> Maker:
     return lambda inputs: runner(model, inputs, engine=engine, threads=threads)
 
 
-def _timed(
-    makers: Mapping[str, Maker], timing_inputs: Sequence[Inputs], rounds: int
-) -> dict[str, list[float]]:
-    """Median time per candidate and input: a few rounds of all, then all rounds of those in front."""
-    times: dict[str, list[float]] = {name: [] for name in makers}
-    for inputs in timing_inputs:
-        medians = _medians(makers, inputs, max(3, rounds // 4))
-        front = sorted((name for name in medians if name != ORIGINAL), key=medians.__getitem__)[:FINALISTS]
-        final = {name: makers[name] for name in makers if name in front or name == ORIGINAL}
-        medians |= _medians(final, inputs, rounds)
-        for name, value in medians.items():
-            times[name].append(value)
-    return times
+@dataclass
+class _Bench:
+    """Times candidates at some inputs; what was set up once is kept for the next time."""
 
+    makers: Mapping[str, Maker]
+    timing_inputs: Sequence[Inputs]
+    ready: dict[tuple[str, int], Runnable] = field(default_factory=dict)
 
-def _medians(makers: Mapping[str, Maker], inputs: Inputs, rounds: int) -> dict[str, float]:
-    return compare_latency({name: make(inputs) for name, make in makers.items()}, rounds, warmup=2).medians_ms
+    def __call__(self, names: Sequence[str], rounds: Sequence[int], anew: bool) -> list[LatencyComparison]:
+        """One comparison per input."""
+        if anew:
+            self.ready.clear()
+        found = []
+        for position, count in enumerate(rounds):
+            runs = {name: self.runnable(name, position) for name in names}
+            found.append(compare_latency(runs, count, warmup=1, min_sample_ms=SAMPLE_MS))
+        return found
 
-
-def choose(milliseconds: Mapping[str, list[float]]) -> str:
-    """The candidate with the lowest geometric mean time; an earlier one wins within 3 %.
-
-    The original is taken if every other candidate is slower than it at some input.
-    """
-    limit = milliseconds.get(ORIGINAL)
-    allowed = {
-        name: sum(math.log(ms) for ms in times) / len(times)
-        for name, times in milliseconds.items()
-        if limit is None or all(ms <= most * (1 + NOISE) for ms, most in zip(times, limit, strict=True))
-    }
-    best = min(allowed.values())
-    return next(name for name, value in allowed.items() if value <= best - math.log(1 - WORTH))
+    def runnable(self, name: str, position: int) -> Runnable:
+        """A candidate at an input, set up when first asked for."""
+        key = (name, position)
+        if key not in self.ready:
+            self.ready[key] = self.makers[name](self.timing_inputs[position])
+        return self.ready[key]
 
 
 def _integer(round_to: Any) -> int:
