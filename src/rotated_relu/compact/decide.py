@@ -57,7 +57,9 @@ def decide(
     packings = {
         layer.name: packed
         for layer in layers
-        if layer.kind == "grouped" and (packed := packing(layer, liveness, states)) is not None
+        if layer.kind == "grouped"
+        and not layer.inner
+        and (packed := packing(layer, liveness, states)) is not None
     }
     for layer in layers:
         layer.packed = layer.name in packings
@@ -260,6 +262,8 @@ def _layer_plan(
 ) -> LayerPlan:
     """A convolution or linear layer: the rectangle of its live inputs and outputs, and its adapters."""
     used_in, used_out = _used(layer, liveness, states)
+    if layer.inner:
+        used_in[:] = used_in.any()
     out_dim, in_dim = layer.weight_dims
     if not used_in.any() or not used_out.any():
         nothing = np.zeros_like(kept_in)
@@ -267,7 +271,9 @@ def _layer_plan(
         entry.void = int(kept_out.sum())
         _cut_states(plan, layer, {out_dim: kept_out, in_dim: nothing}, bias=kept_out)
         return entry
-    used_in, used_out = _grown(used_in, kept_in, plan.round_to), _grown(used_out, kept_out, plan.round_to)
+    used_out = _grown(used_out, kept_out, plan.round_to)
+    if not layer.inner:
+        used_in = _grown(used_in, kept_in, plan.round_to)
     entry = _entry(layer, used_in, used_out)
     if not np.array_equal(used_in, kept_in):
         entry.read = _positions(kept_in, used_in)

@@ -1,8 +1,8 @@
 """The layers that end a wire: convolutions and linear layers that read some channels and write others.
 
 A layer qualifies if its weight is used by calls of that one module alone and the module's own forward is the
-operation, apart from spatial padding. Grouped convolutions pass whole groups; batch norms pass channels, but may
-write them at other positions (see :class:`Norm`).
+operation, apart from spatial padding and a standardisation of its weight (see :mod:`.standardised`). Grouped
+convolutions pass whole groups; batch norms pass channels, but may write them at other positions.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from ..graph import Graph, describe, module_path, op_name
+from .standardised import standardising
 
 if TYPE_CHECKING:
     from .wires import Wires
@@ -35,6 +36,7 @@ class Layer:
         calls: Its nodes in the graph.
         groups: Groups of a grouped convolution.
         packed: Whether a grouped convolution reads and writes subsets of its groups (see :mod:`.grouped`).
+        inner: What computes its weight from its parameters; its inputs have to keep their width then.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Layer:
     calls: list[Node] = field(default_factory=list)
     groups: int = 1
     packed: bool = False
+    inner: set[Node] = field(default_factory=set)
 
     @property
     def channel_dim(self) -> int:
@@ -103,14 +106,19 @@ def find_layers(graph: Graph, model: nn.Module) -> list[Layer]:
         by_owner[name.rpartition(".")[0]].extend(readers)
     found: dict[str, Layer] = {}
     for node in graph.nodes:
-        owner = _owner(node, graph)
+        inner = standardising(node, graph) if op_name(node) in _CONVS else set()
+        owner = module_path(node) if inner else _owner(node, graph)
         module = modules.get(owner) if owner is not None else None
         if owner is None or module is None or not _alone(node, owner, by_owner[owner]):
             continue
         kind, groups = _kind(node, module)
         if kind:
-            found.setdefault(owner, Layer(owner, module, kind, [], groups)).calls.append(node)
-    return [layer for layer in found.values() if len(layer.calls) == len(users[f"{layer.name}.weight"])]
+            layer = found.setdefault(owner, Layer(owner, module, kind, [], groups))
+            layer.calls.append(node)
+            layer.inner |= inner
+    return [
+        layer for layer in found.values() if {*users[f"{layer.name}.weight"]} <= {*layer.calls, *layer.inner}
+    ]
 
 
 def _owner(node: Node, graph: Graph) -> str | None:

@@ -138,6 +138,7 @@ class _Builder:
     ) -> None:
         self.graph, self.wires, self.layer_of, self.regions = graph, wires, layer_of, regions
         self.frozen = frozenset(frozen)
+        self.inner = {node for layer in layer_of.values() for node in layer.inner}
 
     def visit(self, node: Node) -> None:
         """Merge or pin the atoms of a node's result and arguments."""
@@ -148,6 +149,8 @@ class _Builder:
         if region_of(node, self.regions) is not None:
             self.pin_inside(node)
             return
+        if node in self.inner:
+            return  # the layer cuts its parameters itself
         for path in self.frozen.intersection(module_paths(node)):
             self.pin_seen(node, path)
         if node in self.layer_of:
