@@ -135,6 +135,19 @@ def test_prune_to_a_budget(capsys, run):
     assert "50.0 %" in out
 
 
+def test_prune_by_what_the_loss_says(capsys, run):
+    code, _, err = call(capsys, "prune", run, "--score", "tailor")
+    assert code == 1
+    assert "taylor" in err
+    assert read(run / "threshold.json")["score_kind"] == "slope"  # nothing was touched
+    code, _, _ = call(capsys, "prune", run, "--score", "taylor", "--keep-macs", "0.5")
+    found = read(run / "threshold.json")
+    assert code == 0
+    assert found["score_kind"] == "taylor"
+    assert found["kept"]["macs"] <= 0.5
+    assert found["certificate"]["max_relative_difference"] < 1e-9
+
+
 def test_prune_at_a_given_threshold_and_round_up(capsys, run):
     value = read(run / "threshold.json")["value"]
     code, _, _ = call(capsys, "prune", run, "--threshold", value, "--round-to", "16")

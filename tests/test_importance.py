@@ -6,7 +6,7 @@ from torch import nn
 
 import rotated_relu as rr
 from rotated_relu.activation import RotatedReLU
-from rotated_relu.importance import reader_scores, slope_scores, taylor_scores
+from rotated_relu.importance import per_cost, reader_scores, slope_scores, taylor_scores
 
 
 def chain():
@@ -81,6 +81,13 @@ def test_taylor_scores_by_hand():
     assert scores["1.slope"].tolist() == [196.0, 72.0]
     assert net.training
     assert all(parameter.grad is None for parameter in net.parameters())
+
+
+def test_per_cost_by_hand():
+    scores = {"a": torch.tensor([6.0, 2.0]), "b": torch.tensor([1.0])}
+    found = per_cost(scores, {"a": 4.0, "b": 0.0})
+    assert found["a"].tolist() == [1.5, 0.5]
+    assert float(found["b"]) > 1e8  # saves nothing: the last to go
 
 
 def test_scores_leave_frozen_slopes_frozen():

@@ -16,6 +16,7 @@ from rotated_relu.errors import (
     ThresholdError,
     UnknownNameError,
 )
+from rotated_relu.rotate import apply_threshold
 from rotated_relu.threshold import find_threshold, thresholded
 
 
@@ -277,3 +278,45 @@ def test_unknown_budget_suggests_the_nearest():
 
 def test_the_rule_is_documented():
     assert "evaluated candidate just below it does too" in threshold_module.__doc__
+
+
+# --- ranked by scores ------------------------------------------------------------------------------------------------
+
+
+def test_scores_rank_instead_of_slopes():
+    # Scores in the opposite order of the slopes: the largest slopes go first.
+    net = tenths()
+    scores = {"0.slope": torch.arange(10.0, 0.0, -1.0)}
+    found = find_threshold(net, cliff(at=4), scores=scores, max_evaluations=50)
+    assert found.alive == 4
+    assert 6 < found.value < 7
+    apply_threshold(net, found.value, scores)
+    assert net[0].slope.tolist() == pytest.approx([0.1, -0.2, 0.3, -0.4] + [0] * 6)
+
+
+def test_costs_are_counted_on_the_network_that_the_scores_leave():
+    net = nn.Sequential(nn.Linear(3, 4, bias=False), RotatedReLU(4), nn.Linear(4, 1, bias=False))
+    with torch.no_grad():
+        net[1].slope.copy_(torch.tensor([0.1, 0.2, 0.3, 0.4]))
+    scores = {"1.slope": torch.tensor([40.0, 30.0, 20.0, 10.0])}
+    found = find_threshold(
+        net, lambda net: 1.0, budget={"macs": 0.5}, scores=scores, example_inputs=torch.zeros(1, 3)
+    )
+    # Each unit costs 3 + 1: half is two units, those with scores 10 and 20; although 15 exceeds every slope.
+    assert (found.alive, found.kept["macs"]) == (2, 0.5)
+    assert 20 < found.value < 30
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        ({}, "one score per channel"),
+        ({"0.slope": torch.zeros(3)}, r"shape \(10,\), got \(3,\)"),
+        ({"0.slope": torch.full((10,), float("nan"))}, "finite and not negative"),
+        ({"0.slope": -torch.ones(10)}, "finite and not negative"),
+        ({"0.slope": torch.zeros(10)}, "every score is 0"),
+    ],
+)
+def test_scores_that_do_not_fit_are_named(scores, message):
+    with pytest.raises(SlopeError, match=message):
+        find_threshold(tenths(), cliff(at=4), scores=scores)

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from .errors import SlopeError, UnknownNameError
 from .graph import Inputs
-from .remaining import UNITS, Remaining
+from .remaining import UNITS, Remaining, dead_slopes
 from .rotate import check_slopes
 
 SCORES = ("taylor", "slope")
@@ -81,9 +81,9 @@ class SlopeBudget:
         _check(steps, keep, unit, score, start, end, window)
         self.steps, self.keep, self.unit, self.score = steps, keep, unit, score
         self.start, self.end, self.window = start, end, window
-        inner = getattr(net, "_orig_mod", net)
-        self._slopes = check_slopes(inner)
-        self._remaining = Remaining(inner, example_inputs)
+        self._net: nn.Module = getattr(net, "_orig_mod", net)
+        self._slopes = check_slopes(self._net)
+        self._remaining = Remaining(self._net, example_inputs)
         self._vital = {
             name
             for name, slope in self._slopes.items()
@@ -163,7 +163,7 @@ class SlopeBudget:
 
     def _choose(self, share: float) -> None:
         """Bound the slopes that must go to meet ``share``; free those that need not go after all."""
-        dead = self._dead()
+        dead = dead_slopes(self._net)
         self._refresh_costs(dead)
         order = self._order(dead)
         limit = share * float(getattr(self._remaining, self.unit))
@@ -182,9 +182,6 @@ class SlopeBudget:
             self._since[name][new] = self._number
             self._from[name][~mask] = 0
             self._since[name][~mask] = torch.inf
-
-    def _dead(self) -> dict[str, Tensor]:
-        return {name: (slope == 0).cpu() for name, slope in self._slopes.items()}
 
     def _refresh_costs(self, dead: Mapping[str, Tensor]) -> None:
         whole = float(getattr(self._remaining, self.unit))

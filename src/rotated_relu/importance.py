@@ -9,13 +9,16 @@ for all that is behind:
 - ``taylor``: the mean over batches of :math:`(a_c \, \partial L / \partial a_c)^2`, the first-order estimate of what
   removing the channel does to the loss, squared. Needs labelled images.
 
+Divided by what goes with a channel (:func:`per_cost`), a score chooses what costs much for what it does. On ResNet-20
+that is by far the best for the first-order score, and bad for the other two (``benchmarks/scores.json``).
+
 Sources: Nayak and Kalyani, TMLR 2024 (``slope``); Molchanov et al., *Importance Estimation for Neural Network Pruning*,
 CVPR 2019, equation 8 (``taylor``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -27,7 +30,6 @@ from .fast.readers import Fold, layers_behind
 from .graph import Inputs, eval_mode
 from .rotate import check_slopes, slopes
 
-SCORES = ("slope", "reader", "taylor")
 Scores = dict[str, Tensor]  # name of a slope, as in slopes() -> float (channels,), higher matters more
 
 
@@ -92,6 +94,17 @@ def taylor_scores(
     if not count:
         raise SlopeError("the Taylor score needs at least one batch of labelled inputs, got none")
     return {name: total / count for name, total in zip(slopes(net), totals, strict=True)}
+
+
+def per_cost(scores: Mapping[str, Tensor], saved: Mapping[str, float]) -> Scores:
+    """Scores divided by what removing one channel saves.
+
+    Args:
+        scores: From one of the functions above.
+        saved: The same names to what a channel costs, for example :meth:`rotated_relu.remaining.Remaining.per_channel`;
+            channels that cost nothing come last.
+    """
+    return {name: values / max(saved[name], 1e-9) for name, values in scores.items()}
 
 
 def _squares(net: nn.Module, layer: str, fold: Fold, channels: int) -> Tensor:

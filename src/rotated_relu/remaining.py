@@ -103,6 +103,11 @@ class Remaining:
         return float(now - self.of({**dead, name: mask})[unit])
 
 
+def dead_slopes(net: nn.Module) -> dict[str, Tensor]:
+    """Which slopes are exactly 0: by name, boolean (channels,), on the CPU."""
+    return {name: (slope.detach() == 0).cpu() for name, slope in slopes(net).items()}
+
+
 def _on_cpu(example_inputs: Inputs) -> Inputs:
     if isinstance(example_inputs, Tensor):
         return example_inputs.cpu()

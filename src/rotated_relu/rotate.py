@@ -13,7 +13,7 @@ import copy
 import inspect
 import warnings
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -391,24 +391,43 @@ def check_slopes(net: nn.Module) -> dict[str, nn.Parameter]:
 
 
 @torch.no_grad()
-def apply_threshold(net: nn.Module, threshold: float) -> dict[str, int]:
-    """Set every slope with ``|a| < threshold`` to exactly 0, in place.
+def apply_threshold(
+    net: nn.Module, threshold: float, scores: Mapping[str, Tensor] | None = None
+) -> dict[str, int]:
+    """Set every slope with ``|a| < threshold`` to exactly 0, in place; given scores, those whose score is below.
 
     Args:
         net: A rotated network.
-        threshold: zeta of the paper, in units of slope; 0 leaves all slopes as they are.
+        threshold: zeta of the paper, in units of slope (or of the scores); 0 leaves all slopes as they are.
+        scores: Name of each slope to a score per channel, shape (channels,); see :mod:`rotated_relu.importance`.
 
     Returns:
         ``{qualified name: number of slopes that are not zero}``.
 
     Raises:
-        SlopeError: If there are no slopes, or some are not finite.
+        SlopeError: If there are no slopes, some are not finite, or the scores are not those of this network.
     """
     alive: dict[str, int] = {}
-    for name, slope in check_slopes(net).items():
-        slope.masked_fill_(slope.abs() < threshold, 0.0)
+    found = check_slopes(net)
+    if scores is not None:
+        check_scores(found, scores)
+    for name, slope in found.items():
+        sizes = slope.abs() if scores is None else scores[name].to(slope.device)
+        slope.masked_fill_(sizes < threshold, 0.0)
         alive[name] = int(torch.count_nonzero(slope))
     return alive
+
+
+def check_scores(found: Mapping[str, nn.Parameter], scores: Mapping[str, Tensor]) -> None:
+    """Raise :class:`SlopeError` unless every slope has one finite score per channel, not negative."""
+    for name, slope in found.items():
+        if name not in scores or scores[name].shape != slope.shape:
+            got = tuple(scores[name].shape) if name in scores else "none"
+            raise SlopeError(
+                f"{name} needs one score per channel, shape {tuple(slope.shape)}, got {got}; score this network anew"
+            )
+        if not bool((scores[name].isfinite() & (scores[name] >= 0)).all()):
+            raise SlopeError(f"{name}: scores must be finite and not negative; check the images and the loss")
 
 
 def slope_values(net: nn.Module) -> dict[str, Tensor]:

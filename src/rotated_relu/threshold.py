@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .compact import compact
 from .errors import (
@@ -37,7 +37,7 @@ from .errors import (
     UnknownNameError,
 )
 from .measure import count_macs, count_parameters
-from .rotate import apply_threshold, check_slopes, slopes
+from .rotate import apply_threshold, check_scores, check_slopes, slopes
 
 Evaluate = Callable[[nn.Module], float]
 Cost = Callable[[nn.Module, float], Mapping[str, float]]
@@ -96,7 +96,9 @@ class Threshold:
 
 
 @contextlib.contextmanager
-def thresholded(net: nn.Module, threshold: float) -> Iterator[int]:
+def thresholded(
+    net: nn.Module, threshold: float, scores: Mapping[str, Tensor] | None = None
+) -> Iterator[int]:
     """Within the ``with`` block every slope below the threshold is 0; afterwards all are as before, bit for
     bit.
 
@@ -104,12 +106,13 @@ def thresholded(net: nn.Module, threshold: float) -> Iterator[int]:
 
     Args:
         net: A network with slopes.
-        threshold: zeta, compared with the slopes' absolute values.
+        threshold: zeta, compared with the slopes' absolute values, or with their scores.
+        scores: As in :func:`rotated_relu.apply_threshold`.
     """
     parameters = slopes(net)
     saved = {name: slope.detach().clone() for name, slope in parameters.items()}
     try:
-        yield sum(apply_threshold(net, threshold).values())
+        yield sum(apply_threshold(net, threshold, scores).values())
     finally:
         with torch.no_grad():
             for name, slope in parameters.items():
@@ -125,6 +128,7 @@ def find_threshold(
     cost: Cost | None = None,
     example_inputs: Any = None,
     candidates: Sequence[float] | None = None,
+    scores: Mapping[str, Tensor] | None = None,
     max_evaluations: int = 24,
     known: Sequence[SweepPoint] = (),
     evaluated: Callable[[SweepPoint], None] | None = None,
@@ -148,6 +152,9 @@ def find_threshold(
             be left. With a cost and no budget the costs are recorded in the sweep.
         example_inputs: Inputs of ``forward``, for the built-in ``macs`` and ``parameters``.
         candidates: Thresholds to try instead of those derived from the slopes.
+        scores: Rank the channels by these instead of by ``|a|``: name of each slope to a score per channel, see
+            :mod:`rotated_relu.importance`. The threshold is in their unit then; drop what it says with
+            ``apply_threshold(net, found.value, scores)`` and compact at threshold 0.
         max_evaluations: Upper bound on calls of ``evaluate``. Explicit candidates are all tried; a budget
             takes about log2(number of slopes) calls.
         known: Points of a search that was stopped, on this network with these options; not evaluated again.
@@ -167,12 +174,12 @@ def find_threshold(
         >>> found = rr.find_threshold(net, lambda n: accuracy(n, validation), tolerance=0.2)
         >>> result = rr.compact(net, example_inputs, threshold=found.value)
     """
-    magnitudes = _magnitudes(net)
+    magnitudes = _magnitudes(net, scores)
     _check_options(tolerance, budget, max_evaluations)
     zetas = _between(magnitudes) if candidates is None else _checked(candidates, magnitudes)
     if budget is not None and cost is None:
         cost = _builtin_cost(budget, example_inputs)
-    search = _Search(net, evaluate, cost, zetas, max_evaluations)
+    search = _Search(net, evaluate, cost, zetas, max_evaluations, scores)
     search.known = {point.threshold: point for point in known}
     search.evaluated = evaluated
     if budget is not None:
@@ -210,8 +217,9 @@ class _Search:
         cost: Cost | None,
         zetas: list[float],
         max_evaluations: int,
+        scores: Mapping[str, Tensor] | None,
     ) -> None:
-        self.net, self.evaluate, self.cost = net, evaluate, cost
+        self.net, self.evaluate, self.cost, self.scores = net, evaluate, cost, scores
         self.zetas, self.max_evaluations = zetas, max_evaluations
         self.visited: dict[int, SweepPoint] = {}
         self.known: dict[float, SweepPoint] = {}
@@ -227,7 +235,7 @@ class _Search:
         return self.visited[index]
 
     def _evaluated(self, zeta: float) -> SweepPoint:
-        with thresholded(self.net, zeta) as alive:
+        with thresholded(self.net, zeta, self.scores) as alive:
             cost = self._cost(zeta, alive)
             score = _as_score(self.evaluate(self.net), zeta)
         return SweepPoint(zeta, score, alive, cost)
@@ -236,7 +244,9 @@ class _Search:
         if self.cost is None:
             return {}
         try:
-            return {"channels": float(alive), **{k: float(v) for k, v in self.cost(self.net, zeta).items()}}
+            # Slopes that a score sent to 0 say nothing about the size of the others.
+            costs = self.cost(self.net, zeta if self.scores is None else 0.0)
+            return {"channels": float(alive), **{k: float(v) for k, v in costs.items()}}
         except (SlopeError, CompactionError):
             # At threshold 0 nothing has been dropped yet, so the fault lies elsewhere.
             if zeta == 0:
@@ -324,12 +334,19 @@ class _Search:
         )
 
 
-def _magnitudes(net: nn.Module) -> list[float]:
-    """Distinct non-zero absolute slopes of the whole network, ascending."""
-    every = torch.cat([slope.detach().abs().flatten().double().cpu() for slope in check_slopes(net).values()])
-    magnitudes: list[float] = torch.unique(every[every > 0]).tolist()
-    if not magnitudes:
+def _magnitudes(net: nn.Module, scores: Mapping[str, Tensor] | None) -> list[float]:
+    """Distinct absolute values (or scores) of the network's slopes that are not 0, ascending."""
+    found = check_slopes(net)
+    if scores is not None:
+        check_scores(found, scores)
+    sizes = [slope.detach().abs() if scores is None else scores[name] for name, slope in found.items()]
+    alive = torch.cat([(slope.detach() != 0).flatten().cpu() for slope in found.values()])
+    if not bool(alive.any()):
         raise SlopeError("every slope is 0: the network is dead already; go back to an earlier checkpoint")
+    every = torch.cat([size.flatten().double().cpu() for size in sizes])
+    magnitudes: list[float] = torch.unique(every[alive & (every > 0)]).tolist()
+    if not magnitudes:
+        raise SlopeError("every score is 0: nothing tells the channels apart; score them on other images")
     return magnitudes
 
 

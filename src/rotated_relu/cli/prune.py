@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import ThresholdError
+from ..errors import ThresholdError, UnknownNameError
 from ..run import Run, read_json, write_json
 from . import console
 from .networks import Loaded, open_run
@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ..compact import Compacted
+    from ..importance import Scores
     from ..threshold import SweepPoint, Threshold
 
 EXAMPLE = "rotated-relu prune runs/first --tolerance 0.2"
 ANY_FALL = 100.0  # of an accuracy in percent
 AUTO = "auto"
 TIMED_BATCH_SIZES = (1, 64)
+SCORES = ("slope", "taylor")
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,13 @@ def prune(
     threshold: Annotated[
         float | None, typer.Option(help="Instead: exactly this threshold.", show_default=False)
     ] = None,
+    score: Annotated[
+        str,
+        typer.Option(
+            metavar="slope|taylor",
+            help="Rank channels by |a|, as published, or by what the loss says per MAC, on training images.",
+        ),
+    ] = "slope",
     round_to: Annotated[
         str,
         typer.Option(
@@ -91,6 +100,7 @@ def prune(
         tolerance=tolerance,
         budget=budget,
         threshold=threshold,
+        score=score,
         round_to=multiple,
         engine=engine,
         batch_sizes=batch_size,
@@ -105,6 +115,7 @@ def prune_run(
     tolerance: float = 0.2,
     budget: dict[str, float] | None = None,
     threshold: float | None = None,
+    score: str = "slope",
     round_to: int | None = None,
     engine: str = "onnxruntime",
     batch_sizes: Sequence[int] = TIMED_BATCH_SIZES,
@@ -116,16 +127,19 @@ def prune_run(
         tolerance: Points of validation accuracy that may be lost.
         budget: Shares to keep, instead; see :func:`rotated_relu.find_threshold`.
         threshold: Exactly this zeta, instead.
+        score: What ranks the channels, and what the threshold is compared with: ``slope`` or ``taylor``.
         round_to: Widths are rounded up to a multiple of it; None times candidates, the original among them, and
             keeps the fastest (1 with a budget: dead filters that are kept would count against it).
         engine: What is timed then; see :func:`rotated_relu.compact`.
         batch_sizes: At which batch sizes.
     """
+    if score not in SCORES:
+        raise UnknownNameError("score", score, SCORES)
     if budget and round_to is None:
         round_to = 1
-
+    widths = _Widths(round_to, engine, list(batch_sizes))
     with loaded.run.claimed():
-        return _prune(loaded, tolerance, budget, threshold, _Widths(round_to, engine, list(batch_sizes)))
+        return _prune(loaded, tolerance, budget, threshold, score, widths)
 
 
 def _prune(
@@ -133,13 +147,18 @@ def _prune(
     tolerance: float,
     budget: dict[str, float] | None,
     threshold: float | None,
+    score: str,
     widths: _Widths,
 ) -> Pruned:
     from ..compact import save
+    from ..rotate import apply_threshold
 
     net = loaded.network("trained")
-    found = _search(loaded, net, tolerance, budget, threshold)
-    result, timed = _compacted(loaded, net, found.value, widths)
+    scores = _scores(loaded, net) if score == "taylor" else None
+    found = _search(loaded, net, tolerance, budget, threshold, scores)
+    if scores is not None:
+        apply_threshold(net, found.value, scores)
+    result, timed = _compacted(loaded, net, found.value if scores is None else 0.0, widths)
     run = loaded.run
     # From here on the run describes this threshold: what was made from another one must not lie beside it.
     run.discard("threshold", "compact", "finetuned", "evaluation", "onnx", "measure", "summary", "report")
@@ -148,7 +167,8 @@ def _prune(
     run.discard_folder("finetune")
     save(result, run.file("compact"))
     write_json(
-        run.file("threshold"), {**found.to_dict(), **timed, "certificate": result.certificate.to_dict()}
+        run.file("threshold"),
+        {**found.to_dict(), "score_kind": score, **timed, "certificate": result.certificate.to_dict()},
     )
     run.discard("search")
     return Pruned(found, result)
@@ -203,6 +223,7 @@ def _search(
     tolerance: float,
     budget: dict[str, float] | None,
     threshold: float | None,
+    scores: Scores | None,
 ) -> Threshold:
     from ..threshold import find_threshold
     from ..training import evaluate_model
@@ -213,8 +234,8 @@ def _search(
         return evaluate_model(candidate, validation)
 
     if threshold is not None:
-        return find_threshold(net, accuracy, tolerance=ANY_FALL, candidates=[threshold])
-    kept = KeptSearch(loaded.run, sorted(budget or {}))
+        return find_threshold(net, accuracy, tolerance=ANY_FALL, candidates=[threshold], scores=scores)
+    kept = KeptSearch(loaded.run, sorted(budget or {}), "slope" if scores is None else "taylor")
     points = kept.points()
     done = f", {len(points)} thresholds of a search that was stopped are known" if points else ""
     console.say(f"searching the threshold on {len(validation)} validation images{done}")
@@ -224,9 +245,24 @@ def _search(
         tolerance=tolerance,
         budget=budget or None,
         example_inputs=loaded.example_inputs(),
+        scores=scores,
         known=points,
         evaluated=kept.add,
     )
+
+
+def _scores(loaded: Loaded, net: nn.Module) -> Scores:
+    """First-order scores per multiply-accumulate, from training images."""
+    from torch.nn import functional as F
+
+    from ..importance import per_cost, taylor_scores
+    from ..remaining import Remaining, dead_slopes
+    from ..training import sample_batches
+
+    console.say("scoring the channels on training images")
+    batches = sample_batches(loaded.images.train, loaded.config)
+    saved = Remaining(net, loaded.example_inputs()).per_channel(dead_slopes(net))
+    return per_cost(taylor_scores(net, batches, F.cross_entropy), saved)
 
 
 class KeptSearch:
@@ -235,13 +271,14 @@ class KeptSearch:
     Args:
         run: The run.
         costs: Names of the costs that were counted; a search that counts others starts afresh.
+        score: What ranks the channels; likewise.
     """
 
-    def __init__(self, run: Run, costs: list[str]) -> None:
+    def __init__(self, run: Run, costs: list[str], score: str) -> None:
         self.path = run.file("search")
         # Scores and costs belong to these weights.
         digest = hashlib.sha256(run.need("weights").read_bytes()).hexdigest()
-        self.key = {"weights": digest, "costs": costs}
+        self.key = {"weights": digest, "costs": costs, "score": score}
         self.found: dict[float, dict[str, Any]] = {}
 
     def points(self) -> list[SweepPoint]:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
-from ..data import Split
-from ..importance import slope_scores, taylor_scores
+from ..importance import per_cost, slope_scores, taylor_scores
+from ..remaining import Remaining, dead_slopes
 from ..rotate import slopes
-from ..training import Config, build_model
+from ..training import Config, build_model, sample_batches
 from .prune import RankedChannels
 from .task import Task
-
-SCORE_BATCHES = 40  # of training images, for the Taylor score
 
 
 def ranked(task: Task, net: nn.Module, config: Config, rank: str) -> RankedChannels:
@@ -26,14 +23,15 @@ def ranked(task: Task, net: nn.Module, config: Config, rank: str) -> RankedChann
         task: The comparison.
         net: A trained network, with slopes or without.
         config: How it was trained.
-        rank: ``slope``, ``taylor``, ``random`` or ``norm`` (scales of the batch norms).
+        rank: ``slope``, ``taylor`` (per multiply-accumulate), ``random`` or ``norm`` (scales of the batch norms).
     """
     net = net if config.model.rotated else with_slopes(task, net, config)
     companions: dict[str, list[str]] = {}
     if rank == "slope":
         scores = slope_scores(net)
     elif rank == "taylor":
-        scores = taylor_scores(net, _batches(task, config), F.cross_entropy)
+        scores = taylor_scores(net, sample_batches(task.images.train, config), F.cross_entropy)
+        scores = per_cost(scores, Remaining(net, task.example_inputs).per_channel(dead_slopes(net)))
     elif rank == "random":
         generator = torch.Generator().manual_seed(config.seed)
         scores = {name: torch.rand(len(slope), generator=generator) for name, slope in slopes(net).items()}
@@ -50,13 +48,3 @@ def with_slopes(task: Task, net: nn.Module, config: Config) -> nn.Module:
     twin = build_model(dataclasses.replace(config, model=model, pulled="slopes", slope_pull=0.0), task.images)
     twin.load_state_dict({**twin.state_dict(), **net.state_dict()})
     return twin.eval()
-
-
-def _batches(task: Task, config: Config) -> Iterator[tuple[Tensor, Tensor]]:
-    """Some training images, drawn by the seed, as they are."""
-    train, size = task.images.train, config.batch_size
-    assert isinstance(train, Split)
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(config.seed))
-    for start in range(0, min(SCORE_BATCHES * size, len(train)), size):
-        batch = order[start : start + size]
-        yield train.normalised(batch), train.labels[batch]

@@ -13,7 +13,7 @@ from .config import (
     ScaleConfig,
     ScheduleConfig,
 )
-from .evaluation import evaluate_model
+from .evaluation import evaluate_model, sample_batches
 from .fit import Fitted, build_model, finetune, fit, load_data
 from .signals import Terminated
 
@@ -36,4 +36,5 @@ __all__ = [
     "fit",
     "load_data",
     "recipes",
+    "sample_batches",
 ]

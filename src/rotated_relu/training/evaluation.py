@@ -1,12 +1,36 @@
-"""Accuracy of any network on a split."""
+"""Accuracy of any network on a split, and batches to look at one with."""
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..data import Split, normalise
 from ..stored import StreamedSplit
+from .config import Config
+
+
+def sample_batches(
+    split: Split | StreamedSplit, config: Config, count: int = 40
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Some batches of a split as they are, normalised, without variation; drawn by the seed, or the first of a stream.
+
+    Args:
+        split: As a rule the training images.
+        config: Its batch size and seed count.
+        count: How many batches.
+    """
+    size = config.batch_size
+    if isinstance(split, StreamedSplit):
+        for images, labels in itertools.islice(split.batches(size), count):
+            yield normalise(images, split.mean, split.std), labels
+        return
+    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(config.seed))
+    for batch in torch.split(order, size)[:count]:
+        yield split.normalised(batch), split.labels[batch]
 
 
 def evaluate_model(net: nn.Module, split: Split | StreamedSplit, batch_size: int = 500) -> float:
