@@ -10,7 +10,7 @@ import torch
 
 torch.set_num_threads(1)
 
-from rotated_relu.training import DataConfig, ModelConfig, ScaleConfig, fit  # noqa: E402
+from rotated_relu.training import BudgetConfig, DataConfig, ModelConfig, ScaleConfig, fit  # noqa: E402
 from rotated_relu.training.loop import Loop  # noqa: E402
 from training_data import CONFIG, made_images  # noqa: E402
 
@@ -29,6 +29,7 @@ def config_for(net, strategy="ddp"):
         fast=net == "resnet",
         epochs=5,
         slope_l1=1e-3,
+        budget=BudgetConfig(1.0 if strategy == "fsdp" else 0.7, end=0.6, window=0.2),
         scale=ScaleConfig(strategy=strategy),
     )
 

@@ -191,6 +191,7 @@ def test_pull_means_the_same_distance_whatever_the_length():
         ({"budget": {"keep": 0.5}, "model": {"rotated": False}}, "budget.keep"),
         ({"budget": {"keep": 0.0}}, "budget.keep"),
         ({"budget": {"end": 0.98}}, "budget.window"),
+        ({"budget": {"keep": 0.5}, "scale": {"strategy": "fsdp"}}, "1 with fsdp"),
         ({"budget": {"unit": "flops"}}, "macs"),
         ({"pulled": "weights"}, "slopes"),
         ({"model": {"slope_init": "one"}}, "ones"),

@@ -82,7 +82,7 @@ def test_two_processes_compute_what_one_computes(tmp_path, done, net, strategy):
     magnify that.
     """
     run = done(net, strategy)
-    config = dataclasses.replace(config_for(net), precision=config_for(net, strategy).precision)
+    config = dataclasses.replace(config_for(net, strategy), scale=ScaleConfig())
     one = fit(config, tmp_path / "one", images=IMAGES, progress="none", device="cpu")
     two = load_file(run / "weights.safetensors")
     for name, value in one.net.state_dict().items():

@@ -43,11 +43,11 @@ class Remaining:
 
     def __init__(self, net: nn.Module, example_inputs: Inputs) -> None:
         check_slopes(net)
-        self._net = copy.deepcopy(as_plain(net)).cpu().requires_grad_(True)
+        self._net = copy.deepcopy(as_plain(net)).cpu().float().requires_grad_(True)
         for parameter in self._net.parameters():
             # Zeros among the weights are no business of the slopes; and a dead channel must not look dead twice.
             nn.init.ones_(parameter)
-        self._graph = capture(self._net, as_inputs(_on_cpu(example_inputs)))
+        self._graph = capture(self._net, as_inputs(_as_float32(example_inputs)))
         self._states = named_states(self._net)
         self._slopes = slopes(self._net)
         self._touched: set[str] = set()
@@ -108,7 +108,9 @@ def dead_slopes(net: nn.Module) -> dict[str, Tensor]:
     return {name: (slope.detach() == 0).cpu() for name, slope in slopes(net).items()}
 
 
-def _on_cpu(example_inputs: Inputs) -> Inputs:
+def _as_float32(example_inputs: Inputs) -> Inputs:
+    """On the CPU, in the one precision that the copy of the network has, whatever it trains in."""
     if isinstance(example_inputs, Tensor):
-        return example_inputs.cpu()
-    return tuple(value.cpu() if isinstance(value, Tensor) else value for value in example_inputs)
+        here = example_inputs.cpu()
+        return here.float() if here.is_floating_point() else here
+    return tuple(_as_float32(value) if isinstance(value, Tensor) else value for value in example_inputs)

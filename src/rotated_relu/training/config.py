@@ -372,6 +372,12 @@ class Config:
         )
         _one_of("penalty_form", self.penalty_form, PENALTY_FORMS)
         _need(
+            self.budget.keep == 1 or self.scale.strategy != "fsdp",
+            "budget.keep",
+            self.budget.keep,
+            "1 with fsdp: the slopes are divided over the processes",
+        )
+        _need(
             self.ema == 0 or self.scale.strategy != "fsdp",
             "ema",
             self.ema,
