@@ -108,6 +108,29 @@ def test_an_input_whose_weights_are_zero_counts_in_the_statistics():
     assert result.model.conv3.weight.shape[1] == 8
 
 
+def test_groups_that_are_partly_dead_lose_outputs_only():
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 1, bias=False),
+        RotatedReLU(8),
+        Standardised(8, 12, 3, groups=2),
+        RotatedReLU(12),
+        nn.Conv2d(12, 2, 1),
+    ).eval()
+    for slope in rr.slopes(net).values():
+        slope.data.fill_(1.0)
+    nets.kill(net, "1", [0, 5, 6])
+    nets.kill(net, "3", [0, 1, 2, 7, 9, 10, 11])
+    result = rr.compact(net, torch.randn(1, 3, 8, 8))
+    small = result.model
+    assert result.certificate.max_relative_difference <= 1e-9
+    # 3 of the first 6 outputs are alive and 2 of the others: both groups get 3; 4 inputs of each are in the statistics
+    assert small[2].weight.shape[:2] == (6, 4)
+    assert small[2].gain.shape == (6, 1, 1, 1)
+    assert small[2].groups == 2
+    assert small[0].out_channels == 5
+
+
 class OverInputs(nn.Conv2d):
     """Standardised over the outputs of each input: no channel may go."""
 

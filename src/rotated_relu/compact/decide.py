@@ -7,7 +7,7 @@ non-zero, relevant weights need; where that is less than the tensor has, the lay
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,8 @@ from ..graph import Graph
 from ..liveness import Liveness
 from .grouped import Packing, packing
 from .layers import Layer, as_list, find_layers
-from .plan import Cut, Held, Index, LayerPlan, Plan, RegionPlan
+from .plan import Cut, Held, Index, LayerPlan, Plan, RegionPlan, SplitPlan
+from .splits import Split, find_splits
 from .wires import Wires, build
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
@@ -57,16 +58,15 @@ def decide(
     packings = {
         layer.name: packed
         for layer in layers
-        if layer.kind == "grouped"
-        and not layer.inner
-        and (packed := packing(layer, liveness, states)) is not None
+        if layer.kind == "grouped" and (packed := packing(layer, liveness, states)) is not None
     }
     for layer in layers:
         layer.packed = layer.name in packings
+    splits = find_splits(graph, model)
     regions: dict[str, str] = {}
     refused: set[str] = set()
     while True:
-        choice = _choose(graph, liveness, build(graph, layers, regions, plan.frozen), layers)
+        choice = _choose(graph, liveness, build(graph, layers, regions, plan.frozen, splits), layers)
         crossed = {key for key in regions if len(_narrow_dims(choice, key)) > 1}
         more = _regions_worth(choice, model, {*regions, *refused})
         if not more and not crossed:
@@ -82,6 +82,7 @@ def decide(
         _decide_layer(choice, layer, liveness, states, plan, packings.get(layer.name))
     _decide_loose(choice, owned, plan)
     _decide_regions(choice, regions, plan)
+    _decide_splits(choice, splits.values(), plan)
     plan.held = _held(choice, layers)
     plan.unhandled = dict(liveness.unhandled)
     return plan
@@ -89,6 +90,15 @@ def decide(
 
 def _own_states(module: nn.Module) -> list[tuple[str, Tensor]]:
     return [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+
+
+def _channel_states(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """Those of a layer's parameters and buffers that hold one entry, or one row, per channel."""
+    return [
+        (name, value)
+        for name, value in _own_states(module)
+        if value.dim() and name not in ("read_index", "write_index")
+    ]
 
 
 # --- which classes stay --------------------------------------------------------------------------------------------
@@ -329,18 +339,16 @@ def _where(inside: list[int], wanted: list[int]) -> Index:
 
 
 def _cut_packed(plan: Plan, layer: Layer, packed: Packing) -> None:
-    for name, value in _own_states(layer.module):
+    for name, value in _channel_states(layer.module):
+        keep: list[Index | list[list[int]]] = [packed.rows]
         if name == "weight":
-            plan.cuts.append(Cut(f"{layer.name}.{name}", list(value.shape), [packed.rows, packed.columns]))
-        elif name == "bias":
-            plan.cuts.append(Cut(f"{layer.name}.{name}", list(value.shape), [packed.rows]))
+            keep.append(packed.columns)
+        plan.cuts.append(Cut(f"{layer.name}.{name}", list(value.shape), keep))
 
 
 def _cut_states(plan: Plan, layer: Layer, weight: dict[int, Mask], bias: Mask | None = None) -> None:
     """Cut the weight by the given masks and every other vector of the layer by the mask of its outputs."""
-    for name, value in _own_states(layer.module):
-        if value is None or value.dim() == 0 or name in ("read_index", "write_index"):
-            continue
+    for name, value in _channel_states(layer.module):
         if name == "weight":
             masks = [weight.get(dim) for dim in range(value.dim())]
         else:
@@ -376,6 +384,14 @@ def _decide_regions(choice: _Choice, regions: dict[str, str], plan: Plan) -> Non
             widen = None if kept.all() else _positions(kept, np.ones_like(kept))
             narrow = None if kept_out.all() else as_list(np.flatnonzero(kept_out))
             plan.regions.append(RegionPlan(path, dim, widen, narrow, int(kept.sum())))
+
+
+def _decide_splits(choice: _Choice, splits: Iterable[Split], plan: Plan) -> None:
+    for split in splits:
+        kept = choice.kept(split.source, split.dim)
+        after = [int(kept[part].sum()) for part in split.ranges]
+        if after != list(split.sizes):
+            plan.splits.append(SplitPlan(split.name, split.attribute, list(split.sizes), after))
 
 
 def _ends(graph: Graph, key: str) -> tuple[Node, Node]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import PlanError
 
-FORMAT = 2  # 1 had no earlier plans and no list for each group of a cut
+FORMAT = 3  # 1 had no earlier plans and no list for each group of a cut, 2 no splits
 Index = list[int] | None
 
 
@@ -71,6 +71,23 @@ class RegionPlan:
 
 
 @dataclass
+class SplitPlan:
+    """Sizes of a ``torch.split`` that a module keeps as an attribute.
+
+    Attributes:
+        name: Qualified name of the module.
+        attribute: Name of its attribute, a list or tuple.
+        before: The sizes of the parts in the original.
+        after: Those of what is left of them.
+    """
+
+    name: str
+    attribute: str
+    before: list[int]
+    after: list[int]
+
+
+@dataclass
 class Held:
     """Dead channels that could not be removed.
 
@@ -97,6 +114,7 @@ class Plan:
         layers: Layers that changed.
         cuts: Parameters and buffers that changed.
         regions: Modules that stay at full width.
+        splits: Attributes with sizes of parts that changed.
         held: What could not be removed, and why.
         inputs: Shape and dtype of each example input.
         unhandled: Operations without a reachability rule, with their count (sound, but less sharp).
@@ -114,6 +132,7 @@ class Plan:
     layers: list[LayerPlan] = field(default_factory=list)
     cuts: list[Cut] = field(default_factory=list)
     regions: list[RegionPlan] = field(default_factory=list)
+    splits: list[SplitPlan] = field(default_factory=list)
     held: list[Held] = field(default_factory=list)
     inputs: list[dict[str, Any]] = field(default_factory=list)
     unhandled: dict[str, int] = field(default_factory=dict)
@@ -150,6 +169,7 @@ class Plan:
             ]
             rest["cuts"] = [Cut(**cut) for cut in data["cuts"]]
             rest["regions"] = [RegionPlan(**region) for region in data["regions"]]
+            rest["splits"] = [SplitPlan(**split) for split in data.get("splits", [])]
             rest["held"] = [Held(**held) for held in data["held"]]
             rest["earlier"] = [cls.from_dict(plan) for plan in data.get("earlier", [])]
             return cls(**rest)

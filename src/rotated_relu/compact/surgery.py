@@ -58,6 +58,13 @@ def check_fits(plan: Plan, model: nn.Module) -> None:
     for region in plan.regions:
         if region.name not in modules:
             raise PlanError(f"the plan is for another network: the model has no module {region.name}")
+    for split in plan.splits:
+        sizes = getattr(modules.get(split.name), split.attribute, None)
+        if not isinstance(sizes, (list, tuple)) or list(sizes) != split.before:
+            raise PlanError(
+                f"the plan is for another network: {split.name}.{split.attribute} is {sizes!r} in the model, "
+                f"{split.before} in the plan"
+            )
 
 
 def apply(plan: Plan, model: nn.Module) -> nn.Module:
@@ -73,6 +80,9 @@ def apply(plan: Plan, model: nn.Module) -> nn.Module:
         _cut(model, cut, [name for name, value in states.items() if value is whole])
     for layer in plan.layers:
         _finish_layer(model.get_submodule(layer.name), layer)
+    for split in plan.splits:
+        owner = model.get_submodule(split.name)
+        setattr(owner, split.attribute, type(getattr(owner, split.attribute))(split.after))
     for region in plan.regions:
         _wrap(model, region)
     remember(model, plan)

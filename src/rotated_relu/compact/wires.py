@@ -14,7 +14,7 @@ Requires: a captured graph. Ensures: labels such that removing whole unpinned la
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +28,7 @@ from torch.fx import Node
 from ..graph import Graph, describe, module_paths, op_name
 from ..liveness.patterns import HANDLERS
 from .layers import Layer
+from .splits import Split
 
 Ids = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -96,7 +97,11 @@ class Wires:
 
 
 def build(
-    graph: Graph, layers: Iterable[Layer], regions: dict[str, str], frozen: Collection[str] = ()
+    graph: Graph,
+    layers: Iterable[Layer],
+    regions: dict[str, str],
+    frozen: Collection[str] = (),
+    splits: Mapping[Node, Split] | None = None,
 ) -> Wires:
     """Build and solve the wires of a graph.
 
@@ -105,6 +110,7 @@ def build(
         layers: Convolutions and linear layers that may read and write subsets.
         regions: Call keys of parameter-free modules that stay at full width inside, to module names.
         frozen: Qualified names of modules whose ``forward`` needs every tensor at full width.
+        splits: Splits whose parts may become smaller.
     """
     wires = Wires()
     for node in graph.nodes:
@@ -112,7 +118,7 @@ def build(
         if isinstance(value, Tensor):
             wires.add(node, value.shape)
     layer_of = {call: layer for layer in layers for call in layer.calls}
-    builder = _Builder(graph, wires, layer_of, regions, frozen)
+    builder = _Builder(graph, wires, layer_of, regions, frozen, splits or {})
     for node in graph.nodes:
         builder.visit(node)
     builder.finish()
@@ -135,9 +141,11 @@ class _Builder:
         layer_of: dict[Node, Layer],
         regions: dict[str, str],
         frozen: Collection[str],
+        splits: Mapping[Node, Split],
     ) -> None:
         self.graph, self.wires, self.layer_of, self.regions = graph, wires, layer_of, regions
         self.frozen = frozenset(frozen)
+        self.splits = splits
         self.inner = {node for layer in layer_of.values() for node in layer.inner}
 
     def visit(self, node: Node) -> None:
@@ -628,6 +636,13 @@ def _getitem(build: _Builder, node: Node) -> None:
         raise _Unknown
     x = _tensor(split, 0)
     axis = int(_argument(split, 1 if op_name(split) == "unbind" else 2, "dim", 0)) % build.wires.rank(x)
+    if split in build.splits:
+        part = build.splits[split].ranges[_int_list(node.args[1])[0]]
+        build.wires.merge(build.wires.ids(x, axis)[part], build.wires.ids(node, axis))
+        for dim in range(build.wires.rank(x)):
+            if dim != axis:
+                build.same(x, dim, node, dim)
+        return
     build.wires.pin(build.wires.ids(x, axis), describe(split), split)
     if op_name(split) == "unbind":
         for dim in range(build.wires.rank(node)):
