@@ -1,5 +1,6 @@
 """Convolutions that standardise their weight: output channels and groups go, inputs stay in the statistics."""
 
+import onnx
 import pytest
 import torch
 from torch import nn
@@ -8,6 +9,7 @@ from torch.nn import functional as F
 import nets
 import rotated_relu as rr
 from rotated_relu import RotatedReLU
+from rotated_relu.export import to_onnx
 
 
 class Standardised(nn.Conv2d):
@@ -98,6 +100,17 @@ def test_it_trains_on_as_the_original_does():
     expected = net.conv3.weight.grad[[0, 2, 3, 4]]
     torch.testing.assert_close(small.conv3.weight.grad, expected, rtol=1e-4, atol=1e-5)
     assert bool((expected[:, 2] != 0).all())
+
+
+def test_an_exported_graph_reads_what_is_left():
+    small = rr.compact(killed(), torch.randn(1, 3, 8, 8)).model
+    graph = onnx.load_from_string(to_onnx(small, torch.randn(2, 3, 8, 8)).content).graph
+    shapes = {value.name: tuple(value.dims) for value in graph.initializer}
+    found = [shapes[node.input[1]][:2] for node in graph.node if node.op_type == "Conv"]
+    # The standardised weight is a constant there: conv3 has the 6 columns of its narrow input. Between conv1 and conv2,
+    # a 1x1 convolution puts the 3 live channels at their places in the 3 groups.
+    assert found == [(3, 3), (6, 3), (6, 2), (4, 6), (2, 4)]
+    assert {node.op_type for node in graph.node} == {"Conv", "Relu"}
 
 
 def test_an_input_whose_weights_are_zero_counts_in_the_statistics():
