@@ -19,8 +19,8 @@ class Script:
     def __init__(self, *stages):
         self.stages, self.asked = list(stages), []
 
-    def __call__(self, names, counts, anew):
-        self.asked.append((list(names), list(counts), anew))
+    def __call__(self, names, counts):
+        self.asked.append((list(names), list(counts)))
         stage = self.stages.pop(0)
         return [LatencyComparison({n: one.milliseconds[n] for n in names}) for one in stage]
 
@@ -92,9 +92,8 @@ def test_three_of_the_heat_go_to_the_final_and_one_to_the_confirmation():
     found = settle(script, names, original="original")
     assert found.chosen == "d"
     assert found.speedup == [pytest.approx(1.25)]  # of the confirmation; the final, which chose it, says 1.3
-    asked, _, anew = zip(*script.asked, strict=True)
+    asked, _ = zip(*script.asked, strict=True)
     assert asked == (names, ["original", "b", "c", "d"], ["original", "d"])
-    assert anew == (False, False, True)
     # of a there is only the heat
     assert found.milliseconds["a"] == [pytest.approx(10 / 1.1)]
     assert found.milliseconds["d"] == [pytest.approx(10 / 1.3)]
@@ -127,7 +126,7 @@ def test_every_input_has_its_own_rounds():
     script = Script([fast, slow], stage, stage)
     found = settle(script, ["original", "a"], inputs=2, original="original", rounds=15)
     # fast: 2 samples of 5 ms are 300 rounds in 3 s, but 3 * 15 at the most; slow: 2 rounds in 3 s, but 8 at least
-    assert [counts for _, counts, _ in script.asked] == [[3, 3], [45, 8], [45, 8]]
+    assert [counts for _, counts in script.asked] == [[3, 3], [45, 8], [45, 8]]
     assert found.speedup == [pytest.approx(2.0), pytest.approx(1.5)]
 
 

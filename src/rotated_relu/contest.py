@@ -6,8 +6,10 @@ candidates run in turn, and a candidate has to win
 
 1. a heat of a few rounds, which leaves the best three,
 2. a final of many rounds against the reference and against each other,
-3. a confirmation against the reference, with engines that are set up anew, since two set-ups of one network differ in
-   where their memory lies and on which cores they run.
+3. a confirmation against the reference.
+
+Each of them sets the engines up anew, since two set-ups of one network differ in where their memory lies and on which
+cores they run.
 
 To win means: by a sign test (one-sided, 95 %), in a clear majority of rounds by a margin. Whatever is not proved leaves
 the reference in place. Nothing here runs a clock: who calls passes a function that does.
@@ -32,7 +34,7 @@ SAMPLE_MS = 5.0  # what runs faster than that is called several times per round
 FEWEST_ROUNDS = 8  # the fewest in which one disturbed round does not decide
 SECONDS = 3.0  # per input, for the final and again for the confirmation
 
-Timer = Callable[[Sequence[str], Sequence[int], bool], list[LatencyComparison]]
+Timer = Callable[[Sequence[str], Sequence[int]], list[LatencyComparison]]
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,7 @@ def settle(
     """Find the fastest of some candidates.
 
     Args:
-        timer: Called with names, rounds per input, and whether to set everything up anew; returns one comparison per
-            input.
+        timer: Called with names and rounds per input; sets everything up anew, and returns one comparison per input.
         names: The candidates, simpler ones first; a later one has to be proved faster than those before.
         inputs: How many inputs there are; all count alike.
         original: The one of them that no winner may be slower than at any input. If None, the first is the
@@ -71,19 +72,19 @@ def settle(
     if not names or original not in (None, *names):
         raise ValueError(f"settle needs candidates, the original among them, got {list(names)}, {original!r}")
     reference = names[0] if original is None else original
-    heats = timer(names, [HEAT_ROUNDS] * inputs, False)
+    heats = timer(names, [HEAT_ROUNDS] * inputs)
     milliseconds = {name: [heat.medians_ms[name] for heat in heats] for name in names}
     front = [name for name in names if name == reference or name in _fastest(heats, reference)]
     kept = Verdict(reference, [1.0] * inputs, milliseconds)
     if len(front) == 1:
         return kept
-    final = timer(front, [enough_rounds(heat, front, rounds) for heat in heats], False)
+    final = timer(front, [enough_rounds(heat, front, rounds) for heat in heats])
     milliseconds |= {name: [timed.medians_ms[name] for timed in final] for name in front}
     best = winner(final, front, original)
     if best == reference:
         return kept
     pair = [reference, best]
-    again = timer(pair, [enough_rounds(heat, pair, rounds) for heat in heats], True)
+    again = timer(pair, [enough_rounds(heat, pair, rounds) for heat in heats])
     if winner(again, pair, original) == reference:
         return kept
     return Verdict(best, [timed.speedup(best, reference) for timed in again], milliseconds)

@@ -16,7 +16,7 @@ import contextlib
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -318,30 +318,24 @@ def _module_maker(model: nn.Module, engine: str, threads: int | None) -> Maker:
     return lambda inputs: runner(model, inputs, engine=engine, threads=threads)
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Bench:
-    """Times candidates at some inputs; what was set up once is kept for the next time."""
+    """Times candidates at some inputs, set up anew each time; those of one input at a time are in memory."""
 
     makers: Mapping[str, Maker]
     timing_inputs: Sequence[Inputs]
-    ready: dict[tuple[str, int], Runnable] = field(default_factory=dict)
 
-    def __call__(self, names: Sequence[str], rounds: Sequence[int], anew: bool) -> list[LatencyComparison]:
+    def __call__(self, names: Sequence[str], rounds: Sequence[int]) -> list[LatencyComparison]:
         """One comparison per input."""
-        if anew:
-            self.ready.clear()
-        found = []
-        for position, count in enumerate(rounds):
-            runs = {name: self.runnable(name, position) for name in names}
-            found.append(compare_latency(runs, count, warmup=1, min_sample_ms=SAMPLE_MS))
-        return found
+        return [
+            self.compared(names, inputs, count)
+            for inputs, count in zip(self.timing_inputs, rounds, strict=True)
+        ]
 
-    def runnable(self, name: str, position: int) -> Runnable:
-        """A candidate at an input, set up when first asked for."""
-        key = (name, position)
-        if key not in self.ready:
-            self.ready[key] = self.makers[name](self.timing_inputs[position])
-        return self.ready[key]
+    def compared(self, names: Sequence[str], inputs: Inputs, rounds: int) -> LatencyComparison:
+        """The candidates in turn at one input."""
+        runs = {name: self.makers[name](inputs) for name in names}
+        return compare_latency(runs, rounds, warmup=1, min_sample_ms=SAMPLE_MS)
 
 
 def _integer(round_to: Any) -> int:
