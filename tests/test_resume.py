@@ -296,7 +296,10 @@ def test_what_a_killed_process_left_half_written_is_cleared_away(tmp_path):
 def test_runs_of_earlier_versions_are_understood(path):
     """Settings that did not exist then have their defaults."""
     config = Config.from_dict(read_json(path))
-    assert config.data.name == "data/cifar10"
+    assert (
+        config.data.name
+        == {"resnet20-cifar10": "data/cifar10", "fcnn-mnist5k": "mnist5k"}[path.parents[1].name]
+    )
     assert (config.accumulate, config.ema, config.scale) == (1, 0.0, ScaleConfig())
 
 
