@@ -93,7 +93,8 @@ def test_imports_point_up(path):
 
 
 @pytest.mark.parametrize(
-    "heavy", ["lightning", "datasets", "plotly", "torchvision", "onnxruntime", "onnx", "torchattack", "torch_pruning"]
+    "heavy",
+    ["lightning", "datasets", "plotly", "torchvision", "onnxruntime", "onnx", "torchattack", "torch_pruning"],
 )
 def test_heavy_libraries_are_imported_where_they_are_used(heavy):
     """None of them at the top of a file that ``import rotated_relu`` reads; measured in test_cli as well."""
