@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from .errors import SlopeError, UnknownNameError
 from .graph import Inputs
+from .importance import per_cost
 from .remaining import UNITS, Remaining, dead_slopes
 from .rotate import check_slopes
 
@@ -166,15 +167,8 @@ class SlopeBudget:
         dead = dead_slopes(self._net)
         self._refresh_costs(dead)
         order = self._order(dead)
-        limit = share * float(getattr(self._remaining, self.unit))
-        low, high = 0, len(order)
-        while low < high:
-            middle = (low + high) // 2
-            if self._remaining.of(self._with(dead, order[:middle]))[self.unit] <= limit:
-                high = middle
-            else:
-                low = middle + 1
-        chosen = self._with(dead, order[:low])
+        count = self._remaining.fewest(share, self.unit, lambda n: self._with(dead, order[:n]), len(order))
+        chosen = self._with(dead, order[:count])
         for name, slope in self._slopes.items():
             mask = chosen[name].to(slope.device)
             new = mask & self._since[name].isinf()
@@ -196,8 +190,8 @@ class SlopeBudget:
         the inputs to the output: a residual block may vanish as a whole, a layer of a plain network may not.
         """
         entries = []
-        for name, scores in self._scores.items():
-            values = (scores / max(self._saves[name], 1e-9)).cpu()
+        for name, scores in per_cost(self._scores, self._saves).items():
+            values = scores.cpu()
             living = (~dead[name]).nonzero().flatten().tolist()
             if len(living) > 1 or name in self._vital:
                 living.remove(max(living, key=lambda index: float(values[index])))

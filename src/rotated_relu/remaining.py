@@ -7,7 +7,8 @@ without doing one: the network is captured once, each question then costs one li
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -68,6 +69,18 @@ class Remaining:
             "parameters": sum(int(liveness.needed(name, self._states).sum()) for name in parameters),
             "channels": sum(int((slope != 0).sum()) for slope in self._slopes.values()),
         }
+
+    def fewest(self, share: float, unit: str, dead: Callable[[int], Dead], most: int) -> int:
+        """The smallest n with which at most ``share`` of the whole is left; ``most`` if no smaller one is enough.
+
+        Args:
+            share: Of the ``unit``, 0 to 1.
+            unit: ``macs``, ``parameters`` or ``channels``.
+            dead: What is at 0 for each n; it must grow with n.
+            most: Largest n.
+        """
+        limit = share * float(getattr(self, unit))
+        return bisect_left(range(most), True, key=lambda n: self.of(dead(n))[unit] <= limit)
 
     def connected(self, dead: Dead) -> bool:
         """Whether the output still depends on the inputs with those at 0."""

@@ -252,17 +252,10 @@ def _search(
 
 
 def _scores(loaded: Loaded, net: nn.Module) -> Scores:
-    """First-order scores per multiply-accumulate, from training images."""
-    from torch.nn import functional as F
-
-    from ..importance import per_cost, taylor_scores
-    from ..remaining import Remaining, dead_slopes
-    from ..training import sample_batches
+    from ..training import loss_scores
 
     console.say("scoring the channels on training images")
-    batches = sample_batches(loaded.images.train, loaded.config)
-    saved = Remaining(net, loaded.example_inputs()).per_channel(dead_slopes(net))
-    return per_cost(taylor_scores(net, batches, F.cross_entropy), saved)
+    return loss_scores(net, loaded.images, loaded.config, loaded.example_inputs())
 
 
 class KeptSearch:

@@ -38,8 +38,7 @@ class Point:
     @property
     def name(self) -> str:
         """Of its file."""
-        keep = f"-keep{self.keep:g}" if self.keep < 1 else ""
-        return f"{self.method.name}{keep}-seed{self.seed}-{self.level:g}"
+        return f"{Training(self.method.name, self.seed, self.keep)}-{self.level:g}"
 
 
 class Points:

@@ -56,16 +56,10 @@ class RankedChannels:
 
     def at(self, level: float) -> nn.Module | None:
         """See :class:`Pruner`."""
-        limit = (1 - level) * self._remaining.macs
-        low, high = 0, len(self._order)
-        while low < high:
-            middle = (low + high) // 2
-            if self._remaining.of(self._masks(middle))["macs"] <= limit:
-                high = middle
-            else:
-                low = middle + 1
-        masks = self._masks(low)
-        return self._removed(masks) if low < len(self._order) and self._remaining.connected(masks) else None
+        count = self._remaining.fewest(1 - level, "macs", self._masks, len(self._order))
+        masks = self._masks(count)
+        possible = count < len(self._order) and self._remaining.connected(masks)
+        return self._removed(masks) if possible else None
 
     def _masks(self, count: int) -> dict[str, Tensor]:
         masks = {name: mask.clone() for name, mask in self._dead.items()}

@@ -6,12 +6,10 @@ import dataclasses
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
-from ..importance import per_cost, slope_scores, taylor_scores
-from ..remaining import Remaining, dead_slopes
+from ..importance import slope_scores
 from ..rotate import slopes
-from ..training import Config, build_model, sample_batches
+from ..training import Config, build_model, loss_scores
 from .prune import RankedChannels
 from .task import Task
 
@@ -30,8 +28,7 @@ def ranked(task: Task, net: nn.Module, config: Config, rank: str) -> RankedChann
     if rank == "slope":
         scores = slope_scores(net)
     elif rank == "taylor":
-        scores = taylor_scores(net, sample_batches(task.images.train, config), F.cross_entropy)
-        scores = per_cost(scores, Remaining(net, task.example_inputs).per_channel(dead_slopes(net)))
+        scores = loss_scores(net, task.images, config, task.example_inputs)
     elif rank == "random":
         generator = torch.Generator().manual_seed(config.seed)
         scores = {name: torch.rand(len(slope), generator=generator) for name, slope in slopes(net).items()}

@@ -45,6 +45,7 @@ class Trainings:
 
     def __init__(self, task: Task) -> None:
         self.task = task
+        self._plain: dict[int, nn.Module] = {}  # every pruned network is held against it
 
     def train(self) -> None:
         """Tune the strengths, then train every network in full."""
@@ -64,7 +65,9 @@ class Trainings:
 
     def plain(self, seed: int) -> nn.Module:
         """The network that all are compared with."""
-        return self.trained(Training(DENSE, seed))
+        if seed not in self._plain:
+            self._plain[seed] = self.trained(Training(DENSE, seed))
+        return self._plain[seed]
 
     def config(self, training: Training) -> Config:
         """The settings of one full training."""

@@ -15,6 +15,7 @@ from .config import (
 )
 from .evaluation import evaluate_model, sample_batches
 from .fit import Fitted, build_model, finetune, fit, load_data
+from .scoring import loss_scores
 from .signals import Terminated
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "finetune",
     "fit",
     "load_data",
+    "loss_scores",
     "recipes",
     "sample_batches",
 ]

@@ -11,7 +11,7 @@ from ..budget import SlopeBudget
 from ..penalty import add_l1_subgradient, shrink
 from ..rotate import slopes
 from .config import Config
-from .schedules import in_strength, penalty_strength
+from .schedules import in_strength, momentum_factor, penalty_strength
 
 
 class Pull:
@@ -65,9 +65,7 @@ class Pull:
     def after(self, position: float, lr: float) -> None:
         """After the optimiser's step, with the gradients still there."""
         if self._is("proximal"):
-            optimiser = self._config.optimiser
-            momentum = optimiser.momentum if optimiser.name == "sgd" else 0.0
-            shrink(self._pulled, self.strength(position) * lr / (1 - momentum))
+            shrink(self._pulled, self.strength(position) * lr * momentum_factor(self._config))
         if self.budget is not None:
             self.budget.step()
 

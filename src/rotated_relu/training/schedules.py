@@ -36,12 +36,16 @@ def total_shrinkage(config: Config, steps: int) -> float:
     The sum over the steps of strength times learning rate, divided by (1 - momentum) under SGD. Initial slopes lie
     within [0.70, 1.43] of zero, so a total below that cannot kill a channel.
     """
-    momentum = config.optimiser.momentum if config.optimiser.name == "sgd" else 0.0
     total = 0.0
     for step in range(steps):
         position = step / steps
         total += penalty_strength(config, position) * learning_rate_factor(config.schedule, position)
-    return total * config.optimiser.lr / (1 - momentum)
+    return total * config.optimiser.lr * momentum_factor(config)
+
+
+def momentum_factor(config: Config) -> float:
+    """How much further a constant gradient moves a parameter than without momentum: 1 / (1 - m) under SGD."""
+    return 1 / (1 - config.optimiser.momentum) if config.optimiser.name == "sgd" else 1.0
 
 
 def in_strength(config: Config, steps: int) -> Config:

@@ -1,0 +1,28 @@
+"""Score the channels of a trained network on its own training images."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..data import ImageData
+from ..importance import Scores, per_cost, taylor_scores
+from ..remaining import Remaining, dead_slopes
+from .config import Config
+from .evaluation import sample_batches
+
+
+def loss_scores(net: nn.Module, images: ImageData, config: Config, example_inputs: Tensor) -> Scores:
+    """First-order scores per multiply-accumulate that goes with the channel, from some training images.
+
+    Args:
+        net: A rotated network.
+        images: Of their training split 40 batches are read.
+        config: Its batch size and seed count.
+        example_inputs: For one forward pass.
+
+    Raises:
+        SlopeError: If there are no slopes, or some are not finite.
+    """
+    saved = Remaining(net, example_inputs).per_channel(dead_slopes(net))
+    return per_cost(taylor_scores(net, sample_batches(images.train, config), F.cross_entropy), saved)
