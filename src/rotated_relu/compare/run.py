@@ -95,7 +95,7 @@ class Comparison:
         """Train the pruned networks of the chosen levels on, and validate them again."""
         for point in self.points:
             row = self.row(point)
-            if not self._trains_on(point) or not row["reached"] or "finetuned_validation" in row:
+            if not self._trains_on(point, row) or "finetuned_validation" in row:
                 continue
             self.task.say(f"fine-tuning {point.name}, {self.settings.finetune_epochs} epochs")
             net = self.finetuned(point)
@@ -105,8 +105,11 @@ class Comparison:
                 f"{point.name}: validation {row['validation']:.2f} % -> {row['finetuned_validation']:.2f} %"
             )
 
-    def _trains_on(self, point: Point) -> bool:
-        return point.level == 0 or point.level in self.settings.finetuned_levels
+    def _trains_on(self, point: Point, row: dict[str, Any]) -> bool:
+        """Level 0 only if its training has killed something: the rest is the trained network once more."""
+        if not row["reached"]:
+            return False
+        return row["macs_saved"] > 0 if point.level == 0 else point.level in self.settings.finetuned_levels
 
     def finetuned(self, point: Point) -> nn.Module:
         """The fine-tuned network of a point, trained now if it has not been."""
@@ -170,9 +173,7 @@ class Comparison:
 
         for point in self.points:
             row = self.row(point)
-            if not self.settings.latency_repeats or not row["reached"] or not self._trains_on(point):
-                continue
-            if "speedup" in row:
+            if not self.settings.latency_repeats or not self._trains_on(point, row) or "speedup" in row:
                 continue
             small = self.points.pruned(point)
             assert small is not None
