@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rotated_relu import cli
+from command_line import call, done
 from rotated_relu.cli.networks import open_run
 from rotated_relu.cli.report import paths_part, report_data
 from rotated_relu.paths import Block
@@ -16,21 +16,6 @@ pytest.importorskip("torchattack", reason="optional: pip install torchattack")
 
 SETTINGS = ["--model", "fcnn", "--data", "mnist5k", "--precision", "32", "--lr", "0.05", "--progress", "none"]
 FEW = ["--images", "60", "--pgd-images", "20", "--steps", "4", "--progress", "none"]
-
-
-def call(capsys, *arguments):
-    """Run the command line in this process: (exit code, stdout, stderr)."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(list(map(str, arguments)))
-    captured = capsys.readouterr()
-    return stopped.value.code, captured.out, captured.err
-
-
-def done(*arguments):
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(list(map(str, arguments)))
-    assert stopped.value.code == 0
 
 
 @pytest.fixture(scope="module")

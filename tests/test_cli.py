@@ -5,16 +5,9 @@ import sys
 
 import pytest
 
+from command_line import call
 from rotated_relu import cli
 from rotated_relu.run import Run, write_json
-
-
-def call(capsys, *arguments):
-    """Run the command line in this process: (exit code, stdout, stderr)."""
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(list(map(str, arguments)))
-    captured = capsys.readouterr()
-    return stopped.value.code, captured.out, captured.err
 
 
 def flat(text):

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from rotated_relu import cli
+from command_line import call, done
 from rotated_relu.cli import train as train_verb
 from rotated_relu.cli.networks import open_run
 from rotated_relu.cli.prune import prune_run
@@ -26,15 +26,6 @@ from rotated_relu.training import Terminated
 SETTINGS = ["--model", "fcnn", "--data", "mnist5k", "--precision", "32", "--lr", "0.05", "--progress", "none"]
 
 
-def call(capsys, *arguments):
-    """Run the command line in this process: (exit code, stdout, stderr)."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(list(map(str, arguments)))
-    captured = capsys.readouterr()
-    return stopped.value.code, captured.out, captured.err
-
-
 def read(path):
     return json.loads(path.read_text())
 
@@ -43,9 +34,7 @@ def read(path):
 def trained(tmp_path_factory):
     """A trained run that no test changes."""
     out = tmp_path_factory.mktemp("runs") / "trained"
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(["train", *SETTINGS, "--epochs", "4", "--slope-l1", "0.02", "--out", str(out)])
-    assert stopped.value.code == 0
+    done("train", *SETTINGS, "--epochs", "4", "--slope-l1", "0.02", "--out", out)
     return out
 
 
@@ -54,9 +43,7 @@ def pruned(trained, tmp_path_factory):
     """A pruned run that no test changes."""
     out = tmp_path_factory.mktemp("runs") / "pruned"
     shutil.copytree(trained, out)
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(["prune", str(out), "--tolerance", "1", "--round-to", "1"])
-    assert stopped.value.code == 0
+    done("prune", out, "--tolerance", "1", "--round-to", "1")
     return out
 
 

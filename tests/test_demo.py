@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from rotated_relu import cli
+from command_line import call
 from rotated_relu.cli import demo as demo_verb
 from rotated_relu.compact import read_plan
 from rotated_relu.latency import LatencyComparison
@@ -30,14 +30,6 @@ PROMISED = (
     "latency_speedup",
     "certificate_max_relative_difference",
 )
-
-
-def call(capsys, *arguments):
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(list(map(str, arguments)))
-    captured = capsys.readouterr()
-    return stopped.value.code, captured.out, captured.err
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from rotated_relu import cli
+import command_line
 from rotated_relu.cli import measure as measure_verb
 from rotated_relu.cli.networks import open_run
 from rotated_relu.latency import LatencyComparison
@@ -18,12 +18,9 @@ from rotated_relu.onnx_session import open_session, run_session
 
 
 def call(capsys, *arguments):
-    """Run the command line in this process: (exit code, stdout, stderr)."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(list(map(str, arguments)))
-    captured = capsys.readouterr()
-    return stopped.value.code, " ".join(captured.out.split()), " ".join(captured.err.split())
+    """Exit code, stdout and stderr without the line breaks that depend on the terminal's width."""
+    code, out, err = command_line.call(capsys, *arguments)
+    return code, " ".join(out.split()), " ".join(err.split())
 
 
 def write_images(folder):
@@ -47,9 +44,7 @@ def small(tmp_path_factory):
         ["train", *settings, "--batch-size", "32", "--progress", "none", "--out", str(out)],
         ["prune", str(out), "--threshold", "0.8", "--round-to", "1"],
     ):
-        with pytest.raises(SystemExit) as stopped:
-            cli.main(arguments)
-        assert stopped.value.code == 0
+        command_line.done(*arguments)
     return out
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rotated_relu import cli
+from command_line import done
 
 HERE = Path(__file__).parent
 
@@ -80,12 +80,6 @@ main(["prune", sys.argv[1], "--round-to", "1"])
 """
 
 
-def call(*arguments):
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(list(map(str, arguments)))
-    assert stopped.value.code == 0
-
-
 @pytest.mark.slow
 def test_killed_while_it_searches_the_threshold(tmp_path, capsys):
     """The evaluated thresholds are kept; the search that goes on evaluates only the others."""
@@ -102,15 +96,15 @@ def test_killed_while_it_searches_the_threshold(tmp_path, capsys):
         "none",
     ]
     run, copy = tmp_path / "run", tmp_path / "copy"
-    call("train", *settings, "--epochs", "1", "--slope-l1", "0.02", "--out", run)
+    done("train", *settings, "--epochs", "1", "--slope-l1", "0.02", "--out", run)
     shutil.copytree(run, copy)
-    call("prune", run, "--round-to", "1")
+    done("prune", run, "--round-to", "1")
     killed = start("-c", PRUNE_AND_DIE, copy)
     output = killed.communicate()[0]
     assert killed.returncode == -signal.SIGKILL, output
     assert len(json.loads((copy / "threshold.partial.json").read_text())["sweep"]) == 5
     assert not (copy / "threshold.json").exists()
-    call("prune", copy, "--round-to", "1")
+    done("prune", copy, "--round-to", "1")
     assert "5 thresholds of a search that was stopped are known" in capsys.readouterr().err
     assert (copy / "threshold.json").read_bytes() == (run / "threshold.json").read_bytes()
     one, other = (load_file(path / "compact.safetensors") for path in (run, copy))

@@ -6,7 +6,8 @@ import json
 import pytest
 import torch
 
-from rotated_relu import cli, models
+from command_line import call
+from rotated_relu import models
 from rotated_relu.paper_count import paper_count
 from rotated_relu.paper_networks import cifar_resnet_layers, resnet50_layers, wrn_layers
 from rotated_relu.training import recipes
@@ -118,13 +119,6 @@ def test_networks_with_other_gates_learn_on_random_weights(name):
 )
 def test_costs_in_words(cost, words):
     assert cost.words() == words
-
-
-def call(capsys, *arguments):
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(list(arguments))
-    captured = capsys.readouterr()
-    return stopped.value.code, captured.out, captured.err
 
 
 def test_the_list_names_every_row_with_its_cost(capsys, monkeypatch):

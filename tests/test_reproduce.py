@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rotated_relu import cli
+import command_line
 from rotated_relu.cli import reproduce, reproduction
 from rotated_relu.compact import read_plan
 from rotated_relu.compact.files import read_tensors
@@ -41,11 +41,7 @@ def short(monkeypatch):
 
 
 def call(capsys, *arguments):
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(["reproduce", *map(str, arguments)])
-    captured = capsys.readouterr()
-    return stopped.value.code, captured.out, captured.err
+    return command_line.call(capsys, "reproduce", *arguments)
 
 
 def outcome(out):
@@ -65,9 +61,7 @@ def whole(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reproduction, "ROUNDS", 1)
         patch.setattr(reproduction, "BATCH_SIZES", (1,))
-        with pytest.raises(SystemExit) as stopped:
-            cli.main(["reproduce", "fcnn_mnist", *ONE, "--out", str(out)])
-    assert stopped.value.code == 0
+        command_line.done("reproduce", "fcnn_mnist", *ONE, "--out", out)
     return out
 
 

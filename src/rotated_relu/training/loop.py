@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..data import Split
 from ..errors import RunError
-from ..penalty import slope_l1
+from ..penalty import ALIVE_AT, slope_l1
 from ..rotate import slopes
 from ..run import Run
 from . import checkpoints
@@ -27,8 +27,6 @@ from .processes import whole
 from .progress import Progress, Totals
 from .signals import Signals, reason
 from .stepper import Stepper
-
-ALIVE_AT = (0.001, 0.01, 0.04, 0.1)
 
 
 class Loop:
