@@ -66,6 +66,13 @@ def test_after_fine_tuning_only_what_was_fine_tuned_counts():
     assert saved_at(rows, PLAIN, "m", 0.0, "after").macs == 0.3
 
 
+def test_a_fine_tuning_that_does_harm_is_dropped():
+    """By the validation images, even where the test images would have kept it."""
+    rows = [row(0.3, 89.9, 88.5, finetuned_validation=89.2, finetuned_test=89.9)]
+    found = saved_at(rows, PLAIN, "m", 0.5, "after")
+    assert (found.macs, found.test_loss) == (0.3, 0.5)  # 89.0 - 88.5
+
+
 def test_csv_has_one_line_per_network(tmp_path):
     write_csv([row(0.1, 90.2), row(0.3, 89.6, 88.0)], tmp_path / "a.csv")
     with open(tmp_path / "a.csv", newline="") as file:

@@ -12,7 +12,7 @@ from typing import Any
 from ..run import replacing
 
 LOSSES = (0.0, 0.5, 1.0)  # points of accuracy
-STAGES = {"before": "", "after": "finetuned_"}  # fine-tuning -> prefix of its columns
+STAGES = ("before", "after")  # fine-tuning
 COLUMNS = (
     "method", "label", "seed", "keep", "level", "macs_saved", "parameters_saved", "validation", "test",
     "finetuned_validation", "finetuned_test", "latency_ms", "plain_latency_ms", "speedup",
@@ -53,26 +53,21 @@ def saved_at(
         reference: Seed to ``{"validation": percent, "test": percent}`` of the plain network.
         method: Its name.
         loss: Points of accuracy.
-        stage: ``before`` or ``after`` fine-tuning.
+        stage: ``before`` fine-tuning, or ``after`` it: of the networks that were fine-tuned. A fine-tuning that lowers
+            the validation accuracy is dropped, as anybody would.
     """
-    prefix = STAGES[stage]
     best = []
     for seed, plain in reference.items():
-        good = [
-            row
-            for row in rows
-            if row["method"] == method
-            and row["seed"] == seed
-            and f"{prefix}validation" in row
-            and row[f"{prefix}validation"] >= plain["validation"] - loss
-        ]
-        chosen = max(good, key=lambda row: float(row["macs_saved"]), default=None)
-        tested = chosen is not None and f"{prefix}test" in chosen and "test" in plain
+        own = [row for row in rows if row["method"] == method and row["seed"] == seed]
+        known = [(row, found) for row in own if (found := _accuracies(row, stage)) is not None]
+        good = [(row, found) for row, found in known if found["validation"] >= plain["validation"] - loss]
+        row, found = max(good, key=lambda pair: float(pair[0]["macs_saved"]), default=({}, {}))
+        tested = "test" in found and "test" in plain
         best.append(
             (
-                chosen["macs_saved"] if chosen else 0.0,
-                chosen["parameters_saved"] if chosen else 0.0,
-                plain["test"] - chosen[f"{prefix}test"] if chosen and tested else None,
+                row.get("macs_saved", 0.0),
+                row.get("parameters_saved", 0.0),
+                plain["test"] - found["test"] if tested else None,
             )
         )
     macs = [entry[0] for entry in best]
@@ -84,6 +79,16 @@ def saved_at(
         test_loss=statistics.mean(losses) if losses else None,
         seeds=len(macs),
     )
+
+
+def _accuracies(row: dict[str, Any], stage: str) -> dict[str, float] | None:
+    """Of one pruned network, by split; None if it does not belong to the stage."""
+    splits = ("validation", "test")
+    before = {split: row[split] for split in splits if split in row}
+    if stage == "before":
+        return before
+    after = {split: row[f"finetuned_{split}"] for split in splits if f"finetuned_{split}" in row}
+    return max(before, after, key=lambda found: found["validation"]) if after else None
 
 
 def table(rows: Sequence[dict[str, Any]], reference: dict[int, dict[str, float]]) -> list[dict[str, Any]]:

@@ -95,6 +95,7 @@ def _savings(data: Mapping[str, Any], stage: str) -> dict[str, Any]:
         "caption": (
             "The pruned network that saves most among those whose validation accuracy is within the loss; test: how "
             "far the test accuracy of that same network is from the ReLU network's, in points. What is saved is gone."
+            + (" A fine-tuning that lowered the validation accuracy is dropped." if stage == "after" else "")
         ),
     }
 
