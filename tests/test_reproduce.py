@@ -186,7 +186,7 @@ import test_reproduce as test
 test.reproduction.ROUNDS, test.reproduction.BATCH_SIZES = 1, (1,)
 stage, *arguments = sys.argv[1:]
 test.at_stage(stage, lambda: os.kill(os.getpid(), signal.SIGKILL), pytest.MonkeyPatch())
-test.cli.main(["reproduce", *arguments])
+test.command_line.done("reproduce", *arguments)
 """
 
 
