@@ -39,10 +39,10 @@ def small(tmp_path_factory):
     """A pruned run of the demo's residual network that no test changes."""
     folder = tmp_path_factory.mktemp("small")
     data, out = write_images(folder / "images"), folder / "run"
-    settings = ["--model", "demo_resnet", "--data", str(data), "--precision", "32", "--epochs", "1"]
+    settings = ["--model", "demo_resnet", "--data", data, "--precision", "32", "--epochs", "1"]
     for arguments in (
-        ["train", *settings, "--batch-size", "32", "--progress", "none", "--out", str(out)],
-        ["prune", str(out), "--threshold", "0.8", "--round-to", "1"],
+        ["train", *settings, "--batch-size", "32", "--progress", "none", "--out", out],
+        ["prune", out, "--threshold", "0.8", "--round-to", "1"],
     ):
         command_line.done(*arguments)
     return out

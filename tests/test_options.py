@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from command_line import done
 from rotated_relu.rotate import slopes
 from rotated_relu.training import LogConfig, ModelConfig, OptimiserConfig, ScheduleConfig, build_model, fit
 from rotated_relu.training.optimise import Average
@@ -183,13 +184,7 @@ def test_seconds_are_apart_from_the_metrics(tmp_path):
 
 
 def test_profile_on_the_command_line(tmp_path, capsys):
-    from rotated_relu import cli
-
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(
-            ["train", "demo", "--no-fast", "--profile", "--device", "cpu", "--out", str(tmp_path / "run")]
-        )
-    assert stopped.value.code == 0
+    done("train", "demo", "--no-fast", "--profile", "--device", "cpu", "--out", tmp_path / "run")
     shown = capsys.readouterr().out
     assert all(phase in shown for phase in ("data", "forward", "backward", "optimiser", "penalty", "other"))
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["profile.json"]

@@ -41,14 +41,17 @@ def add_l1_subgradient(parameters: Iterable[nn.Parameter], strength: float) -> N
             slope.grad.add_(slope.sign(), alpha=strength)
 
 
-@torch.no_grad()
 def alive_at(net: nn.Module, thresholds: Sequence[float] = ALIVE_AT) -> dict[str, int]:
     """Count the slopes with ``|a| >= zeta``: ``{"alive_at_0.01": 600, ...}``; empty without slopes."""
-    found = list(slopes(net).values())
-    if not found:
+    return count_alive(slopes(net).values(), thresholds)
+
+
+def count_alive(values: Iterable[Tensor], thresholds: Sequence[float] = ALIVE_AT) -> dict[str, int]:
+    """The same for the slopes themselves."""
+    sizes = [slope.detach().abs().flatten() for slope in values]
+    if not sizes:
         return {}
-    sizes = torch.cat([slope.abs().flatten() for slope in found])
-    return {f"alive_at_{zeta:g}": int((sizes >= zeta).sum()) for zeta in thresholds}
+    return {f"alive_at_{zeta:g}": int((torch.cat(sizes) >= zeta).sum()) for zeta in thresholds}
 
 
 @torch.no_grad()

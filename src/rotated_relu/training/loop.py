@@ -11,12 +11,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..data import Split
 from ..errors import RunError
-from ..penalty import ALIVE_AT, slope_l1
+from ..penalty import count_alive, slope_l1
 from ..rotate import slopes
 from ..run import Run
 from . import checkpoints
@@ -175,10 +174,7 @@ class Loop:
         row["lr"] = self.stepper.learning_rate(self.progress)
         strength = self.stepper.pull.strength(self.stepper.position(self.progress))
         row["penalty"] = strength * float(whole(slope_l1(self.stepper.net).detach()))
-        if named:
-            sizes = torch.cat([slope.abs().flatten() for slope in named.values()])
-            row |= {f"alive_at_{zeta:g}": int((sizes >= zeta).sum()) for zeta in ALIVE_AT}
-        return row
+        return row | count_alive(named.values())
 
 
 def _is_divided(stepper: Stepper) -> bool:
