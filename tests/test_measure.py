@@ -117,6 +117,27 @@ def test_runner_is_frozen():
     assert torch.equal(run(), before)
 
 
+class Wide(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.linear = nn.Linear(3, width)
+
+    def forward(self, x):
+        return self.linear(x).relu()
+
+
+def test_every_network_of_a_class_is_compiled():
+    # by default Dynamo stops at eight networks of one class, here at two, and runs the next ones uncompiled
+    graphs = torch._dynamo.utils.counters["stats"]
+    torch._dynamo.reset()
+    with torch._dynamo.config.patch(recompile_limit=2):
+        before = graphs["unique_graphs"]
+        for width in (2, 3, 4, 5):
+            run = runner(Wide(width), torch.ones(1, 3), engine="torch.compile")
+            assert run().shape == (1, width)
+    assert graphs["unique_graphs"] - before == 4
+
+
 def test_bad_engine_and_bad_input():
     with pytest.raises(UnknownNameError, match="did you mean 'torch'"):
         measure(small_net(), torch.randn(1, 3, 6, 6), engine="toch")

@@ -26,6 +26,7 @@ from .onnx_session import session_runner
 from .openvino_session import openvino, openvino_runner
 
 ENGINES = ("onnxruntime", "openvino", "torch", "torch.compile")
+MANY = 2**16  # compiled networks of one class
 GRAPH_ENGINES = ENGINES[:2]  # those that run an exported graph
 PEAK_METHOD = {
     "cpu": "parameters and buffers plus the largest sum of live tensors during one eager forward pass",
@@ -131,7 +132,8 @@ def runner(
 ) -> Runnable:
     """Return a callable that runs the network once on the inputs, for :func:`compare_latency`.
 
-    It runs a frozen copy in eval mode, so it does not follow later changes of the network.
+    It runs a frozen copy in eval mode, so it does not follow later changes of the network. ``torch.compile`` compiles
+    at once, for the shapes of these inputs.
 
     Raises:
         UnknownNameError: If there is no such engine.
@@ -142,7 +144,7 @@ def runner(
         return graph_runner(to_onnx(net, inputs).content, inputs, engine=engine, threads=threads)
     frozen: Any = copy.deepcopy(net).eval()
     if engine == "torch.compile":
-        frozen = torch.compile(frozen)
+        frozen = _compiled(frozen, inputs)
     return lambda: _run_torch(frozen, inputs)
 
 
@@ -165,6 +167,18 @@ def graph_runner(
     """Return a callable that runs a serialised ONNX model once on the inputs in onnxruntime or OpenVINO."""
     make = openvino_runner if engine == "openvino" else session_runner
     return make(content, example_inputs, threads)
+
+
+def _compiled(net: nn.Module, inputs: tuple[Any, ...]) -> Any:
+    """Compile for these inputs, however many networks of the class have been compiled before.
+
+    Dynamo keeps one cache per ``forward`` function: the ninth network of a class would run uncompiled, without an
+    error, and the second shape would make graphs dynamic.
+    """
+    compiled = torch.compile(net, dynamic=False)
+    with torch._dynamo.config.patch(recompile_limit=MANY, accumulated_recompile_limit=MANY):
+        _run_torch(compiled, inputs)
+    return compiled
 
 
 def _run_torch(net: nn.Module, inputs: tuple[Any, ...]) -> object:
