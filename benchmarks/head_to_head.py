@@ -34,8 +34,9 @@ from torch import nn
 
 import rotated_relu as rr
 import rotated_relu.rounding
+from rotated_relu.export import to_onnx
 from rotated_relu.latency import compare_latency
-from rotated_relu.measure import count_macs, count_parameters, device_name, runner
+from rotated_relu.measure import count_macs, count_parameters, device_name
 from rotated_relu.onnx_session import session_runner
 from rotated_relu.run import write_json
 
@@ -43,6 +44,7 @@ NETWORKS = ("resnet20", "resnet50", "vgg16_bn", "mobilenet_v2", "densenet121", "
             "convnext_tiny")  # fmt: skip
 RESIDUAL = ("resnet20", "resnet50", "mobilenet_v2", "efficientnet_b0", "densenet121")
 ZETA = 0.1
+SETUPS, ROUNDS = 3, 10
 
 
 def plain(name: str) -> nn.Module:
@@ -185,25 +187,33 @@ def difference(net: nn.Module, reference: nn.Module, inputs: torch.Tensor, dtype
     return worst
 
 
-def fastest_runner(net: nn.Module, inputs: torch.Tensor) -> Any:
-    """As ``rotated-relu export`` does it: the form of the graph that onnxruntime runs fastest here."""
-    return session_runner(rr.rounding.fastest_form(net, inputs).content, (inputs,))
-
-
-def onnxruntime_runner(net: nn.Module, inputs: torch.Tensor) -> Any:
+def exported(net: nn.Module, inputs: torch.Tensor) -> bytes:
     """Our exporter; torch's old tracing one where that does not take the network (torch-simplify's layers)."""
     try:
-        return runner(net, inputs)
+        return to_onnx(net, inputs).content
     except rr.errors.ExportError:
         content = io.BytesIO()
         torch.onnx.export(net, (inputs,), content, dynamo=False)
-        return session_runner(content.getvalue(), (inputs,))
+        return content.getvalue()
+
+
+def latencies(contents: dict[str, bytes], inputs: torch.Tensor) -> dict[str, list[float]]:
+    """Milliseconds per round, original and tools in turn, over sessions that are set up anew three times.
+
+    On two cores it is luck whether a session's two threads share one, and the luck stays with the session.
+    """
+    times: dict[str, list[float]] = {name: [] for name in contents}
+    for _ in range(SETUPS):
+        runs = {name: session_runner(content, (inputs,)) for name, content in contents.items()}
+        for name, values in compare_latency(runs, ROUNDS, 3).milliseconds.items():
+            times[name] += values
+    return times
 
 
 def row(name: str, rate: float, repeats: int) -> dict[str, Any]:
     inputs, found = image(name), {}
     base = rotated(name, rate)
-    runs = {"original": runner(base, inputs)}
+    contents = {"original": to_onnx(base, inputs).content}
     for tool, remove in TOOLS.items():
         try:
             results = [remove(name, rate) for _ in range(repeats if tool != "torch-simplify" else 1)]
@@ -215,12 +225,13 @@ def row(name: str, rate: float, repeats: int) -> dict[str, Any]:
                 "difference_in": str(DTYPE[tool]).removeprefix("torch."),
                 "seconds": [round(r["seconds"], 3) for r in results],
             }
-            runs[tool] = (
-                onnxruntime_runner(net, inputs) if remove is not ours else fastest_runner(net, inputs)
+            # As `rotated-relu export` does it: the form of the graph that onnxruntime runs fastest here.
+            contents[tool] = (
+                rr.rounding.fastest_form(net, inputs).content if remove is ours else exported(net, inputs)
             )
         except Exception as error:
             found.setdefault(tool, {})["error"] = f"{type(error).__name__}: {error}"[:400]
-    times = compare_latency(runs, 30, 3).milliseconds
+    times = latencies(contents, inputs)
     for tool, values in times.items():
         if tool in found:
             found[tool]["onnxruntime_ms"] = [round(v, 3) for v in values]

@@ -2,10 +2,13 @@
 
     python benchmarks/speed.py                            # everything; finished rows are kept
     python benchmarks/speed.py --engines openvino --only resnet20
+    python benchmarks/speed.py --table                    # the file as Markdown
 
 Slopes die at random (the same ones for all engines). Each row: the network compacted with ``round_to="auto"`` for that
 engine and batch size, then timed anew against the rotated original, in turn, in one process. ``achieved`` is the
-speed-up over the reduction of multiply-accumulates by ``round_to=1``, which removes everything dead.
+speed-up over the reduction of multiply-accumulates by ``round_to=1``, which removes everything dead (``ideal``).
+``ideal_16`` is that reduction with widths rounded up to 16, what a processor of 16 lanes sees; ``naive`` the speed-up
+of removing everything and changing nothing else, gathers and odd widths included, timed in the same rounds.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ import torchvision
 
 import rotated_relu as rr
 from rotated_relu import rounding
+from rotated_relu.contest import SAMPLE_MS
 from rotated_relu.latency import compare_latency
 from rotated_relu.measure import GRAPH_ENGINES, count_macs, device_name, engine_version, graph_runner, runner
 
@@ -79,39 +83,39 @@ def remember(function):
 
 
 def timed(net, found, inputs, engine: str, rounds: int) -> dict[str, list[float]]:
-    """Original and compacted network, in turn, with runners of their own."""
+    """Original, compacted and naively compacted network, in turn, with runners of their own."""
+    small = rounding.compact_to(net, inputs[:1], ZETA, 1).model
     if engine in GRAPH_ENGINES:
-        contents = {
-            "original": rounding.raw_onnx(net, inputs).content,
-            "compact": rounding.finished(rounding.raw_onnx(found.result.model, inputs), found.form).content,
-        }
+        contents = {"original": rounding.raw_onnx(net, inputs[:1]).content}
+        raw = rounding.raw_onnx(small, inputs[:1])
+        contents |= {"compact": rounding.finished(raw, found.form).content, "naive": raw.content}
         runs = {k: graph_runner(c, inputs, engine=engine, threads=THREADS) for k, c in contents.items()}
     else:
-        models = {"original": net, "compact": found.result.model}
+        models = {"original": net, "compact": found.result.model, "naive": small}
         runs = {k: runner(m, inputs, engine=engine, threads=THREADS) for k, m in models.items()}
-    return compare_latency(runs, rounds, warmup=3).milliseconds
+    return compare_latency(runs, rounds, warmup=3, min_sample_ms=SAMPLE_MS).milliseconds
 
 
-def row(name: str, rate: float, net, inputs, batch: int, engine: str, ideal: float) -> dict[str, object]:
+def row(
+    name: str, rate: float, net, inputs, batch: int, engine: str, ideals: tuple[float, float]
+) -> dict[str, object]:
     images = torch.randn(batch, *inputs.shape[1:], generator=torch.Generator().manual_seed(2))
     found = rounding.compact_fastest(
         net, inputs, ZETA, timing_inputs=[images], engine=engine, rounds=12, threads=THREADS
     )
     kept = found.round_to is None
-    times = {} if kept else timed(net, found, images, engine, rounds=15)
-    speedup = (
-        1.0
-        if kept
-        else statistics.median(a / b for a, b in zip(times["original"], times["compact"], strict=True))
-    )
+    times = timed(net, found, images, engine, rounds=15)
+    speedup = 1.0 if kept else faster(times, "compact")
     return {
         "network": name,
         "rate": rate,
         "batch_size": batch,
         "engine": engine,
-        "ideal": ideal,
+        "ideal": ideals[0],
+        "ideal_16": ideals[1],
         "speedup": speedup,
-        "achieved": speedup / ideal,
+        "achieved": speedup / ideals[0],
+        "naive": faster(times, "naive"),
         "choice": found.result.plan.widths,
         "load": os.getloadavg()[0],
         "milliseconds": {k: [round(v, 4) for v in values] for k, values in times.items()},
@@ -125,11 +129,58 @@ def summary(rows: list[dict[str, object]]) -> dict[str, object]:
         engine: {
             "rows": len(own := [r for r in rows if r["engine"] == engine]),
             "median_achieved": statistics.median(r["achieved"] for r in own),
+            "median_achieved_naive": statistics.median(r["naive"] / r["ideal"] for r in own),
+            "median_of_ideal_16": statistics.median(r["speedup"] / r["ideal_16"] for r in own),
             "lowest_speedup": min(r["speedup"] for r in own),
             "highest_speedup": max(r["speedup"] for r in own),
         }
         for engine in engines
     }
+
+
+def faster(times: dict[str, list[float]], name: str) -> float:
+    """Median over the rounds of original over another."""
+    return statistics.median(a / b for a, b in zip(times["original"], times[name], strict=True))
+
+
+ENGINE_HEAD = ("engine", "rows", "median of MACs", "naive", "median of MACs in widths of 16", "slowest", "fastest",
+               "naive slower than the original")  # fmt: skip
+HEAD = ("network", "rate", "batch", "engine", "MACs / left", "same, widths of 16", "speed-up", "naive", "of MACs",
+        "form")  # fmt: skip
+
+
+def tables(found: dict[str, object]) -> str:
+    """Summary and rows as Markdown."""
+    rows = sorted(found["rows"], key=lambda r: (ENGINES.index(r["engine"]), NETWORKS.index(r["network"])))
+    engines = [
+        (engine, s["rows"], f"**{s['median_achieved']:.2f}**", f"{s['median_achieved_naive']:.2f}",
+         f"{s['median_of_ideal_16']:.2f}", f"{s['lowest_speedup']:.2f}", f"{s['highest_speedup']:.2f}",
+         sum(r["naive"] < 1 for r in rows if r["engine"] == engine))
+        for engine, s in summary(rows).items()
+    ]  # fmt: skip
+    lines = [
+        (r["network"], r["rate"], r["batch_size"], r["engine"], f"{r['ideal']:.2f}", f"{r['ideal_16']:.2f}",
+         f"**{r['speedup']:.2f}**", f"{r['naive']:.2f}", f"{r['achieved']:.2f}",
+         r["choice"].partition(" was")[0].partition(":")[0])
+        for r in rows
+    ]  # fmt: skip
+    return markdown(ENGINE_HEAD, engines) + "\n\n" + markdown(HEAD, lines)
+
+
+def markdown(head: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
+    """A table."""
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def reductions(net: torch.nn.Module, inputs: torch.Tensor) -> tuple[float, float]:
+    """Multiply-accumulates of the original over those with everything dead removed, and with widths of 16."""
+    before = sum(count_macs(net, inputs).values())
+    after = (
+        sum(count_macs(rounding.compact_to(net, inputs, ZETA, r).model, inputs).values()) for r in (1, 16)
+    )
+    one, sixteen = (before / macs for macs in after)
+    return one, sixteen
 
 
 def main() -> None:
@@ -140,7 +191,11 @@ def main() -> None:
     parser.add_argument("--engines", default=",".join(ENGINES))
     parser.add_argument("--rates", default=",".join(map(str, RATES)))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/speed.json"))
+    parser.add_argument("--table", action="store_true", help="print the file as Markdown and stop")
     options = parser.parse_args()
+    if options.table:
+        print(tables(json.loads(options.out.read_text())))
+        return
     torch.set_num_threads(THREADS)
     warnings.simplefilter("ignore")
     rounding.compact_to, rounding.raw_onnx = remember(rounding.compact_to), remember(rounding.raw_onnx)
@@ -153,11 +208,9 @@ def main() -> None:
             if not todo:
                 continue
             net, inputs = build(name, rate)
-            small = rounding.compact_to(net, inputs, ZETA, 1).model
-            rounding.raw_onnx(net, inputs), rounding.raw_onnx(small, inputs)
-            ideal = sum(count_macs(net, inputs).values()) / sum(count_macs(small, inputs).values())
+            ideals = reductions(net, inputs)
             for batch, engine in todo:
-                found["rows"].append(row(name, rate, net, inputs, batch, engine, ideal))
+                found["rows"].append(row(name, rate, net, inputs, batch, engine, ideals))
                 shown = ("network", "rate", "batch_size", "engine", "ideal", "speedup", "achieved", "choice")
                 print({key: found["rows"][-1][key] for key in shown}, flush=True)
                 found |= {
