@@ -5,7 +5,8 @@
 
 For each network the same random half of the slopes is dead, the others are 1. Reported for each tool: parameters and
 multiply-accumulates left, largest relative output difference in float64 against the network it was given, seconds for
-the removal (graph and cutting; ours with its certificate), onnxruntime latency (batch 1).
+the removal (graph and cutting; ours with its certificate), onnxruntime latency (batch 1): the given network and
+those of the other tools as torch exports them, ours as ``rotated-relu export`` does.
 
 - Torch-Pruning gets the rotated network, with the slopes registered as a prunable layer. It couples all layers that
   share channels, so a channel goes when every activation of its group is dead.
@@ -34,7 +35,7 @@ from torch import nn
 
 import rotated_relu as rr
 import rotated_relu.rounding
-from rotated_relu.export import to_onnx
+from rotated_relu.export import raw_onnx
 from rotated_relu.latency import compare_latency
 from rotated_relu.measure import count_macs, count_parameters, device_name
 from rotated_relu.onnx_session import session_runner
@@ -188,9 +189,12 @@ def difference(net: nn.Module, reference: nn.Module, inputs: torch.Tensor, dtype
 
 
 def exported(net: nn.Module, inputs: torch.Tensor) -> bytes:
-    """Our exporter; torch's old tracing one where that does not take the network (torch-simplify's layers)."""
+    """What torch exports, with slopes folded; its old tracing exporter for torch-simplify's layers.
+
+    Not our whole exporter: that takes dead channels out of the graph, also those that a tool has left.
+    """
     try:
-        return to_onnx(net, inputs).content
+        return raw_onnx(net, inputs).content
     except rr.errors.ExportError:
         content = io.BytesIO()
         torch.onnx.export(net, (inputs,), content, dynamo=False)
@@ -213,7 +217,7 @@ def latencies(contents: dict[str, bytes], inputs: torch.Tensor) -> dict[str, lis
 def row(name: str, rate: float, repeats: int) -> dict[str, Any]:
     inputs, found = image(name), {}
     base = rotated(name, rate)
-    contents = {"original": to_onnx(base, inputs).content}
+    contents = {"original": raw_onnx(base, inputs).content}
     for tool, remove in TOOLS.items():
         try:
             results = [remove(name, rate) for _ in range(repeats if tool != "torch-simplify" else 1)]

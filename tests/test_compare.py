@@ -193,7 +193,7 @@ SMALL = Settings(
     strengths=(0.5, 1.0),
     tune_epochs=1,
     keep=(0.6,),
-    latency_repeats=0,
+    latency_repeats=2,
 )
 
 
@@ -231,7 +231,7 @@ def test_a_whole_comparison_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     assert all(path.stat().st_mtime_ns == when for path, when in trained.items())
     rows = again.rows()
     assert {r["method"] for r in rows} == set(SMALL.methods)
-    assert all({"test", "finetuned_test"} <= r.keys() for r in rows if r["level"] == 0.3)
+    assert all({"test", "finetuned_test", "speedup"} <= r.keys() for r in rows if r["level"] == 0.3)
     # A training that has killed nothing is not fine-tuned: its level 0 is the trained network.
     starts = [r for r in rows if r["level"] == 0]
     assert {r["method"]: "finetuned_test" in r for r in starts} == {

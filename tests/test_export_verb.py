@@ -1,5 +1,6 @@
 """``rotated-relu export`` and ``measure`` in every format and engine, on a small convolutional run."""
 
+import importlib
 import json
 import shutil
 
@@ -10,8 +11,11 @@ import torch
 from PIL import Image
 
 import command_line
+import rotated_relu
+from rotated_relu import rounding
 from rotated_relu.cli import measure as measure_verb
 from rotated_relu.cli.networks import open_run
+from rotated_relu.export import finished
 from rotated_relu.latency import LatencyComparison
 from rotated_relu.measure import ENGINES
 from rotated_relu.onnx_session import open_session, run_session
@@ -192,6 +196,34 @@ def test_one_engine_alone_is_the_fastest(capsys, made_up, run, engine):
     assert [name.split()[0] for name in data["fastest"].values()] == [engine]
     assert f"{8 * SPEED[engine]:.0f} ms" in out
     assert "fastest at" not in out  # with one engine there is nothing to compare
+
+
+def test_the_reference_is_timed_with_all_its_channels(monkeypatch):
+    # our exporter takes channels with slopes of 0 out of a graph: compaction would seem to gain nothing
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3), rotated_relu.RotatedReLU(8), torch.nn.Conv2d(8, 4, 1)
+    ).eval()
+    net[1].slope.data[:5] = 0.0
+    timed, narrow = [], rounding.FORMS[0]
+    measuring = importlib.import_module("rotated_relu.measure")  # the package's `measure` is a function
+    monkeypatch.setattr(measuring, "graph_runner", lambda content, *_, **__: timed.append(content))
+    monkeypatch.setattr(
+        rounding,
+        "fastest_graph",
+        lambda raw, *_, **__: rounding.FastestForm(narrow, finished(raw, narrow).content, {}),
+    )
+    bench = measure_verb._Bench(
+        {"trained": net, "compact": net}, lambda n: torch.zeros(n, 3, 6, 6), [1], 1, 1
+    )
+    for name in bench.nets:
+        bench.runnable(name, "onnxruntime", torch.zeros(1, 3, 6, 6))
+    assert [first_conv_width(content) for content in timed] == [8, 3]
+
+
+def first_conv_width(content):
+    graph = onnx.load_from_string(content).graph
+    conv = next(node for node in graph.node if node.op_type == "Conv")
+    return next(tensor.dims[0] for tensor in graph.initializer if tensor.name == conv.input[1])
 
 
 def test_engines_run_for_real(capsys, run):
