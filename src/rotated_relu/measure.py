@@ -175,7 +175,7 @@ def _compiled(net: nn.Module, inputs: tuple[Any, ...]) -> Any:
     Dynamo keeps one cache per ``forward`` function: the ninth network of a class would run uncompiled, without an
     error, and the second shape would make graphs dynamic.
     """
-    compiled = torch.compile(net, dynamic=False)
+    compiled: Any = torch.compile(net, dynamic=False)
     with torch._dynamo.config.patch(recompile_limit=MANY, accumulated_recompile_limit=MANY):
         _run_torch(compiled, inputs)
     return compiled
