@@ -28,7 +28,7 @@ import torchvision
 import rotated_relu as rr
 from rotated_relu import rounding
 from rotated_relu.contest import SAMPLE_MS
-from rotated_relu.latency import compare_latency
+from rotated_relu.latency import LatencyComparison, compare_latency
 from rotated_relu.measure import GRAPH_ENGINES, count_macs, device_name, engine_version, graph_runner, runner
 
 NETWORKS = ("resnet20", "wrn_16_4", "mobilenet_v2", "resnet50")
@@ -82,18 +82,19 @@ def remember(function):
     return call
 
 
-def timed(net, found, inputs, engine: str, rounds: int) -> dict[str, list[float]]:
+def timed(net, found, inputs, engine: str, rounds: int) -> LatencyComparison:
     """Original, compacted and naively compacted network, in turn, with runners of their own."""
     small = rounding.compact_to(net, inputs[:1], ZETA, 1).model
     if engine in GRAPH_ENGINES:
         contents = {"original": rounding.raw_onnx(net, inputs[:1]).content}
-        raw = rounding.raw_onnx(small, inputs[:1])
-        contents |= {"compact": rounding.finished(raw, found.form).content, "naive": raw.content}
+        raw = rounding.raw_onnx(found.result.model, inputs[:1])
+        contents["compact"] = rounding.finished(raw, found.form).content
+        contents["naive"] = rounding.raw_onnx(small, inputs[:1]).content
         runs = {k: graph_runner(c, inputs, engine=engine, threads=THREADS) for k, c in contents.items()}
     else:
         models = {"original": net, "compact": found.result.model, "naive": small}
         runs = {k: runner(m, inputs, engine=engine, threads=THREADS) for k, m in models.items()}
-    return compare_latency(runs, rounds, warmup=3, min_sample_ms=SAMPLE_MS).milliseconds
+    return compare_latency(runs, rounds, warmup=3, min_sample_ms=SAMPLE_MS)
 
 
 def row(
@@ -105,7 +106,7 @@ def row(
     )
     kept = found.round_to is None
     times = timed(net, found, images, engine, rounds=15)
-    speedup = 1.0 if kept else faster(times, "compact")
+    speedup = 1.0 if kept else times.speedup("compact", over="original")
     return {
         "network": name,
         "rate": rate,
@@ -115,10 +116,10 @@ def row(
         "ideal_16": ideals[1],
         "speedup": speedup,
         "achieved": speedup / ideals[0],
-        "naive": faster(times, "naive"),
+        "naive": times.speedup("naive", over="original"),
         "choice": found.result.plan.widths,
         "load": os.getloadavg()[0],
-        "milliseconds": {k: [round(v, 4) for v in values] for k, values in times.items()},
+        "milliseconds": {k: [round(v, 4) for v in values] for k, values in times.milliseconds.items()},
         "candidates_ms": {k: round(values[0], 4) for k, values in found.milliseconds.items()},
     }
 
@@ -136,11 +137,6 @@ def summary(rows: list[dict[str, object]]) -> dict[str, object]:
         }
         for engine in engines
     }
-
-
-def faster(times: dict[str, list[float]], name: str) -> float:
-    """Median over the rounds of original over another."""
-    return statistics.median(a / b for a, b in zip(times["original"], times[name], strict=True))
 
 
 ENGINE_HEAD = ("engine", "rows", "median of MACs", "naive", "median of MACs in widths of 16", "slowest", "fastest",

@@ -274,9 +274,7 @@ class _Tried:
             rounds,
         )
         form = next((form for form in forms if str(form) == verdict.chosen), UNTOUCHED)
-        return self.outcome(
-            verdict, {verdict.chosen: wide if verdict.chosen == AS_EXPORTED else result}, form
-        )
+        return self.outcome(verdict, {verdict.chosen: result, AS_EXPORTED: wide}, form)
 
     def modules(self, candidates: Sequence[int], rounds: int) -> Fastest:
         """Candidates are roundings of the modules' widths."""
