@@ -43,7 +43,7 @@ def one(name: str) -> dict[str, object]:
     import torchvision
 
     import rotated_relu as rr
-    from rotated_relu.models.resnet import CifarResNet
+    from rotated_relu.nn.models.resnet import CifarResNet
 
     tiny = CifarResNet(1, widths=(4, 4, 4)).eval()
     kill(tiny)
@@ -113,7 +113,7 @@ def main() -> None:
             json.loads(next(line for line in done.stdout.splitlines() if line.startswith("ROW "))[4:])
         )
         print(rows[-1], flush=True)
-    from rotated_relu.measure import device_name
+    from rotated_relu.core.environment import device_name
 
     found = {
         "command": "python benchmarks/compaction_cost.py", "torch": torch.__version__, "rows": rows,

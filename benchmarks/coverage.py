@@ -24,7 +24,7 @@ from pathlib import Path
 
 import torch
 
-from rotated_relu.run import write_json
+from rotated_relu.core.run_directory import write_json
 
 MODELS = Path(__file__).with_name("coverage_models.json")
 SIZES = (96, 128, 160, 224, 256, 288, 384)
@@ -86,7 +86,7 @@ def inputs_for(net: torch.nn.Module, smallest: int) -> torch.Tensor:
 
 def row(name: str, rate: float = 0.5, smallest: int = 96, threshold: float = 0.1) -> dict[str, object]:
     import rotated_relu as rr
-    from rotated_relu.measure import count_macs, count_parameters
+    from rotated_relu.core.counting import count_macs, count_parameters
 
     net = build(name)
     as_if_trained(net)
@@ -130,7 +130,7 @@ def row(name: str, rate: float = 0.5, smallest: int = 96, threshold: float = 0.1
 
 
 def print_layers(net, small, inputs, work) -> None:  # type: ignore[no-untyped-def]
-    from rotated_relu.measure import count_macs
+    from rotated_relu.core.counting import count_macs
 
     left, before = count_macs(small, inputs), count_macs(net, inputs)
     for path, (_, ideal) in sorted(work.items(), key=lambda item: item[1][1] - left.get(item[0], 0))[:25]:

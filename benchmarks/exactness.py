@@ -20,8 +20,8 @@ import torch
 import torchvision
 
 import rotated_relu as rr
-from rotated_relu.measure import count_macs, count_weights
-from rotated_relu.paper_graph import paper_layers
+from rotated_relu.core.counting import count_macs, count_weights
+from rotated_relu.experiments.paper.graph import paper_layers
 
 OURS = [
     "fcnn", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110", "preact_resnet110", "preact_resnet164",

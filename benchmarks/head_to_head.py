@@ -34,12 +34,13 @@ from coverage import as_if_trained
 from torch import nn
 
 import rotated_relu as rr
-import rotated_relu.rounding
-from rotated_relu.export import raw_onnx
-from rotated_relu.latency import compare_latency
-from rotated_relu.measure import count_macs, count_parameters, device_name
-from rotated_relu.onnx_session import session_runner
-from rotated_relu.run import write_json
+import rotated_relu.deploy.autotune
+from rotated_relu.core.counting import count_macs, count_parameters
+from rotated_relu.core.environment import device_name
+from rotated_relu.core.run_directory import write_json
+from rotated_relu.deploy.export import raw_onnx
+from rotated_relu.deploy.onnx_session import session_runner
+from rotated_relu.deploy.timing import compare_latency
 
 NETWORKS = ("resnet20", "resnet50", "vgg16_bn", "mobilenet_v2", "densenet121", "efficientnet_b0", "vit_b_16",
             "convnext_tiny")  # fmt: skip

@@ -29,7 +29,7 @@ TESTS = Path(__file__).parent.parent / "tests"
 RUN = """
 import dataclasses, sys, torch
 torch.set_num_threads(1)
-from training_data import IMAGES, RICH
+from support.training_data import IMAGES, RICH
 from rotated_relu.training import fit
 fit(dataclasses.replace(RICH, epochs=8), sys.argv[1], images=IMAGES, progress="none", device="cpu")
 """
@@ -40,7 +40,7 @@ def start(run: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-c", RUN, str(run)],
         cwd=TESTS,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS)},
         stderr=(run.parent / "errors.txt").open("wb"),
     )
 

@@ -19,12 +19,12 @@ from typing import Any
 import torch
 
 import rotated_relu as rr
-from rotated_relu.cli.environment import environment
-from rotated_relu.compare.methods import training_config
-from rotated_relu.data import ImageData
-from rotated_relu.remaining import Remaining, dead_slopes
-from rotated_relu.run import write_json
+from rotated_relu.core.environment import environment
+from rotated_relu.core.run_directory import write_json
+from rotated_relu.experiments.comparison.methods import training_config
+from rotated_relu.pruning.estimate import Remaining, dead_slopes
 from rotated_relu.training import Config, fit, load_data
+from rotated_relu.training.data.load import ImageData
 from rotated_relu.training.recipes import get
 
 EPOCHS = (10, 20, 40)

@@ -34,9 +34,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-import network_checks
-from random_networks import THRESHOLD, Program, RandomNetwork, example_inputs
-from rotated_relu.run import write_json
+from rotated_relu.core.run_directory import write_json
+from support import network_checks
+from support.random_networks import THRESHOLD, Program, RandomNetwork, example_inputs
 
 TINY, LARGE = (1, 5), (4, 14)
 REASONS = {

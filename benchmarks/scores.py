@@ -17,13 +17,13 @@ from typing import Any
 
 from torch.nn import functional as F
 
-from rotated_relu.cli.environment import environment
-from rotated_relu.cli.networks import Loaded, open_run
-from rotated_relu.compare.prune import RankedChannels
-from rotated_relu.importance import Scores, per_cost, reader_scores, slope_scores, taylor_scores
-from rotated_relu.measure import count_macs
-from rotated_relu.remaining import Remaining
-from rotated_relu.run import write_json
+from rotated_relu.core.counting import count_macs
+from rotated_relu.core.environment import environment
+from rotated_relu.core.run_directory import write_json
+from rotated_relu.experiments.comparison.prune import RankedChannels
+from rotated_relu.experiments.run_networks import Loaded, open_run
+from rotated_relu.pruning.estimate import Remaining
+from rotated_relu.pruning.importance import Scores, per_cost, reader_scores, slope_scores, taylor_scores
 from rotated_relu.training import evaluate_model, sample_batches
 
 LEVELS = (0.1, 0.2, 0.3, 0.4)

@@ -26,10 +26,12 @@ import torch
 import torchvision
 
 import rotated_relu as rr
-from rotated_relu import rounding
-from rotated_relu.contest import SAMPLE_MS
-from rotated_relu.latency import LatencyComparison, compare_latency
-from rotated_relu.measure import GRAPH_ENGINES, count_macs, device_name, engine_version, graph_runner, runner
+from rotated_relu.core.counting import count_macs
+from rotated_relu.core.environment import device_name
+from rotated_relu.deploy import autotune as rounding
+from rotated_relu.deploy.engines import GRAPH_ENGINES, engine_version, graph_runner, runner
+from rotated_relu.deploy.selection import SAMPLE_MS
+from rotated_relu.deploy.timing import LatencyComparison, compare_latency
 
 NETWORKS = ("resnet20", "wrn_16_4", "mobilenet_v2", "resnet50")
 RATES = (0.3, 0.5, 0.7)

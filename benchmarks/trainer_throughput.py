@@ -28,15 +28,15 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from rotated_relu.data import ImageData, Split
-from rotated_relu.fast import fast_training
-from rotated_relu.measure import device_name
-from rotated_relu.penalty import add_l1_subgradient
-from rotated_relu.rotate import slopes
+from rotated_relu.core.environment import device_name
+from rotated_relu.nn.folding import fast_training
+from rotated_relu.nn.penalty import add_l1_subgradient
+from rotated_relu.nn.slopes import slopes
 from rotated_relu.training import Config, ModelConfig, build_model, recipes
+from rotated_relu.training.data.load import ImageData, Split
+from rotated_relu.training.engine.distributed import start
+from rotated_relu.training.engine.optimizers import build_optimiser
 from rotated_relu.training.fit import loop_over
-from rotated_relu.training.optimise import build_optimiser
-from rotated_relu.training.processes import start
 
 IMAGES, SIZE = 45_000, 32  # as CIFAR-10 without its validation images
 

@@ -30,8 +30,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import rotated_relu as rr
-from rotated_relu.models.preact import PreActBlock, PreActResNet
-from rotated_relu.run import write_json
+from rotated_relu.core.run_directory import write_json
+from rotated_relu.nn.models.preact import PreActBlock, PreActResNet
 
 NETS: dict[str, Callable[[bool], nn.Module]] = {
     "wrn_16_4": lambda rotated: rr.models.wrn_16_4(rotated=rotated),

@@ -1,95 +1,84 @@
-"""Imports inside the package point one way: up this list, never down."""
+"""Rooms of the package: which there are, and that imports between them point one way."""
 
 import ast
+import subprocess
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "src" / "rotated_relu"
 
-# Each may import those above it. A folder is one entry; inside it files may import each other.
-LAYERS = [
-    "errors",
-    "atomic",
-    "activation",
-    "graph",
-    "fast",
-    "sites",
-    "rotate",
-    "importance",
-    "penalty",
-    "integrations",
-    "liveness",
-    "compact",
-    "remaining",
-    "budget",
-    "latency",
-    "contest",
-    "onnx_views",
-    "onnx_narrow",
-    "onnx_slopes",
-    "onnx_session",
-    "openvino_session",
-    "export",
-    "onnx_int8",
-    "measure",
-    "rounding",
-    "paper_count",
-    "paper_graph",
-    "paper_networks",
-    "paths",
-    "threshold",
-    "models",
-    "decoding",
-    "stored",
-    "data",
-    "run",
-    "training",
-    "compare",
-    "attack",
-    "report",
-    "cli",
+# Each floor may import those before it; the rooms of one floor do not import each other.
+FLOORS = [
+    ["core"],
+    ["graph"],
+    ["nn"],
+    ["pruning"],
+    ["deploy", "training", "integrations"],
+    ["experiments"],
+    ["cli"],
 ]
+ROOMS = [room for floor in FLOORS for room in floor]
 
 
-def layer_of(path):
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def room_of(path):
+    return path.relative_to(PACKAGE).parts[0]
 
 
-def imported_layers(path):
-    """Names of the package's layers that a file imports, anywhere in it."""
-    depth = len(path.relative_to(PACKAGE).parts)  # 1 for a file at the top of the package
-    found = set()
+def modules_named(path):
+    """Dotted names below the package that a file's imports name, anywhere in it."""
+    package = path.relative_to(PACKAGE).parts[:-1]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.level == depth:
-            # "from . import a" at the top names layers, "from .a import b" names one.
-            names = (
-                [f"rotated_relu.{node.module}"]
-                if node.module
-                else [f"rotated_relu.{a.name}" for a in node.names]
-            )
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-        else:
-            names = []
-        found |= {name.split(".")[1] for name in names if name.startswith("rotated_relu.")}
-    return found
+            names = [alias.name.split(".") for alias in node.names]
+            yield from (name[1:] for name in names if name[0] == "rotated_relu")
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module.split(".") if node.module else []
+            if node.level:
+                base = [*package[: len(package) - node.level + 1], *module]
+            elif module[0] == "rotated_relu":
+                base = module[1:]
+            else:
+                continue
+            yield from ([*base, alias.name] for alias in node.names)
 
 
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
 
-def test_every_file_has_a_layer():
-    assert {layer_of(path) for path in FILES} - set(LAYERS) == set()
+def test_the_top_level_holds_the_rooms_and_nothing_else():
+    git = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", "."]
+    listed = subprocess.run(git, cwd=PACKAGE, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    there = {line.split("/")[0] for line in listed.stdout.splitlines() if (PACKAGE / line).exists()}
+    assert there == {*ROOMS, "__init__.py", "py.typed"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_point_up(path):
-    own = layer_of(path)
-    above = set(LAYERS[: LAYERS.index(own) + 1])
-    assert imported_layers(path) - above == set()
+def test_imports_point_down(path):
+    own = room_of(path)
+    floor = next(number for number, rooms in enumerate(FLOORS) if own in rooms)
+    allowed = {own, *(room for rooms in FLOORS[:floor] for room in rooms)}
+    imported = {name[0] for name in modules_named(path) if name and name[0] in ROOMS}
+    assert imported - allowed == set()
+
+
+def test_no_two_files_import_each_other():
+    """Neither directly nor around a circle, imports inside functions included."""
+    names = {path.relative_to(PACKAGE).with_suffix("").parts: path for path in FILES}
+    arrows = {
+        name: {
+            target[:length]
+            for target in map(tuple, modules_named(path))
+            for length in (len(target), len(target) - 1)
+            if target[:length] in names and target[:length] != name
+        }
+        for name, path in names.items()
+    }
+    while free := {name for name, targets in arrows.items() if not targets & arrows.keys()}:
+        arrows = {name: targets for name, targets in arrows.items() if name not in free}
+    assert not arrows
 
 
 @pytest.mark.parametrize(
@@ -99,7 +88,7 @@ def test_imports_point_up(path):
 def test_heavy_libraries_are_imported_where_they_are_used(heavy):
     """None of them at the top of a file that ``import rotated_relu`` reads; measured in test_cli as well."""
     for path in FILES:
-        if layer_of(path) in ("training", "report", "data", "integrations"):
+        if room_of(path) in ("training", "experiments", "integrations"):
             continue
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
@@ -110,12 +99,12 @@ def test_heavy_libraries_are_imported_where_they_are_used(heavy):
 def test_only_one_place_exports_graphs():
     """``torch.export`` changes between releases: one file stands between it and the rest."""
     users = {
-        layer_of(path)
+        room_of(path)
         for path in FILES
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Attribute) and ast.unparse(node).startswith("torch.export.")
     }
-    assert users <= {"graph", "export"}
+    assert users <= {"graph", "deploy"}
 
 
 def test_nothing_is_unpickled():

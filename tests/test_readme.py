@@ -57,6 +57,6 @@ def test_verbs_and_options_that_the_readme_shows_exist():
 
 
 def test_every_file_of_a_run_is_described():
-    from rotated_relu.run import FILES
+    from rotated_relu.core.run_directory import FILES
 
     assert all(f"`{file}`" in README for file, _ in FILES.values() if file != "summary.json")

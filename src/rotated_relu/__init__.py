@@ -16,39 +16,39 @@ Names are imported at their first use, so that ``rotated-relu --help`` does not 
 from __future__ import annotations
 
 import importlib
-import sys
-import types
 from typing import TYPE_CHECKING, Any
 
-from . import errors
-from .errors import RotatedReLUError, RotatedReLUWarning
+from .core import errors
+from .core.errors import RotatedReLUError, RotatedReLUWarning
 
 if TYPE_CHECKING:
-    from . import models
-    from .activation import Rotated, RotatedReLU, rotated_slopes_
-    from .budget import SlopeBudget
-    from .compact import Certificate, Compacted, Plan, load, load_compacted, read_plan, save
-    from .export import export_onnx, export_openvino
-    from .fast import compile_training, fast_training, plain_training
-    from .measure import measure
-    from .penalty import slope_l1
-    from .rotate import apply_threshold, rotate, slopes
-    from .rounding import compact, compact_fastest
-    from .threshold import find_threshold
+    from .deploy.autotune import compact, compact_fastest
+    from .deploy.export import export_onnx, export_openvino
+    from .deploy.measure import measure
+    from .nn import models
+    from .nn.activation import Rotated, RotatedReLU, rotated_slopes_
+    from .nn.folding import compile_training, fast_training, plain_training
+    from .nn.penalty import slope_l1
+    from .nn.rotate import rotate
+    from .nn.slopes import apply_threshold, slopes
+    from .pruning.budget import SlopeBudget
+    from .pruning.removal import Certificate, Compacted, Plan, load, load_compacted, read_plan, save
+    from .pruning.threshold import find_threshold
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "activation": ("Rotated", "RotatedReLU", "rotated_slopes_"),
-    "budget": ("SlopeBudget",),
-    "compact": ("Certificate", "Compacted", "Plan", "load", "load_compacted", "read_plan", "save"),
-    "export": ("export_onnx", "export_openvino"),
-    "fast": ("compile_training", "fast_training", "plain_training"),
-    "measure": ("measure",),
-    "penalty": ("slope_l1",),
-    "rotate": ("apply_threshold", "rotate", "slopes"),
-    "rounding": ("compact", "compact_fastest"),
-    "threshold": ("find_threshold",),
+    "nn.activation": ("Rotated", "RotatedReLU", "rotated_slopes_"),
+    "pruning.budget": ("SlopeBudget",),
+    "pruning.removal": ("Certificate", "Compacted", "Plan", "load", "load_compacted", "read_plan", "save"),
+    "deploy.export": ("export_onnx", "export_openvino"),
+    "nn.folding": ("compile_training", "fast_training", "plain_training"),
+    "deploy.measure": ("measure",),
+    "nn.penalty": ("slope_l1",),
+    "nn.slopes": ("apply_threshold", "slopes"),
+    "nn.rotate": ("rotate",),
+    "deploy.autotune": ("compact", "compact_fastest"),
+    "pruning.threshold": ("find_threshold",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -60,20 +60,9 @@ __all__ = [
 ]  # fmt: skip
 
 
-class _Package(types.ModuleType):
-    """Keeps ``rr.compact`` the function, although the import system would bind the submodule of that name."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _HOME_OF and isinstance(value, types.ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
-
-
 def __getattr__(name: str) -> Any:
     if name == "models":
-        return importlib.import_module(".models", __name__)
+        return importlib.import_module(".nn.models", __name__)
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f".{_HOME_OF[name]}", __name__), name)

@@ -13,8 +13,8 @@ from typing import Any, NoReturn
 
 import typer
 
-from ..errors import RotatedReLUError
-from ..run import explained, is_first_process
+from ..core.errors import RotatedReLUError
+from ..core.run_directory import explained, is_first_process
 from . import (
     attack,
     compare,

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import RunError
-from ..run import write_json
+from ..core.environment import environment
+from ..core.errors import RunError
+from ..core.run_directory import write_json
+from ..experiments.run_networks import WEIGHTS, Loaded, open_run
 from . import console
-from .environment import environment
-from .networks import WEIGHTS, Loaded, open_run
 from .options import Progress, check_choices
 
 if TYPE_CHECKING:
     from rich.table import Table
     from torch import Tensor
 
-    from ..attack import AttackSettings, OnPixels
+    from ..experiments.robustness import AttackSettings, OnPixels
 
 EXAMPLE = "rotated-relu attack runs/first runs/first-relu --images 1000 --pgd-images 200"
 
@@ -80,7 +80,7 @@ def attack(
     Attacks the trained, compacted and fine-tuned networks of every run, as far as there are.
     Reads test images: meant for the end. Needs torchattack: pip install torchattack.
     """
-    from ..attack import AttackSettings
+    from ..experiments.robustness import AttackSettings
 
     check_choices(device, progress)
     settings = AttackSettings(eps, steps, random_start, seed, batch_size)
@@ -117,7 +117,7 @@ def attack_runs(
         AttackError: If the attack library is not installed, or a network's scores are not finite.
         RunError: If a run has not been trained to the end, or the runs have different test images.
     """
-    from ..attack import library, robustness
+    from ..experiments.robustness import library, robustness
 
     version = str(library().__version__)
     for loaded in runs.values():
@@ -173,7 +173,7 @@ def _common_images(runs: Mapping[str, Loaded], count: int, seed: int) -> tuple[T
     """The chosen test images, after making sure that all runs have the same."""
     import torch
 
-    from ..attack import choose_images
+    from ..experiments.robustness import choose_images
 
     names = list(runs)
     chosen = [choose_images(runs[name].images.test, count, seed) for name in names]
@@ -187,7 +187,7 @@ def _common_images(runs: Mapping[str, Loaded], count: int, seed: int) -> tuple[T
 
 def _victims(runs: Mapping[str, Loaded], device: str) -> Iterator[Victim]:
     """Every network that the runs have, trained ones first within a run."""
-    from ..attack import OnPixels
+    from ..experiments.robustness import OnPixels
 
     for run, loaded in runs.items():
         for weights in WEIGHTS:
@@ -202,7 +202,7 @@ def _shown(
     progress: str, victims: Sequence[Victim], images: int, pgd_images: int, steps: int
 ) -> Iterator[tuple[Callable[[Victim], None], Callable[[int], None]]]:
     """Show how far the attacks are; yields what to call for every network, and for every few passes."""
-    from ..attack import passes
+    from ..experiments.robustness import passes
 
     places = {victim: f"{place} of {len(victims)}" for place, victim in enumerate(victims, 1)}
     if progress != "bar":

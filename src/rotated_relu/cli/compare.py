@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..run import write_json
+from ..core.environment import environment
+from ..core.run_directory import write_json
 from . import console
-from .environment import environment
 from .options import Device, Progress, check_choices
 from .train import interrupted, override
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ..compare.run import Comparison
+    from ..experiments.comparison.run import Comparison
 
 EXAMPLE = "rotated-relu compare resnet20_cifar10_compare --out runs/compare"
 
@@ -82,8 +82,8 @@ def compare(
     Same network, images, split, epochs, augmentation and fine-tuning for all; each L1's strength is tuned on the same
     grid of short runs. Writes compare.csv, compare.json and compare.html. Stopped, the same command goes on.
     """
-    from ..compare.run import Comparison
-    from ..compare.settings import Settings
+    from ..experiments.comparison.run import Comparison
+    from ..experiments.comparison.settings import Settings
     from ..training.recipes import get
 
     check_choices(device, progress)
@@ -114,8 +114,8 @@ def compare(
 
 def write_results(comparison: Comparison, recipe: str) -> None:
     """Write ``compare.csv``, ``compare.json`` and ``compare.html`` from what there is so far."""
-    from ..compare.results import write_csv
-    from ..report.comparison import build_comparison
+    from ..experiments.comparison.results import write_csv
+    from ..experiments.report.comparison import build_comparison
 
     rows = comparison.rows()
     if not rows:
@@ -129,7 +129,7 @@ def write_results(comparison: Comparison, recipe: str) -> None:
 
 def results(comparison: Comparison) -> dict[str, Any]:
     """Rows, accuracies as trained, and the table of savings, as plain data."""
-    from ..compare.results import table
+    from ..experiments.comparison.results import table
 
     trained, rows = comparison.trainings.accuracies(), comparison.rows()
     reference = comparison.trainings.reference()

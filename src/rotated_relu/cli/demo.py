@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..run import write_json
+from ..core.environment import environment
+from ..core.run_directory import write_json
+from ..experiments.pipelines.baseline import Pair, clear, measure_pair, relu_twin, train_twin
 from . import console
-from .environment import environment
 from .evaluate import evaluate_run
 from .export import export_run
 from .finetune import finetune_run
@@ -18,7 +19,6 @@ from .options import Progress
 from .prune import Pruned, prune_run
 from .report import report_run
 from .train import interrupted, override
-from .twins import Pair, clear, measure_pair, relu_twin, train_twin
 
 if TYPE_CHECKING:
     from ..training import Config

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import UnknownNameError
-from ..run import Run, read_json, write_json
+from ..core.errors import UnknownNameError
+from ..core.run_directory import Run, read_json, write_json
+from ..experiments.run_networks import Loaded, open_run
 from . import console
-from .networks import Loaded, open_run
 from .options import RunPath, Weights
 
 if TYPE_CHECKING:

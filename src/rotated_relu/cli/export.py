@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import UnknownNameError
+from ..core.errors import UnknownNameError
+from ..experiments.run_networks import Loaded, open_run
 from . import console
-from .networks import Loaded, open_run
 from .options import RunPath, Weights
 
 if TYPE_CHECKING:
-    from ..export import ExportReport
-    from ..onnx_narrow import Form
+    from ..deploy.export import ExportReport
+    from ..deploy.passes.narrow_channels import Form
 
 EXAMPLE = "rotated-relu export runs/first --format openvino"
 FORMATS = ("onnx", "openvino")
@@ -76,7 +76,7 @@ def export_run(
     tuned_for: list[int] | None = None,
 ) -> ExportReport:
     """Export a network of a run; ``compact.onnx``, or ``trained.onnx`` for the whole one; ``.xml`` for OpenVINO."""
-    from ..export import export_onnx, export_openvino
+    from ..deploy.export import export_onnx, export_openvino
 
     write, suffix = (export_openvino, ".xml") if format == "openvino" else (export_onnx, ".onnx")
     net, example = loaded.network(weights), loaded.example_inputs(2)
@@ -85,7 +85,7 @@ def export_run(
 
 
 def _export_int8(loaded: Loaded, weights: str, sizes: list[int]) -> None:
-    from ..onnx_int8 import export_int8
+    from ..deploy.quantize import export_int8
 
     images = loaded.example_inputs(CALIBRATION_BATCHES * CALIBRATION_BATCH)
     form = _form(loaded, weights, "onnxruntime", sizes)
@@ -107,7 +107,7 @@ def _path(loaded: Loaded, weights: str, suffix: str) -> Path:
 
 def _form(loaded: Loaded, weights: str, engine: str, sizes: list[int]) -> Form | None:
     """The fastest form on this machine at these batch sizes; None without any."""
-    from ..rounding import fastest_form
+    from ..deploy.autotune import fastest_form
 
     if not sizes:
         return None

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..run import Run, is_first_process, read_json, replacing, write_json
+from ..core.run_directory import Run, is_first_process, read_json, replacing, write_json
+from ..experiments.run_networks import Loaded, open_run
 from . import console
 from .evaluate import forget_accuracies
-from .networks import Loaded, open_run
 from .options import Device, Progress, RunPath
 from .train import NO_PULL, interrupted, override
 
@@ -67,7 +67,7 @@ def finetune_run(
 
 
 def _finetune(loaded: Loaded, config: Config, device: str, progress: str) -> nn.Module:
-    from ..compact import load_compacted, save
+    from ..pruning.removal import load_compacted, save
     from ..training import build_model
     from ..training import finetune as train_on
 

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..run import write_json
+from ..core.environment import environment
+from ..core.run_directory import write_json
+from ..experiments.run_networks import Loaded, open_run, reference_key
 from . import console
-from .environment import environment
-from .networks import Loaded, open_run, reference_key
 from .options import RunPath
 
 if TYPE_CHECKING:
     from rich.table import Table
     from torch import Tensor, nn
 
-    from ..latency import LatencyComparison, Runnable
+    from ..deploy.timing import LatencyComparison, Runnable
 
 EXAMPLE = "rotated-relu measure runs/first --against runs/first-relu --batch-size 64"
 BATCH_SIZES = (1, 64)
@@ -62,8 +62,8 @@ def measure(
 
 def _engines(names: Sequence[str]) -> list[str]:
     """The engines asked for; ``all`` means those whose packages are installed."""
-    from ..errors import ExportError
-    from ..measure import ENGINES, check_engine
+    from ..core.errors import ExportError
+    from ..deploy.engines import ENGINES, check_engine
 
     found = []
     for name in ENGINES if "all" in names else names:
@@ -102,7 +102,7 @@ def measure_networks(
         nets: Name to network.
         example_inputs: Gives inputs of a batch size.
         batch_sizes: Those to time; the last is the one that verdicts quote.
-        engine: One or several of :data:`rotated_relu.measure.ENGINES`.
+        engine: One or several of :data:`rotated_relu.deploy.engines.ENGINES`.
         repeats: Timed rounds.
         threads: Of the engine; torch's setting if None.
 
@@ -113,7 +113,7 @@ def measure_networks(
         engine, ``engines`` (the same for each), ``fastest`` (per batch size the engine that runs the smallest network
         fastest), ``environment``.
     """
-    from ..measure import count_macs, count_weights
+    from ..core.counting import count_macs, count_weights
 
     one = example_inputs(1)
     names = list(nets)
@@ -135,7 +135,7 @@ def measure_networks(
 
 
 def _costs(net: nn.Module, one: Tensor) -> dict[str, int]:
-    from ..measure import count_macs, count_parameters, count_weights, file_bytes, peak_memory
+    from ..core.counting import count_macs, count_parameters, count_weights, file_bytes, peak_memory
 
     return {
         "parameters": count_parameters(net),
@@ -163,7 +163,7 @@ class _Bench:
 
     def run(self, engine: str) -> dict[str, Any]:
         """Timings in one engine, as plain data."""
-        from ..measure import engine_version
+        from ..deploy.engines import engine_version
 
         timed = [self.timed(engine, size) for size in self.batch_sizes]
         latency = [
@@ -174,7 +174,7 @@ class _Bench:
 
     def timed(self, engine: str, size: int) -> LatencyComparison:
         """Timings at one batch size."""
-        from ..latency import compare_latency
+        from ..deploy.timing import compare_latency
 
         inputs = self.example_inputs(size)
         runs = {name: self.runnable(name, engine, inputs) for name in self.nets}
@@ -185,9 +185,9 @@ class _Bench:
 
         The one that the others are compared with is as torch exports it: our exporter would take dead channels out.
         """
-        from ..export import raw_onnx
-        from ..measure import GRAPH_ENGINES, check_engine, graph_runner, runner
-        from ..rounding import fastest_graph
+        from ..deploy.autotune import fastest_graph
+        from ..deploy.engines import GRAPH_ENGINES, check_engine, graph_runner, runner
+        from ..deploy.export import raw_onnx
 
         check_engine(engine)
         if engine not in GRAPH_ENGINES:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ..errors import UnknownNameError
+from ..core.errors import UnknownNameError
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PROGRESS = ("bar", "lines", "none")

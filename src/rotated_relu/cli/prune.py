@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import ThresholdError, UnknownNameError
-from ..run import Run, read_json, write_json
+from ..core.errors import ThresholdError, UnknownNameError
+from ..core.run_directory import Run, read_json, write_json
+from ..experiments.run_networks import Loaded, open_run
 from . import console
-from .networks import Loaded, open_run
 from .options import RunPath
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from ..compact import Compacted
-    from ..importance import Scores
-    from ..threshold import SweepPoint, Threshold
+    from ..pruning.importance import Scores
+    from ..pruning.removal import Compacted
+    from ..pruning.threshold import SweepPoint, Threshold
 
 EXAMPLE = "rotated-relu prune runs/first --tolerance 0.2"
 ANY_FALL = 100.0  # of an accuracy in percent
@@ -150,8 +150,8 @@ def _prune(
     score: str,
     widths: _Widths,
 ) -> Pruned:
-    from ..compact import save
-    from ..rotate import apply_threshold
+    from ..nn.slopes import apply_threshold
+    from ..pruning.removal import save
 
     net = loaded.network("trained")
     scores = _scores(loaded, net) if score == "taylor" else None
@@ -198,8 +198,8 @@ def _compacted(
     loaded: Loaded, net: nn.Module, threshold: float, widths: _Widths
 ) -> tuple[Compacted, dict[str, Any]]:
     """The compacted network, and what was timed to choose its rounding."""
-    from ..compact import compact
-    from ..rounding import compact_fastest
+    from ..deploy.autotune import compact_fastest
+    from ..pruning.removal import compact
 
     example = loaded.example_inputs()
     if widths.round_to is not None:
@@ -225,7 +225,7 @@ def _search(
     threshold: float | None,
     scores: Scores | None,
 ) -> Threshold:
-    from ..threshold import find_threshold
+    from ..pruning.threshold import find_threshold
     from ..training import evaluate_model
 
     validation = loaded.images.validation
@@ -276,7 +276,7 @@ class KeptSearch:
 
     def points(self) -> list[SweepPoint]:
         """What is known of this search; nothing if another one, or none, was stopped here."""
-        from ..threshold import SweepPoint
+        from ..pruning.threshold import SweepPoint
 
         data = read_json(self.path) if self.path.is_file() else {}
         if data.get("key") == self.key:
@@ -290,7 +290,7 @@ class KeptSearch:
 
 
 def _show(loaded: Loaded, pruned: Pruned) -> None:
-    from ..measure import count_macs, count_parameters
+    from ..core.counting import count_macs, count_parameters
 
     found, result, certificate = pruned.found, pruned.result, pruned.result.certificate
     example = loaded.example_inputs()

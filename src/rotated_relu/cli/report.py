@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..run import explained, read_json, read_metrics
+from ..core.run_directory import explained, read_json, read_metrics
+from ..experiments.run_networks import Loaded, open_run, reference_key
 from . import console
-from .networks import Loaded, open_run, reference_key
 from .options import RunPath
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from ..paths import Block
-    from ..report import ReportData
-    from ..report.schema import AttackRow, PathsPart, PathsSide
+    from ..experiments.paper.paths import Block
+    from ..experiments.report import ReportData
+    from ..experiments.report.schema import AttackRow, PathsPart, PathsSide
 
 EXAMPLE = "rotated-relu report runs/first --against runs/first-relu"
 PATH_BINS = 60  # of the histogram of path lengths, at most
@@ -57,13 +57,13 @@ def report_run(loaded: Loaded, reference: Loaded | None = None, command: str | N
         reference: A run to compare with.
         command: What made it, if not ``train``.
     """
-    from ..report import build
+    from ..experiments.report import build
 
     return build(report_data(loaded, reference, command), loaded.run.file("report"))
 
 
 def report_data(loaded: Loaded, reference: Loaded | None = None, command: str | None = None) -> ReportData:
-    """Gather what the files of a run say; see :class:`rotated_relu.report.ReportData`."""
+    """Gather what the files of a run say; see :class:`rotated_relu.experiments.report.ReportData`."""
     config = loaded.config
     own = loaded.trained_key
     data: ReportData = {
@@ -141,7 +141,7 @@ def _made(loaded: Loaded, command: str | None) -> Any:
 def _add_slopes(data: ReportData, loaded: Loaded) -> None:
     if not loaded.config.model.rotated or not loaded.run.has("slopes"):
         return
-    from ..compact.files import read_tensors
+    from ..pruning.removal.checkpoint import read_tensors
 
     slopes: dict[str, dict[str, list[float]]] = {"start": {}, "end": {}}
     for key, values in read_tensors(loaded.run.file("slopes")).items():
@@ -157,9 +157,9 @@ def _add_compaction(data: ReportData, loaded: Loaded) -> None:
     from dataclasses import asdict
     from typing import cast
 
-    from ..compact import read_plan
-    from ..paper_graph import paper_layers
-    from ..report.schema import HeldRow, ThresholdPart
+    from ..experiments.paper.graph import paper_layers
+    from ..experiments.report.schema import HeldRow, ThresholdPart
+    from ..pruning.removal import read_plan
 
     plan, certificate = read_plan(loaded.run.file("compact"))
     found = _json(loaded, "threshold")
@@ -178,8 +178,8 @@ def _add_compaction(data: ReportData, loaded: Loaded) -> None:
 
 def _add_paths(data: ReportData, net: nn.Module, inputs: Tensor, threshold: float) -> None:
     """Filter-path lengths in bins of equally many possible lengths; nothing for networks without residual blocks."""
-    from ..errors import CaptureError
-    from ..paths import residual_blocks
+    from ..core.errors import CaptureError
+    from ..experiments.paper.paths import residual_blocks
 
     with contextlib.suppress(CaptureError):  # blocks within blocks: their paths are not counted
         blocks = residual_blocks(net, inputs, threshold)
@@ -189,7 +189,7 @@ def _add_paths(data: ReportData, net: nn.Module, inputs: Tensor, threshold: floa
 
 def paths_part(blocks: Sequence[Block]) -> PathsPart:
     """The path lengths of a report, from the residual blocks of a network."""
-    from ..paths import path_lengths
+    from ..experiments.paper.paths import path_lengths
 
     filters = [block.filters for block in blocks]
     # All lengths are multiples of the greatest common divisor: a bin of any other width would make a comb.

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..experiments.pipelines.reproduce import plan_for, reproduce_run
 from . import console
 from .options import Device, Progress
-from .reproduction import plan_for, reproduce_run
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import RunError
-from ..run import Run, is_first_process, read_json, write_json
+from ..core.environment import environment
+from ..core.errors import RunError
+from ..core.run_directory import Run, is_first_process, read_json, write_json
 from . import console
-from .environment import environment
 from .options import Device, Progress, check_choices
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..penalty import slope_l1
+from ..nn.penalty import slope_l1
 
 
 class PenalisedLoss(nn.Module):

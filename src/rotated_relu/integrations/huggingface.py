@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import nn
 
-from ..penalty import ALIVE_AT, add_l1_subgradient, alive_at
-from ..rotate import check_slopes
+from ..nn.penalty import ALIVE_AT, add_l1_subgradient, alive_at
+from ..nn.slopes import check_slopes
 
 try:
     from transformers import TrainerCallback

@@ -8,8 +8,8 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from ..penalty import ALIVE_AT, add_l1_subgradient, alive_at
-from ..rotate import check_slopes
+from ..nn.penalty import ALIVE_AT, add_l1_subgradient, alive_at
+from ..nn.slopes import check_slopes
 
 
 class SlopePenalty(Callback):

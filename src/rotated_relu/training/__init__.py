@@ -13,10 +13,10 @@ from .config import (
     ScaleConfig,
     ScheduleConfig,
 )
+from .engine.signals import Terminated
 from .evaluation import evaluate_model, sample_batches
 from .fit import Fitted, build_model, finetune, fit, load_data
 from .scoring import loss_scores
-from .signals import Terminated
 
 __all__ = [
     "BudgetConfig",

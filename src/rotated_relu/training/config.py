@@ -10,7 +10,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from ..errors import RotatedReLUError, UnknownNameError
+from ..core.errors import RotatedReLUError, UnknownNameError
 
 OPTIMISERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("cosine", "one-cycle", "constant")
@@ -38,7 +38,7 @@ class ModelConfig:
     """Which network.
 
     Attributes:
-        name: One of :func:`rotated_relu.models.names`.
+        name: One of :func:`rotated_relu.nn.models.names`.
         rotated: Put slopes on the activations.
         slope_init: ``published`` (random, of both signs) or ``ones`` (the network starts as the plain one).
         options: Further arguments of the builder, for example ``{"dropout": 0.3}``.

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from ..data import Split, normalise
-from ..stored import StreamedSplit
 from .config import Config
+from .data.load import Split, normalise
+from .data.storage import StreamedSplit
 
 
 def sample_batches(

@@ -13,21 +13,21 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..data import ImageData, load_images
-from ..errors import CaptureError, RunError
-from ..fast import fast_training, plain_training
-from ..rotate import slopes
-from ..run import Run, is_first_process, read_json, read_metrics, replacing, write_json
-from .batches import Share, TrainBatches
-from .checkpoints import differences
+from ..core.errors import CaptureError, RunError
+from ..core.run_directory import Run, is_first_process, read_json, read_metrics, replacing, write_json
+from ..nn.folding import fast_training, plain_training
+from ..nn.slopes import slopes
 from .config import Config
-from .logs import logs_for
-from .loop import Loop
-from .optimise import training_only
-from .processes import quieten_lightning, start, whole
-from .progress import Progress
-from .stepper import Stepper
-from .sync_norm import synchronised
+from .data.load import ImageData, load_images
+from .engine.batches import Share, TrainBatches
+from .engine.checkpoints import differences
+from .engine.distributed import quieten_lightning, start, whole
+from .engine.logs import logs_for
+from .engine.loop import Loop
+from .engine.optimizers import training_only
+from .engine.progress import Progress
+from .engine.step import Stepper
+from .engine.sync_norm import synchronised
 
 PROGRESS = ("bar", "lines", "none")
 
@@ -80,8 +80,8 @@ def build_model(config: Config, images: ImageData) -> nn.Module:
     Image channels, the input width of the fully connected network and the image size of the transformer follow the
     images.
     """
-    from ..models import create
-    from ..models.registry import OWN
+    from ..nn.models import create
+    from ..nn.models.registry import OWN
 
     options: dict[str, Any] = dict(config.model.options)
     channels, height, width = images.image_shape

@@ -7,12 +7,12 @@ import itertools
 import warnings
 from typing import Any
 
-from ..data import ImageData
-from .clock import PHASES, Stopwatch
 from .config import Config
+from .data.load import ImageData
+from .engine.clock import PHASES, Stopwatch
+from .engine.distributed import quieten_lightning, start
+from .engine.loop import Loop
 from .fit import build_model, loop_over
-from .loop import Loop
-from .processes import quieten_lightning, start
 
 WARM_UP, STEPS = 5, 40
 

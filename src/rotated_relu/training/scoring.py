@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..data import ImageData
-from ..importance import Scores, per_cost, taylor_scores
-from ..remaining import Remaining, dead_slopes
+from ..pruning.estimate import Remaining, dead_slopes
+from ..pruning.importance import Scores, per_cost, taylor_scores
 from .config import Config
+from .data.load import ImageData
 from .evaluation import sample_batches
 
 

@@ -6,7 +6,7 @@ Every row of the paper has three: ``NAME``, ``NAME_l1`` (the published penalty o
 
 from __future__ import annotations
 
-from ...errors import UnknownNameError
+from ...core.errors import UnknownNameError
 from ..config import Config
 from .published import PUBLISHED, PUBLISHED_L1
 from .recipe import Cost, Published, Recipe, in_two_steps, with_l1

@@ -1,0 +1,300 @@
+"""The run directory: which file holds what, and how files are written and read.
+
+Requires: nothing of the rest of the package but atomic files, so that every verb can use it.
+Ensures: a file under its final name is complete (see :mod:`rotated_relu.core.files`), and of two processes that want to
+write into one run the second is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import errno
+import json
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from . import files as atomic
+from .errors import RunError
+
+# Attribute of Run -> file name, and the verb that writes it.
+FILES = {
+    "config": ("config.json", "train"),
+    "provenance": ("provenance.json", "train"),
+    "metrics": ("metrics.csv", "train"),
+    "slopes": ("slopes.safetensors", "train"),
+    "timings": ("timings.csv", "train"),
+    "profile": ("profile.json", "train"),
+    "wandb": ("wandb.json", "train"),
+    "weights": ("weights.safetensors", "train"),
+    "lock": (".lock", "train"),
+    "threshold": ("threshold.json", "prune"),
+    "search": ("threshold.partial.json", "prune"),
+    "compact": ("compact.safetensors", "prune"),
+    "finetune_config": ("finetune.json", "finetune"),
+    "finetune_metrics": ("finetune_metrics.csv", "finetune"),
+    "finetuned": ("finetuned.safetensors", "finetune"),
+    "evaluation": ("evaluation.json", "evaluate"),
+    "onnx": ("compact.onnx", "export"),
+    "openvino": ("compact.xml", "export --format openvino"),
+    "openvino_weights": ("compact.bin", "export --format openvino"),
+    "int8": ("compact.int8.onnx", "export --int8"),
+    "measure": ("measure.json", "measure"),
+    "attack": ("attack.json", "attack"),
+    "summary": ("summary.json", "demo"),
+    "reproduction": ("reproduction.json", "reproduce"),
+    "report": ("report.html", "report"),
+}
+FOLDERS = ("checkpoints", "tb", "wandb", "finetune")
+
+
+@dataclass(frozen=True)
+class Run:
+    """Paths inside one run directory.
+
+    Attributes:
+        path: The directory.
+    """
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: str | Path) -> Run:
+        """Make the directory if need be, and check that it can be written to.
+
+        Raises:
+            RunError: If it cannot be made or written to, or a file of that name is in the way.
+        """
+        run = cls(Path(path))
+        with explained(run.path):
+            run.path.mkdir(parents=True, exist_ok=True)
+            probe = run.path / f".writable-{os.getpid()}"
+            try:
+                # Bytes, not just a name: on a full disk an empty file can still be made.
+                probe.write_bytes(b"0" * 4096)
+            finally:
+                probe.unlink(missing_ok=True)
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """Return an existing run.
+
+        Raises:
+            RunError: If there is no such directory, or it is no run (it has no ``config.json``).
+        """
+        run = cls(Path(path))
+        if not run.path.is_dir():
+            raise RunError(
+                f"no run directory {run.path}{_nearby(run.path)}; train one: {_train_hint(run.path)}"
+            )
+        if not run.file("config").is_file():
+            raise RunError(
+                f"{run.path} is not a run directory: it has no config.json{_inner(run.path)}; "
+                f"train one: {_train_hint(run.path)}"
+            )
+        return run
+
+    @property
+    def checkpoints(self) -> Path:
+        """Directory of the training checkpoints."""
+        return self.path / "checkpoints"
+
+    def file(self, name: str) -> Path:
+        """Path of a file of the run, by its key in ``FILES``, whether or not it exists."""
+        return self.path / FILES[name][0]
+
+    def has(self, name: str) -> bool:
+        """Whether that file has been written."""
+        return self.file(name).is_file()
+
+    def need(self, name: str) -> Path:
+        """Path of a file that must exist.
+
+        Raises:
+            RunError: If it does not; names the verb that writes it.
+        """
+        path = self.file(name)
+        if not path.is_file():
+            file, verb = FILES[name]
+            where = f"--out {self.path}" if verb in ("train", "demo") else str(self.path)
+            raise RunError(f"{self.path} has no {file} yet; write it first: rotated-relu {verb} {where}")
+        return path
+
+    def discard(self, *names: str) -> None:
+        """Delete files that no longer describe this run, where they exist."""
+        for name in names:
+            with explained(self.file(name)):
+                self.file(name).unlink(missing_ok=True)
+
+    def discard_folder(self, name: str) -> None:
+        """Delete one of ``FOLDERS`` with all that is in it, where it exists."""
+        with explained(self.path / name):
+            if (self.path / name).is_dir():
+                shutil.rmtree(self.path / name)
+
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Within the ``with`` block no other process can claim this run; what a killed one left is cleared away.
+
+        The operating system releases the claim with the process, however it ends. Of several that ``torchrun`` started,
+        the first one claims for all.
+
+        Raises:
+            RunError: If another process holds it; says which.
+        """
+        if not is_first_process():
+            yield
+            return
+        with explained(self.path):
+            file = self.file("lock").open("a+", encoding="utf-8")
+        with file:
+            with explained(self.path):
+                _hold(file, self.path)
+            for folder in (self.path, self.checkpoints):
+                atomic.remove_leftovers(folder)
+            yield
+
+    def clear(self) -> None:
+        """Delete everything that the verbs write here, and nothing else.
+
+        Raises:
+            RunError: If another process is writing here.
+        """
+        with self.claimed():
+            self._clear()
+
+    def _clear(self) -> None:
+        self.discard(*FILES)
+        for name in FOLDERS:
+            self.discard_folder(name)
+
+
+def _hold(file: IO[str], run: Path) -> None:
+    """Lock an open file for as long as it is open, and write into it who holds it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: there is no such lock
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        holder = file.read().strip() or "another process"
+        raise RunError(
+            f"{run} is in use by {holder}; wait for it, stop it, or choose another directory"
+        ) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP):  # a file system without locks
+            raise
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {platform.node()}")
+    file.flush()
+
+
+def is_first_process() -> bool:
+    """Whether this process writes the files, of those that ``torchrun`` started; true without it."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """:func:`rotated_relu.core.files.replacing`, with the errors of a run directory.
+
+    Raises:
+        RunError: If writing fails: directory missing, no permission, disk full.
+    """
+    with explained(path), atomic.replacing(path) as beside:
+        yield beside
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write plain data as indented JSON, atomically.
+
+    Raises:
+        RunError: If the file cannot be written.
+        ValueError: If the data hold NaN or infinity, which JSON cannot.
+    """
+    text = json.dumps(data, indent=2, allow_nan=False) + "\n"
+    with replacing(path) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        RunError: If it is missing, unreadable or not JSON.
+    """
+    with explained(path):
+        text = path.read_text(encoding="utf-8")
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise RunError(f"{path} is not valid JSON ({error}); delete it and run its verb again") from error
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """Read ``metrics.csv``: one dictionary of numbers per epoch; empty cells are left out.
+
+    Raises:
+        RunError: If it is missing, or a cell is not a number.
+    """
+    with explained(path), path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    try:
+        return [{key: float(cell) for key, cell in row.items() if key and cell} for row in rows]
+    except (TypeError, ValueError) as error:
+        raise RunError(f"{path} holds something other than numbers ({error}); train the run again") from error
+
+
+@contextlib.contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn an ``OSError`` into a :class:`RunError` that says where and what to do.
+
+    Wraps the writers of other modules too: some report a full disk as an error of their own with the
+    system's text.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"cannot use {error.filename or path}: {error.strerror or error}; {_advice(error)}"
+        ) from error
+
+
+def _advice(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "free some space or choose another directory, then run the same command again"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "choose a directory that you may write to"
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        return "a file is in the way: move it or choose another directory"
+    if error.errno == errno.ENOENT:
+        return "check the path"
+    return "check the disk, then run the same command again"
+
+
+def _train_hint(path: Path) -> str:
+    return f"rotated-relu train RECIPE --out {path}"
+
+
+def _runs_in(directory: Path) -> list[Path]:
+    with contextlib.suppress(OSError):
+        return sorted(child.parent for child in directory.glob("*/config.json"))
+    return []
+
+
+def _nearby(path: Path) -> str:
+    runs = _runs_in(path.parent)
+    return f" (there are: {', '.join(map(str, runs[:5]))})" if runs else ""
+
+
+def _inner(path: Path) -> str:
+    runs = _runs_in(path)
+    return f" (did you mean {' or '.join(map(str, runs[:3]))}?)" if runs else ""

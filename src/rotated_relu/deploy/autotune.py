@@ -1,0 +1,360 @@
+"""Choose widths and the form of exported graphs by timing candidates, because fewer MACs are not always less time.
+
+Engines compute channels in blocks (8 or 16 floats to a vector register), so that 19 channels can take as long as 32,
+and a gather can cost more than what it saves. Both depend on processor, engine and batch size, and on what the engine
+fuses: a model of single operations does not see that. So a handful of candidates are compacted and timed in turn, the
+original among them. One of them replaces the original if it is proved faster twice: see :mod:`.contest`.
+
+- Engines that run modules (``torch``, ``torch.compile``): the candidates are widths rounded up to 1, 8 and 16.
+- Engines that run graphs (``onnxruntime``, ``openvino``): everything dead goes from the modules, and the candidates are
+  forms of the exported graph (:mod:`.onnx_narrow`), where zero channels fill up the widths. One more candidate has
+  widths of 16 in the modules and is run as exported: with SiLU gates and squeeze-excite, which keep channels that are
+  constant, selections inside blocks cost more than the channels they save.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ..core.errors import CompactionError, NothingRemovedWarning
+from ..core.modules import Inputs, as_inputs
+from ..pruning.removal import Compacted
+from ..pruning.removal import compact as compact_to
+from .engines import GRAPH_ENGINES, check_engine, graph_runner, runner
+from .export import OnnxModel, finished, raw_onnx
+from .passes.narrow_channels import Form
+from .selection import SAMPLE_MS, Verdict, settle
+from .timing import LatencyComparison, Runnable, compare_latency
+
+AUTO = "auto"
+CANDIDATES = (1, 8, 16)
+UNTOUCHED = Form(enabled=False)
+FORMS = (
+    Form(1, 1, 192),
+    Form(8, 4, 192),
+    Form(16, 4, 192),
+    Form(16, 4, 64),
+    Form(1, math.inf, 1024),
+    Form(16, 0, 0),
+    UNTOUCHED,
+)  # fmt: skip
+BATCH_SIZES = (1, 64)
+KEEP_ALL = 2**20  # a rounding that removes nothing
+ORIGINAL = "original"
+WIDE = 16
+AS_EXPORTED = f"modules in widths of {WIDE}, as exported,"
+
+
+@dataclass(frozen=True)
+class FastestForm:
+    """Outcome of :func:`fastest_form`.
+
+    Attributes:
+        form: The form of the graph that the engine runs fastest.
+        content: The ONNX model in that form.
+        milliseconds: For each candidate the median time of one call, in ms, per timing input.
+    """
+
+    form: Form
+    content: bytes
+    milliseconds: dict[Form, list[float]]
+
+
+@dataclass(frozen=True)
+class Fastest:
+    """Outcome of :func:`compact_fastest`.
+
+    Attributes:
+        result: The compaction that was fastest; its ``plan.widths`` says what was chosen.
+        round_to: Its rounding; None if no candidate was proved faster than the original, and everything stays.
+        form: The form to export it in, for engines that run graphs, else None.
+        speedup: How many times faster than the original it is, per timing input, measured after the choice was made.
+        milliseconds: For each candidate the median time of one call, in ms, per timing input.
+    """
+
+    result: Compacted
+    round_to: int | None
+    form: Form | None
+    speedup: list[float]
+    milliseconds: dict[str, list[float]]
+
+
+def compact(
+    net: nn.Module,
+    example_inputs: Inputs,
+    threshold: float = 0.1,
+    round_to: int | str = 1,
+    *,
+    optimizer: Optimizer | None = None,
+    engine: str = "onnxruntime",
+    batch_size: int | Sequence[int] = BATCH_SIZES,
+) -> Compacted:
+    """Remove all channels that slopes under ``threshold`` make irrelevant.
+
+    The slopes with ``|a| < threshold`` count as 0; everything that then cannot influence the output goes from the
+    convolutions, linear layers and norms, wherever in the network it is. The result is compared in float64 with the
+    original before it is returned.
+
+    Args:
+        net: A rotated network, in any mode, on any device. It is never changed.
+        example_inputs: Tensor or tuple of tensors for one forward pass; a batch of 1 is enough.
+        threshold: zeta of the paper, in units of slope.
+        round_to: Widths are rounded up to multiples of it by keeping dead channels; 1 removes everything. ``"auto"``
+            times candidates, the original among them, and keeps the fastest: see :func:`compact_fastest`.
+        optimizer: What trains the network, to go on with after compaction: the result holds another one of the same
+            class, groups and settings, whose momentum and moments are cut as the parameters are. The one passed in is
+            unchanged.
+        engine: For ``"auto"``: ``onnxruntime``, ``openvino``, ``torch`` or ``torch.compile``.
+        batch_size: For ``"auto"``: the batch size to be fast at, or several.
+
+    Returns:
+        :class:`~rotated_relu.pruning.removal.Compacted`.
+
+    Raises:
+        SlopeError: If there are no slopes, some are NaN or infinite, or the threshold kills all of them.
+        ShapeError: If the network does not run on the inputs.
+        CaptureError: If ``torch.export`` cannot capture it; names operation and module.
+        CertificateError: If the result differs by more than 1e-9 relative; names the layer.
+        CompactionError: If ``round_to`` is no positive integer and not ``"auto"``; if the optimizer is another
+            network's, or its state cannot be cut.
+
+    Source: the threshold is that of Nayak and Kalyani, TMLR 2024; what is removed is ours (see docs/compaction.md).
+    """
+    if round_to != AUTO:
+        return compact_to(net, example_inputs, threshold, _integer(round_to), optimizer=optimizer)
+    sizes = [batch_size] if isinstance(batch_size, int) else list(batch_size)
+    timing = [_of_size(as_inputs(example_inputs), size) for size in sizes]
+    found = compact_fastest(net, example_inputs, threshold, timing_inputs=timing, engine=engine)
+    if optimizer is None:
+        return found.result
+    with _quiet():
+        again = compact_to(net, example_inputs, threshold, found.result.plan.round_to, optimizer=optimizer)
+    again.plan.widths = found.result.plan.widths
+    return again
+
+
+def compact_fastest(
+    net: nn.Module,
+    example_inputs: Inputs,
+    threshold: float = 0.1,
+    candidates: Sequence[int] = CANDIDATES,
+    *,
+    timing_inputs: Sequence[Inputs] = (),
+    engine: str = "onnxruntime",
+    forms: Sequence[Form] = FORMS,
+    rounds: int = 15,
+    threads: int | None = None,
+) -> Fastest:
+    """Compact in several ways and keep the one that an engine runs fastest on this machine, or the original.
+
+    A candidate replaces the original if it is proved faster over all timing inputs, and not slower at any, in two
+    independent rounds of timing. That takes some seconds per timing input, longer for networks of seconds per call.
+
+    Args:
+        net: A rotated network; see :func:`compact`.
+        example_inputs: For compaction; a batch of 1 is enough.
+        threshold: zeta, in units of slope.
+        candidates: Values of ``round_to`` to try, for engines that run modules.
+        timing_inputs: Inputs to time, such as a batch of 1 and a large one; all count alike. ``example_inputs`` if
+            there are none.
+        engine: ``onnxruntime``, ``openvino``, ``torch`` or ``torch.compile``.
+        forms: Forms of the graph to try, for engines that run graphs.
+        rounds: Interleaved timing rounds; up to three times as many for fast networks, down to 8 for slow ones. With
+            fewer than 5 nothing can be proved.
+        threads: Of the engine; torch's setting if None.
+
+    Raises:
+        CompactionError: If there is no candidate; and what :func:`compact` raises.
+        UnknownNameError: If there is no such engine.
+        ExportError: If the engine's package is missing, or it runs graphs and the network cannot be exported.
+    """
+    check_engine(engine)
+    if not (forms if engine in GRAPH_ENGINES else candidates):
+        raise CompactionError("compact_fastest needs at least one candidate, such as round_to 1, 8 and 16")
+    with _quiet():
+        tried = _Tried(
+            net, example_inputs, threshold, list(timing_inputs) or [example_inputs], engine, threads
+        )
+        if engine in GRAPH_ENGINES:
+            return tried.graphs(forms, rounds)
+        return tried.modules(sorted(set(candidates)), rounds)
+
+
+def fastest_form(
+    net: nn.Module,
+    example_inputs: Inputs,
+    *,
+    engine: str = "onnxruntime",
+    timing_inputs: Sequence[Inputs] = (),
+    forms: Sequence[Form] = FORMS,
+    rounds: int = 15,
+    threads: int | None = None,
+) -> FastestForm:
+    """Find the form in which an engine runs a network fastest, for the ``form`` of ``export_onnx``.
+
+    Args:
+        net: Any network that can be exported.
+        example_inputs: For the export.
+        engine: ``onnxruntime`` or ``openvino``.
+        timing_inputs: Inputs to time; all count alike. ``example_inputs`` if there are none.
+        forms: The candidates, the preferred first: a later one has to be proved faster twice.
+        rounds: Interleaved timing rounds, as in :func:`compact_fastest`.
+        threads: Of the engine; torch's setting if None.
+
+    Raises:
+        ExportError: If the network cannot be exported, or the engine's package is missing.
+    """
+    check_engine(engine)
+    timing = list(timing_inputs) or [example_inputs]
+    raw = raw_onnx(net, example_inputs)
+    return fastest_graph(raw, timing, engine=engine, forms=forms, rounds=rounds, threads=threads)
+
+
+def fastest_graph(
+    raw: OnnxModel,
+    timing_inputs: Sequence[Inputs],
+    *,
+    engine: str = "onnxruntime",
+    forms: Sequence[Form] = FORMS,
+    rounds: int = 15,
+    threads: int | None = None,
+) -> FastestForm:
+    """:func:`fastest_form` of a network that :func:`rotated_relu.deploy.export.raw_onnx` has exported already."""
+    graphs = _different({str(form): finished(raw, form).content for form in forms})
+    makers = {name: _graph_maker(content, engine, threads) for name, content in graphs.items()}
+    verdict = settle(_Bench(makers, timing_inputs), list(graphs), len(timing_inputs), rounds=rounds)
+    times = {form: verdict.milliseconds[str(form)] for form in forms if str(form) in graphs}
+    form = next(form for form in times if str(form) == verdict.chosen)
+    return FastestForm(form, graphs[verdict.chosen], times)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """A large rounding may well keep everything; the plan says so."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NothingRemovedWarning)
+        yield
+
+
+Maker = Callable[[Inputs], Runnable]
+
+
+@dataclass
+class _Tried:
+    """Compacts one network in several ways and times them."""
+
+    net: nn.Module
+    example_inputs: Inputs
+    threshold: float
+    timing_inputs: list[Inputs]
+    engine: str
+    threads: int | None
+
+    def compacted(self, round_to: int) -> Compacted:
+        return compact_to(self.net, self.example_inputs, self.threshold, round_to)
+
+    def graphs(self, forms: Sequence[Form], rounds: int) -> Fastest:
+        """Everything dead goes and candidates are forms of the exported graph, or widths are multiples of 16."""
+        result, wide = self.compacted(1), self.compacted(WIDE)
+        raw = raw_onnx(result.model, self.example_inputs)
+        contents = {ORIGINAL: raw_onnx(self.net, self.example_inputs).content}
+        contents |= {str(form): finished(raw, form).content for form in forms}
+        contents = _different(contents | {AS_EXPORTED: raw_onnx(wide.model, self.example_inputs).content})
+        verdict = self.settled(
+            {name: _graph_maker(content, self.engine, self.threads) for name, content in contents.items()},
+            rounds,
+        )
+        form = next((form for form in forms if str(form) == verdict.chosen), UNTOUCHED)
+        return self.outcome(verdict, {verdict.chosen: result, AS_EXPORTED: wide}, form)
+
+    def modules(self, candidates: Sequence[int], rounds: int) -> Fastest:
+        """Candidates are roundings of the modules' widths."""
+        results = {str(round_to): self.compacted(round_to) for round_to in candidates}
+        models = {ORIGINAL: self.net} | {name: result.model for name, result in results.items()}
+        verdict = self.settled(
+            {name: _module_maker(model, self.engine, self.threads) for name, model in models.items()}, rounds
+        )
+        return self.outcome(verdict, results, None)
+
+    def settled(self, makers: Mapping[str, Maker], rounds: int) -> Verdict:
+        """The fastest, if it beats the original."""
+        bench = _Bench(makers, self.timing_inputs)
+        return settle(bench, list(makers), len(self.timing_inputs), ORIGINAL, rounds)
+
+    def outcome(self, verdict: Verdict, results: Mapping[str, Compacted], form: Form | None) -> Fastest:
+        """The chosen compaction with the reason in its plan."""
+        chosen = verdict.chosen
+        result = self.compacted(KEEP_ALL) if chosen == ORIGINAL else results[chosen]
+        sizes = [len(as_inputs(inputs)[0]) for inputs in self.timing_inputs]
+        where = f"in {self.engine} at batch {' and '.join(map(str, sizes))}"
+        gains = " and ".join(f"{gain:.2f}" for gain in verdict.speedup)
+        result.plan.widths = (
+            f"everything stays: no candidate was proved faster than the original {where} (round_to=1 removes all "
+            "that is dead)"
+            if chosen == ORIGINAL
+            else f"{chosen} was fastest of {len(verdict.milliseconds)} {where}: {gains} times as fast as the original"
+        )
+        round_to = None if chosen == ORIGINAL else result.plan.round_to
+        return Fastest(result, round_to, form, verdict.speedup, verdict.milliseconds)
+
+
+def _different(graphs: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Without the graphs that are the same as an earlier one: there is no need to time it twice."""
+    first: dict[bytes, str] = {}
+    for name, content in graphs.items():
+        first.setdefault(content, name)
+    return {name: content for name, content in graphs.items() if first[content] == name}
+
+
+def _graph_maker(content: bytes, engine: str, threads: int | None) -> Maker:
+    return lambda inputs: graph_runner(content, inputs, engine=engine, threads=threads)
+
+
+def _module_maker(model: nn.Module, engine: str, threads: int | None) -> Maker:
+    return lambda inputs: runner(model, inputs, engine=engine, threads=threads)
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """Times candidates at some inputs, set up anew each time; those of one input at a time are in memory."""
+
+    makers: Mapping[str, Maker]
+    timing_inputs: Sequence[Inputs]
+
+    def __call__(self, names: Sequence[str], rounds: Sequence[int]) -> list[LatencyComparison]:
+        """One comparison per input."""
+        return [
+            self.compared(names, inputs, count)
+            for inputs, count in zip(self.timing_inputs, rounds, strict=True)
+        ]
+
+    def compared(self, names: Sequence[str], inputs: Inputs, rounds: int) -> LatencyComparison:
+        """The candidates in turn at one input."""
+        runs = {name: self.makers[name](inputs) for name in names}
+        return compare_latency(runs, rounds, warmup=1, min_sample_ms=SAMPLE_MS)
+
+
+def _integer(round_to: Any) -> int:
+    if isinstance(round_to, str):
+        raise CompactionError(f'round_to must be a positive integer (1, 8, 16) or "auto", got {round_to!r}')
+    return round_to  # type: ignore[no-any-return]
+
+
+def _of_size(inputs: tuple[Any, ...], size: int) -> tuple[Any, ...]:
+    """Example inputs repeated to a batch size."""
+    batch = len(inputs[0])
+    return tuple(
+        value[torch.arange(size, device=value.device) % batch]
+        if isinstance(value, Tensor) and value.dim() and len(value) == batch
+        else value
+        for value in inputs
+    )

@@ -1,0 +1,1 @@
+"""Passes over exported ONNX graphs, each with its contract in the head of its file."""

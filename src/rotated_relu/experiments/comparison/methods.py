@@ -1,0 +1,101 @@
+"""What is compared: how each method trains, and how it chooses what goes.
+
+Every method uses the same network, data, split, epochs, augmentation and optimiser; the rotated ones start as the plain
+network does (all slopes 1). The trainings of the paper's method and of ours differ from the plain one in nothing but
+the slopes and what pulls them.
+
+Sources: Nayak and Kalyani, TMLR 2024; Liu et al., *Learning Efficient Convolutional Networks through Network Slimming*,
+ICCV 2017; Li et al., *Pruning Filters for Efficient ConvNets*, ICLR 2017; Fang et al., *DepGraph*, CVPR 2023.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ...core.errors import UnknownNameError
+from ...training import BudgetConfig, Config
+
+TUNED = ("rotated_l1", "slimming")  # trainings whose penalty has a strength to be tuned
+DENSE = "relu"  # the training that accuracies are compared with
+
+
+@dataclass(frozen=True)
+class Method:
+    """One line of the comparison.
+
+    Attributes:
+        name: How files and options call it.
+        label: How people call it.
+        training: Which of the trainings it prunes; see :func:`training_config`.
+        rank: How it chooses: ``slope``, ``taylor``, ``random`` or ``norm`` (batch norm scales) over single channels;
+            ``filter_l1`` or ``group_l2`` over Torch-Pruning's groups.
+        on: Another method, whose smallest compacted network is pruned further; None prunes the trained network.
+    """
+
+    name: str
+    label: str
+    training: str
+    rank: str
+    on: str | None = None
+
+    @property
+    def is_coupled(self) -> bool:
+        """Whether Torch-Pruning prunes."""
+        return self.rank in ("filter_l1", "group_l2")
+
+
+METHODS = {
+    method.name: method
+    for method in (
+        Method("rotated", "Rotated ReLU", "rotated", "slope"),
+        Method("rotated_taylor", "Rotated ReLU, Taylor score", "rotated", "taylor"),
+        Method("rotated_l1", "Rotated ReLU + L1", "rotated_l1", "slope"),
+        Method("budget", "Rotated ReLU + budget (ours)", "budget", "taylor"),
+        Method("slimming", "Network Slimming", "slimming", "norm"),
+        Method("filter_l1", "L1-norm filters (Torch-Pruning)", DENSE, "filter_l1"),
+        Method("group_norm", "Group norm (Torch-Pruning)", DENSE, "group_l2"),
+        Method("random", "Random channels", DENSE, "random"),
+        Method("budget_filter_l1", "Ours, then L1-norm filters", "budget", "filter_l1", on="budget"),
+    )
+}
+
+
+def chosen(names: Iterable[str]) -> list[Method]:
+    """Methods by name, in the order of ``METHODS``.
+
+    Raises:
+        UnknownNameError: If there is none of that name.
+    """
+    wanted = set(names)
+    for name in wanted:
+        if name not in METHODS:
+            raise UnknownNameError("method", name, METHODS)
+    return [method for name, method in METHODS.items() if name in wanted]
+
+
+def training_config(base: Config, training: str, *, strength: float = 0.0, keep: float = 1.0) -> Config:
+    """The settings of one of the trainings.
+
+    Args:
+        base: The recipe's; its own penalties are dropped.
+        training: ``relu``, ``rotated``, ``rotated_l1``, ``slimming`` or ``budget``.
+        strength: Of the L1 of ``rotated_l1`` and ``slimming``: the total pull (see ``slope_pull``).
+        keep: Share of the multiply-accumulates that ``budget`` aims at.
+    """
+    rotated = training not in (DENSE, "slimming")
+    model = dataclasses.replace(base.model, rotated=rotated, slope_init="ones" if rotated else "published")
+    optimiser = dataclasses.replace(base.optimiser, decay_slopes=base.optimiser.decay_slopes and not rotated)
+    pulled = training in TUNED
+    return dataclasses.replace(
+        base,
+        model=model,
+        optimiser=optimiser,
+        slope_l1=0.0,
+        slope_pull=strength if pulled else 0.0,
+        slope_l1_ramp=(0.0, 0.0),
+        penalty_form="subgradient",
+        pulled="norms" if training == "slimming" else "slopes",
+        budget=dataclasses.replace(base.budget, keep=keep) if training == "budget" else BudgetConfig(),
+    )

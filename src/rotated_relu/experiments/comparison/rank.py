@@ -1,0 +1,47 @@
+"""Score the channels of one trained network in the way of a method."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import nn
+
+from ...nn.slopes import slopes
+from ...pruning.importance import slope_scores
+from ...training import Config, build_model, loss_scores
+from .prune import RankedChannels
+from .task import Task
+
+
+def ranked(task: Task, net: nn.Module, config: Config, rank: str) -> RankedChannels:
+    """What prunes single channels of ``net``, the lowest score first.
+
+    Args:
+        task: The comparison.
+        net: A trained network, with slopes or without.
+        config: How it was trained.
+        rank: ``slope``, ``taylor`` (per multiply-accumulate), ``random`` or ``norm`` (scales of the batch norms).
+    """
+    net = net if config.model.rotated else with_slopes(task, net, config)
+    companions: dict[str, list[str]] = {}
+    if rank == "slope":
+        scores = slope_scores(net)
+    elif rank == "taylor":
+        scores = loss_scores(net, task.images, config, task.example_inputs)
+    elif rank == "random":
+        generator = torch.Generator().manual_seed(config.seed)
+        scores = {name: torch.rand(len(slope), generator=generator) for name, slope in slopes(net).items()}
+    else:
+        norms = [n for n, m in net.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        scores = {f"{n}.weight": net.get_parameter(f"{n}.weight").detach().abs() for n in norms}
+        companions = {f"{n}.weight": [f"{n}.bias"] for n in norms}
+    return RankedChannels(net, scores, task.example_inputs, companions)
+
+
+def with_slopes(task: Task, net: nn.Module, config: Config) -> nn.Module:
+    """A plain network as a rotated one with all slopes 1: the same function, and channels can be taken out."""
+    model = dataclasses.replace(config.model, rotated=True, slope_init="ones")
+    twin = build_model(dataclasses.replace(config, model=model, pulled="slopes", slope_pull=0.0), task.images)
+    twin.load_state_dict({**twin.state_dict(), **net.state_dict()})
+    return twin.eval()

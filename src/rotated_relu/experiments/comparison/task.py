@@ -1,0 +1,87 @@
+"""What all methods of a comparison share: settings, directory, images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ...core.counting import count_macs
+from ...core.errors import DataError, RunError
+from ...core.run_directory import Run, read_json, write_json
+from ...training import evaluate_model, load_data
+from ...training.data.load import ImageData
+from ...training.data.storage import StreamedSplit
+from .settings import Settings
+
+FOLDERS = ("trainings", "tuning", "points")
+# What may not change between two calls: files made with other values of the rest have other names.
+FIXED = ("base", "finetune_epochs", "finetune_lr", "strengths", "tune_epochs")
+
+
+class Task:
+    """A comparison's settings and images, in a directory.
+
+    Args:
+        settings: What to do.
+        path: The directory; made if need be.
+        say: Takes a line of progress.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``, for the trainings.
+        progress: As in :func:`rotated_relu.training.fit`.
+
+    Raises:
+        RunError: If the directory cannot be written to, or holds a comparison with other settings.
+    """
+
+    def __init__(
+        self, settings: Settings, path: str | Path, say: Callable[[str], None], device: str, progress: str
+    ) -> None:
+        self.settings, self.say, self.device, self.progress = settings, say, device, progress
+        self.path = Run.create(path).path
+        for folder in FOLDERS:
+            Run.create(self.path / folder)
+        self._remember()
+
+    def _remember(self) -> None:
+        """Keep the settings, and refuse a directory whose networks were made with other ones."""
+        path, mine = self.path / "settings.json", self.settings.to_dict()
+        if path.is_file():
+            found = read_json(path)
+            different = [name for name in FIXED if found.get(name) != json.loads(json.dumps(mine[name]))]
+            if different:
+                raise RunError(
+                    f"{self.path} holds a comparison with other settings ({', '.join(different)}); choose another "
+                    "directory, or repeat the first settings to go on with it"
+                )
+        write_json(path, mine)
+
+    @cached_property
+    def images(self) -> ImageData:
+        """What all networks train on.
+
+        Raises:
+            DataError: If the images cannot be found or read, or are streamed.
+        """
+        images = load_data(self.settings.base)
+        if isinstance(images.train, StreamedSplit):
+            raise DataError(
+                "a comparison reads its images in any order; choose another data.storage than 'stream'"
+            )
+        return images
+
+    @cached_property
+    def example_inputs(self) -> Tensor:
+        """One validation image."""
+        return self.images.validation.normalised(torch.arange(1))
+
+    def validated(self, net: nn.Module) -> float:
+        """Accuracy on the validation images, in percent."""
+        return evaluate_model(net, self.images.validation)
+
+    def macs(self, net: nn.Module) -> int:
+        """Multiply-accumulates for one image."""
+        return sum(count_macs(net, self.example_inputs).values())

@@ -1,0 +1,97 @@
+"""A rotated network's run with that of its ReLU network inside, as ``demo`` and ``reproduce`` make them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...cli import console
+from ...cli.measure import measure_networks, networks_of
+from ...cli.train import fit_or_explain, override
+from ...core.errors import RunError
+from ...core.run_directory import Run, explained, read_json, write_json
+from ..run_networks import Loaded
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ...training import Config
+
+RELU = "relu"  # folder of the ReLU network's run
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The two runs.
+
+    Attributes:
+        rotated: The run of the rotated network; every verb works on it.
+        relu: That of the ReLU network, in a folder of it; None if there is none.
+    """
+
+    rotated: Loaded
+    relu: Loaded | None
+
+    @classmethod
+    def at(cls, out: Path, relu: bool = True) -> Pair:
+        """The runs in a directory, which need not exist yet."""
+        return cls(Loaded(Run(out)), Loaded(Run(out / RELU)) if relu else None)
+
+
+def relu_twin(rotated: Config) -> Config:
+    """The same settings without slopes, and so without what pulls on them."""
+    return override(rotated, {"model.rotated": False})
+
+
+def train_twin(
+    loaded: Loaded, config: Config, label: str, *, again: str, remedy: str, device: str, progress: str
+) -> None:
+    """Train one of the two, or go on with it, or find it trained.
+
+    Args:
+        loaded: Its run.
+        config: Its settings.
+        label: What to call it.
+        again: The command that goes on after Ctrl-C.
+        remedy: What to do if the directory holds a run with other settings; ends the message.
+        device: What to train on.
+        progress: How to show progress.
+
+    Raises:
+        RunError: If it does.
+    """
+    state = "found trained" if loaded.run.has("weights") else f"training, {config.epochs} epochs"
+    console.say(f"{label}: {state}")
+    _check_same(loaded.run, config, remedy)
+    fit_or_explain(config, loaded.run.path, device=device, progress=progress, again=again)
+
+
+def _check_same(run: Run, config: Config, remedy: str) -> None:
+    """Refuse an earlier run with other settings instead of mixing the two."""
+    from ...training.engine.checkpoints import differences
+
+    if not run.has("config"):
+        return
+    found = type(config).from_dict(read_json(run.file("config"))).identity()
+    changed = ", ".join(differences(found, config.identity()))
+    if changed:
+        raise RunError(f"{run.path} holds a run with other settings ({changed}); {remedy}")
+
+
+def measure_pair(pair: Pair, batch_sizes: Sequence[int], rounds: int) -> dict[str, Any]:
+    """All networks side by side; plain data, kept in ``measure.json``."""
+    nets = networks_of(pair.rotated, pair.relu)
+    measured = measure_networks(nets, pair.rotated.example_inputs, batch_sizes, repeats=rounds)
+    write_json(pair.rotated.run.file("measure"), measured)
+    return measured
+
+
+def clear(out: Path) -> None:
+    """Delete both runs' own files and folders, nothing else."""
+    for run in (Run(out / RELU), Run(out)):
+        if run.path.is_dir():
+            run.clear()
+    with explained(out):
+        if (out / RELU).is_dir() and not any((out / RELU).iterdir()):
+            (out / RELU).rmdir()

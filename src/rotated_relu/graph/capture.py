@@ -1,0 +1,304 @@
+"""Capture a model as one flat, functional graph of ATen operations; the only place that calls ``torch.export``.
+
+Requires: a module that ``torch.export`` accepts in eval mode, and example inputs of the right shape and device.
+Ensures: :class:`Graph`, whose nodes are in execution order, where no node that depends on inputs or parameters
+mutates another one (``relu_`` has become ``relu``), and where each parameter, buffer and module call keeps its
+qualified name. The model's training flags are as before.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Node
+
+from ..core.errors import CaptureError
+from ..core.modules import Inputs, as_inputs, check_runs, eval_mode, first_line
+
+# Operations whose result may share memory with their first argument.
+_VIEW_OPS = frozenset(
+    (
+        "alias as_strided chunk contiguous detach diagonal dropout expand expand_as feature_dropout flatten "
+        "getitem lift_fresh movedim narrow permute pixel_shuffle ravel reshape select slice split "
+        "split_with_sizes squeeze swapaxes swapdims t to transpose type_as unbind unflatten unfold unsqueeze "
+        "view view_as _unsafe_view"
+    ).split()
+)
+# Checks that the export adds; they compute nothing.
+_CHECK_OPS = frozenset(
+    ["_assert_tensor_metadata", "_assert_async", "_assert_scalar", "sym_constrain_range_for_size"]
+)
+# Operations that read only the shape of their argument: their result is a constant.
+_SHAPE_OPS = frozenset(["zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full"])
+# The subset of the view operations that, in eval mode, returns the same values in the same order and shape.
+_IDENTITY_OPS = frozenset("alias contiguous detach dropout feature_dropout lift_fresh to type_as".split())
+
+
+@dataclass
+class Graph:
+    """A captured model.
+
+    Attributes:
+        nodes: Operations, placeholders first, in execution order (no ``get_attr``, no output node).
+        outputs: The nodes that the model returns, flattened.
+        inputs: The user's inputs, placeholder node to example tensor.
+        states: Parameter and buffer placeholders to their qualified names.
+        constants: Tensors created in ``forward`` and lifted by the export, placeholder to value.
+        varying: Nodes whose value depends on a user input, a parameter or a floating-point buffer.
+    """
+
+    nodes: list[Node]
+    outputs: list[Node]
+    inputs: dict[Node, Any]
+    states: dict[Node, str]
+    constants: dict[Node, Any]
+    varying: set[Node] = field(default_factory=set)
+
+
+def op_name(node: Node) -> str:
+    """Name of a node's operation without namespace and overload: ``conv2d``, ``add``, ``getitem``."""
+    target = node.target
+    packet = getattr(target, "_overloadpacket", None)
+    return str(packet.__name__ if packet is not None else getattr(target, "__name__", target))
+
+
+def module_path(node: Node) -> str:
+    """Qualified name of the innermost module call that a node belongs to ('' for the root)."""
+    stack = node.meta.get("nn_module_stack") or {}
+    return str(list(stack.values())[-1][0]) if stack else ""
+
+
+def module_paths(node: Node) -> list[str]:
+    """Qualified names of all module calls around a node, outermost first."""
+    return [str(path) for path, _ in (node.meta.get("nn_module_stack") or {}).values()]
+
+
+def describe(node: Node) -> str:
+    """Operation and place of a node, for messages: ``view in layer1.0``."""
+    path = module_path(node)
+    return f"{op_name(node)} in {path}" if path else f"{op_name(node)} in the model's forward"
+
+
+def capture(model: nn.Module, example_inputs: Inputs) -> Graph:
+    """Capture ``model`` in eval mode as a :class:`Graph`.
+
+    Args:
+        model: Any module that ``torch.export`` accepts.
+        example_inputs: Positional inputs of ``forward``; shapes are static in the graph.
+
+    Raises:
+        ShapeError: If the model itself does not run on the inputs (wrong shape, dtype or device).
+        CaptureError: If the model runs but cannot be exported; names the operation and the module where known.
+    """
+    inputs = as_inputs(example_inputs)
+    with eval_mode(model):
+        check_runs(model, inputs)
+        # Export interprets a root GraphModule node by node and loses which module each operation belongs to.
+        shell = _Shell(model) if isinstance(model, torch.fx.GraphModule) else model
+        program = _export(shell, inputs)
+        if any(
+            node.op == "get_attr" for node in program.graph.nodes
+        ):  # an autocast block has a graph of its own
+            program = program.run_decompositions({})
+        try:
+            return _functional(_read(program, model, inputs))
+        except _NeedsDecomposition:
+            return _functional(_read(program.run_decompositions({}), model, inputs))
+
+
+class _Shell(nn.Module):
+    """Calls a model that must not be the root."""
+
+    prefix = "inner."
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.inner = model
+        self.training = model.training
+
+    def forward(self, *inputs: Any) -> Any:
+        return self.inner(*inputs)
+
+
+def _unshell(program: torch.export.ExportedProgram) -> None:
+    """Take the shell out of the nodes' module stacks."""
+    for node in program.graph.nodes:
+        stack = node.meta.get("nn_module_stack") or {}
+        node.meta["nn_module_stack"] = {
+            key: (path.removeprefix("inner").removeprefix("."), kind)
+            for key, (path, kind) in stack.items()
+            if path != "inner"
+        }
+
+
+def _export(model: nn.Module, inputs: tuple[Any, ...]) -> torch.export.ExportedProgram:
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            return torch.export.export(model, inputs, strict=False)
+    except Exception as error:
+        raise CaptureError(
+            f"torch.export cannot capture {type(model).__name__}: {first_line(error)}{_culprit(error, model)}; "
+            "replace the data-dependent Python in that module, or compact the submodule that can be exported"
+        ) from error
+
+
+def _culprit(error: BaseException, model: nn.Module) -> str:
+    """Name the module and source line in which the export failed, from the traceback's own frames."""
+    names = {id(module): name for name, module in model.named_modules()}
+    found, trace = "", error.__traceback__
+    while trace is not None:
+        owner = trace.tb_frame.f_locals.get("self")
+        if trace.tb_frame.f_code.co_name == "forward" and id(owner) in names:
+            place = names[id(owner)] or "the root module"
+            code = trace.tb_frame.f_code
+            found = f" (in {place}, {type(owner).__name__}.forward, {code.co_filename}:{trace.tb_lineno})"
+        trace = trace.tb_next
+    return found
+
+
+def _read(program: torch.export.ExportedProgram, model: nn.Module, inputs: tuple[Any, ...]) -> Graph:
+    """Sort the program's placeholders into inputs, states and constants, and drop bookkeeping nodes."""
+    signature = program.graph_signature
+    states = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    if isinstance(model, torch.fx.GraphModule):
+        _unshell(program)
+        states = {key: name.removeprefix(_Shell.prefix) for key, name in states.items()}
+    lifted = signature.inputs_to_lifted_tensor_constants
+    leaves = iter(torch.utils._pytree.tree_leaves((inputs, {})))
+    graph = Graph([], [], {}, {}, {})
+    for node in list(program.graph.nodes):
+        if op_name(node) in _CHECK_OPS:
+            program.graph.erase_node(node)
+        elif node.op == "placeholder":
+            if node.name in states:
+                graph.states[node] = states[node.name]
+            elif node.name in lifted:
+                graph.constants[node] = program.constants[lifted[node.name]]
+            else:
+                graph.inputs[node] = next(leaves)
+            graph.nodes.append(node)
+        elif node.op == "call_function":
+            graph.nodes.append(node)
+        elif node.op == "get_attr":
+            raise CaptureError(
+                f"the exported graph calls a subgraph ({node.target}): control flow is not supported"
+            )
+        elif node.op == "output":
+            user = set(signature.user_outputs)
+            leaves_out = torch.utils._pytree.tree_leaves(node.args)
+            graph.outputs = [leaf for leaf in leaves_out if isinstance(leaf, Node) and leaf.name in user]
+    _mark_varying(graph, dict(model.named_parameters(remove_duplicate=False)))
+    return graph
+
+
+def _mark_varying(graph: Graph, parameters: dict[str, nn.Parameter]) -> None:
+    """Integer buffers (position tables) are constants; float buffers and parameters are not."""
+    for node in graph.nodes:
+        value = node.meta.get("val")
+        if node.op == "placeholder":
+            state = graph.states.get(node)
+            is_float = isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
+            if node in graph.inputs or (state is not None and (state in parameters or is_float)):
+                graph.varying.add(node)
+        elif op_name(node) not in _SHAPE_OPS and any(
+            source in graph.varying for source in node.all_input_nodes
+        ):
+            graph.varying.add(node)
+
+
+class _NeedsDecomposition(Exception):
+    """A varying tensor is written through a view: let torch functionalise the graph."""
+
+
+def _functional(graph: Graph) -> Graph:
+    """Turn in-place operations on varying tensors into functional ones, and redirect later readers.
+
+    A later reader of the mutated tensor, or of an identity alias of it, reads the result instead. Writing through a
+    partial view (``x[:, 0] = y``) is left to torch's own functionalisation.
+    """
+    family = _alias_families(graph)
+    order = {node: position for position, node in enumerate(graph.nodes)}
+    for node in list(graph.nodes):
+        if node not in graph.varying or not _mutates(node):
+            continue
+        mutated = node.args[0]
+        assert isinstance(mutated, Node)
+        for other in family[family_root(family, mutated)].members:
+            readers = [user for user in other.users if order.get(user, len(order)) > order[node]]
+            readers_out = other in graph.outputs
+            if other is node or (not readers and not readers_out):
+                continue
+            if not _same_values(other, mutated):
+                raise _NeedsDecomposition
+            for user in readers:
+                user.replace_input_with(other, node)
+            graph.outputs = [node if out is other else out for out in graph.outputs]
+        node.target = _out_of_place(node)
+    return graph
+
+
+@dataclass
+class _Family:
+    parent: Node
+    members: list[Node]
+
+
+def _alias_families(graph: Graph) -> dict[Node, _Family]:
+    """Group nodes that may share memory. An in-place result shares with its first argument."""
+    family: dict[Node, _Family] = {}
+    for node in graph.nodes:
+        family[node] = _Family(node, [node])
+        if node.op != "call_function" or not node.args or not isinstance(node.args[0], Node):
+            continue
+        if op_name(node) in _VIEW_OPS or _mutates(node):
+            root = family_root(family, node.args[0])
+            family[node] = _Family(root, [])
+            family[root].members.append(node)
+    return family
+
+
+def family_root(family: dict[Node, _Family], node: Node) -> Node:
+    """First node of a family of aliases."""
+    while family[node].parent is not node:
+        node = family[node].parent
+    return node
+
+
+def _same_values(one: Node, other: Node) -> bool:
+    """Whether two aliases are connected by identity operations (and in-place writes) alone."""
+    return _identity_root(one) is _identity_root(other)
+
+
+def _identity_root(node: Node) -> Node:
+    while node.op == "call_function" and (
+        op_name(node) in _IDENTITY_OPS or _mutates(node) or _was_in_place(node)
+    ):
+        source = node.args[0]
+        assert isinstance(source, Node)
+        node = source
+    return node
+
+
+def _mutates(node: Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    return bool(schema is not None and schema.is_mutable and op_name(node).endswith("_"))
+
+
+def _was_in_place(node: Node) -> bool:
+    return bool(node.meta.get("rotated_relu_in_place", False))
+
+
+def _out_of_place(node: Node) -> Any:
+    """The functional overload of an in-place operation: ``aten.add_.Tensor`` to ``aten.add.Tensor``."""
+    name, overload = op_name(node)[:-1], getattr(node.target, "_overloadname", "default")
+    packet = getattr(torch.ops.aten, name, None)
+    functional = getattr(packet, overload, None) if packet is not None else None
+    if functional is None:
+        raise _NeedsDecomposition
+    node.meta["rotated_relu_in_place"] = True
+    return functional

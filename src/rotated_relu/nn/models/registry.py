@@ -1,0 +1,81 @@
+"""Models by name: ours, and torchvision's classification models with slopes put in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from ...core.errors import UnknownNameError
+from .demo import demo_resnet
+from .fcnn import fcnn
+from .preact import preact_resnet110, preact_resnet164
+from .resnet import resnet20, resnet32, resnet44, resnet56, resnet110
+from .vit import vit
+from .wide import wrn_16_4, wrn_28_10, wrn_40_4
+
+OWN: dict[str, Callable[..., nn.Module]] = {
+    build.__name__: build
+    for build in (
+        demo_resnet,
+        fcnn,
+        preact_resnet110,
+        preact_resnet164,
+        resnet20,
+        resnet32,
+        resnet44,
+        resnet56,
+        resnet110,
+        vit,
+        wrn_16_4,
+        wrn_28_10,
+        wrn_40_4,
+    )
+}
+
+
+def names() -> list[str]:
+    """Names of all models that :func:`create` knows: ours first, then torchvision's."""
+    return [*sorted(OWN), *sorted(set(_torchvision_names()) - OWN.keys())]
+
+
+def create(
+    name: str,
+    num_classes: int = 10,
+    rotated: bool = True,
+    *,
+    example_inputs: torch.Tensor | None = None,
+    **options: Any,
+) -> nn.Module:
+    """Build a model by name.
+
+    Args:
+        name: One of ours (``resnet20``, ``wrn_16_4``, ...) or a torchvision classification model.
+        num_classes: Number of outputs.
+        rotated: Put slopes on the activations.
+        example_inputs: Needed to rotate torchvision's models, float (1, 3, H, W); 224 x 224 zeros if None.
+        **options: Passed to the builder, for example ``dropout`` or ``in_channels``.
+
+    Raises:
+        UnknownNameError: If there is no such model.
+    """
+    if name in OWN:
+        return OWN[name](num_classes=num_classes, rotated=rotated, **options)
+    if name not in _torchvision_names():
+        raise UnknownNameError("model", name, names())
+    from torchvision.models import get_model
+
+    net: nn.Module = get_model(name, weights=None, num_classes=num_classes, **options)
+    if not rotated:
+        return net
+    from ..rotate import rotate
+
+    return rotate(net, torch.zeros(1, 3, 224, 224) if example_inputs is None else example_inputs)
+
+
+def _torchvision_names() -> list[str]:
+    from torchvision import models
+
+    return list(models.list_models(module=models))

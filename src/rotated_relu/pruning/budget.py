@@ -1,0 +1,231 @@
+r"""A pull that takes just as many slopes to exactly zero as a budget asks for, and then stops.
+
+The published L1 pulls every slope all the time: those that matter pay for those that do not, and where it ends
+depends on its strength, the learning rate and the length of the run. Here a few slopes are pulled at a time, and the
+rest are left alone:
+
+1. Every slope has a score, the running mean of :math:`(a \, \partial L / \partial a)^2`: the first-order estimate of
+   what removing the channel does to the loss, squared. It needs no extra pass, and it does not change when a slope
+   grows and its reader's weights shrink by the same factor, which ``|a|`` does.
+2. At fixed points of the run the slopes are sorted by score per saved cost, and so many of the first are chosen that
+   the remaining network meets the budget *of that point*. The budget falls from 1 to its end value along a cubic: fast
+   while unimportant channels abound, slowly towards the end.
+3. The absolute value of a chosen slope may not exceed a bound that falls linearly from where the slope was to 0 (a
+   projection, the proximal step of that constraint): it arrives at exactly 0 whatever the loss says. One that is no
+   longer among the chosen meanwhile is free again.
+
+All times are shares of the run, so that the same setting means the same for 10 epochs and for 1,200.
+
+Sources: the score is that of Molchanov et al., *Importance Estimation for Neural Network Pruning*, CVPR 2019, equation
+8, on the slope as the gate; the cubic is that of Zhu and Gupta, *To prune, or not to prune*, 2017, equation 1. The rest
+is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..core.errors import SlopeError, UnknownNameError
+from ..core.modules import Inputs
+from ..nn.slopes import check_slopes
+from .estimate import UNITS, Remaining, dead_slopes
+from .importance import per_cost
+
+SCORES = ("taylor", "slope")
+UPDATES = 50  # choices within the ramp
+MEMORY = 0.02  # of the run: time constant of the mean score
+COSTS_AGAIN = 0.1  # what a channel saves is found anew when so much of the whole has gone since
+
+
+class SlopeBudget:
+    """Pulls slopes to zero until the rest of the network meets a budget; call :meth:`step` after every optimiser step.
+
+    Args:
+        net: The rotated network in training, wrapped or not, in plain or fast form.
+        example_inputs: Tensor or tuple of tensors for one forward pass.
+        steps: Optimiser steps of the whole run.
+        keep: Share of the ``unit`` that the compacted network may keep, above 0 and at most 1.
+        unit: ``macs``, ``parameters`` or ``channels``.
+        score: ``taylor`` (see the module's text) or ``slope`` (``|a|``).
+        start: Share of the run after which slopes are chosen.
+        end: Share of the run at which all are chosen; the last reach zero at ``end + window``.
+        window: Share of the run that a chosen slope takes to reach zero.
+
+    Raises:
+        SlopeError: If a share is out of range, there are no slopes, or some are not finite.
+        UnknownNameError: If there is no such unit or score.
+        CaptureError: If the network cannot be captured.
+
+    Example::
+
+        >>> budget = rr.SlopeBudget(net, images[:1], steps=epochs * len(loader), keep=0.5)
+        >>> loss.backward(); optimizer.step(); budget.step(); optimizer.zero_grad()
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        example_inputs: Inputs,
+        steps: int,
+        keep: float = 0.5,
+        *,
+        unit: str = "macs",
+        score: str = "taylor",
+        start: float = 0.2,
+        end: float = 0.7,
+        window: float = 0.05,
+    ) -> None:
+        _check(steps, keep, unit, score, start, end, window)
+        self.steps, self.keep, self.unit, self.score = steps, keep, unit, score
+        self.start, self.end, self.window = start, end, window
+        self._net: nn.Module = getattr(net, "_orig_mod", net)
+        self._slopes = check_slopes(self._net)
+        self._remaining = Remaining(self._net, example_inputs)
+        self._vital = {
+            name
+            for name, slope in self._slopes.items()
+            if not self._remaining.connected({name: torch.ones(len(slope), dtype=torch.bool)})
+        }
+        self._number = 0
+        self._scores = {name: torch.zeros_like(slope) for name, slope in self._slopes.items()}
+        # Where the pull on a slope began: step and absolute value; infinite for those that are free.
+        self._since = {name: torch.full_like(slope, torch.inf) for name, slope in self._slopes.items()}
+        self._from = {name: torch.zeros_like(slope) for name, slope in self._slopes.items()}
+        self._saves: dict[str, float] = {}
+        self._saves_at = 1.0
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Take in the gradients of this step, choose where it is time to, and move the chosen slopes.
+
+        After ``optimizer.step()`` (unscaled gradients, if a loss scaler is used) and before ``zero_grad()``.
+        """
+        self._observe()
+        self._number += 1
+        if self._due():
+            self._choose(self.share())
+        self._bound()
+
+    def share(self) -> float:
+        """Share of the unit that is to be kept at this point of the run."""
+        first, last = self.start * self.steps, self.end * self.steps
+        done = 1.0 if self._number >= last else max(0.0, (self._number - first) / (last - first))
+        return 1 - (1 - self.keep) * (1 - (1 - done) ** 3)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the rest of the run depends on: tensors, numbers and names."""
+        return {
+            "number": self._number,
+            "scores": dict(self._scores),
+            "since": dict(self._since),
+            "from": dict(self._from),
+            "saves": dict(self._saves),
+            "saves_at": self._saves_at,
+        }
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from another budget's :meth:`state_dict`.
+
+        Raises:
+            KeyError: If it is of another network.
+        """
+        self._number, self._saves_at = int(state["number"]), float(state["saves_at"])
+        self._saves = {name: float(value) for name, value in state["saves"].items()}
+        for mine, key in ((self._scores, "scores"), (self._since, "since"), (self._from, "from")):
+            for name, value in mine.items():
+                value.copy_(state[key][name])
+
+    def _observe(self) -> None:
+        """Move the mean scores by this step's."""
+        rate = 1 / min(self._number + 1, max(10, MEMORY * self.steps))
+        for name, slope in self._slopes.items():
+            if self.score == "slope":
+                now = self._size(name)
+            elif slope.grad is None:
+                continue
+            else:
+                now = (self._size(name) * slope.grad).square()
+            self._scores[name].lerp_(now, rate)
+
+    def _size(self, name: str) -> Tensor:
+        """Absolute slopes; for one that is being pulled, that of before, lest the pull make its own case."""
+        return torch.maximum(self._slopes[name].detach().abs(), self._from[name])
+
+    def _due(self) -> bool:
+        first, last = self.start * self.steps, self.end * self.steps
+        every = max(1, round((last - first) / UPDATES))
+        number = self._number
+        return number == round(last) or (first <= number <= last and (number - round(first)) % every == 0)
+
+    def _choose(self, share: float) -> None:
+        """Bound the slopes that must go to meet ``share``; free those that need not go after all."""
+        dead = dead_slopes(self._net)
+        self._refresh_costs(dead)
+        order = self._order(dead)
+        count = self._remaining.fewest(share, self.unit, lambda n: self._with(dead, order[:n]), len(order))
+        chosen = self._with(dead, order[:count])
+        for name, slope in self._slopes.items():
+            mask = chosen[name].to(slope.device)
+            new = mask & self._since[name].isinf()
+            self._from[name][new] = slope.detach().abs()[new]
+            self._since[name][new] = self._number
+            self._from[name][~mask] = 0
+            self._since[name][~mask] = torch.inf
+
+    def _refresh_costs(self, dead: Mapping[str, Tensor]) -> None:
+        whole = float(getattr(self._remaining, self.unit))
+        now = self._remaining.of(dead)[self.unit] / whole
+        if not self._saves or self._saves_at - now >= COSTS_AGAIN:
+            self._saves, self._saves_at = self._remaining.per_channel(dead, self.unit), now
+
+    def _order(self, dead: Mapping[str, Tensor]) -> list[tuple[str, int]]:
+        """Channels that may go, by score per saved cost.
+
+        The best living one of an activation is spared until it is the last, and for good where nothing else leads from
+        the inputs to the output: a residual block may vanish as a whole, a layer of a plain network may not.
+        """
+        entries = []
+        for name, scores in per_cost(self._scores, self._saves).items():
+            values = scores.cpu()
+            living = (~dead[name]).nonzero().flatten().tolist()
+            if len(living) > 1 or name in self._vital:
+                living.remove(max(living, key=lambda index: float(values[index])))
+            entries += [(float(values[index]), name, index) for index in living]
+        return [(name, index) for _, name, index in sorted(entries)]
+
+    @staticmethod
+    def _with(dead: Mapping[str, Tensor], more: list[tuple[str, int]]) -> dict[str, Tensor]:
+        masks = {name: mask.clone() for name, mask in dead.items()}
+        for name, index in more:
+            masks[name][index] = True
+        return masks
+
+    def _bound(self) -> None:
+        """Project the chosen slopes into their falling bounds."""
+        length = max(1.0, self.window * self.steps)
+        for name, slope in self._slopes.items():
+            chosen = self._since[name].isfinite()
+            left = (1 - (self._number - self._since[name]) / length).clamp(0, 1)
+            bound = torch.where(chosen, self._from[name] * left, torch.inf)
+            slope.copy_(torch.minimum(torch.maximum(slope, -bound), bound))
+
+
+def _check(steps: int, keep: float, unit: str, score: str, start: float, end: float, window: float) -> None:
+    if unit not in UNITS:
+        raise UnknownNameError("unit of the budget", unit, UNITS)
+    if score not in SCORES:
+        raise UnknownNameError("score", score, SCORES)
+    if steps < 1:
+        raise SlopeError(f"a budget needs the number of steps of the run, got steps={steps}")
+    if not 0 < keep <= 1:
+        raise SlopeError(f"keep must be above 0 and at most 1 (0.5 keeps half), got {keep}")
+    if not (0 <= start <= end and window > 0 and end + window <= 1):
+        raise SlopeError(
+            f"start, end and window must be shares of the run with start <= end and end + window <= 1, got {start}, "
+            f"{end} and {window}"
+        )

@@ -1,0 +1,117 @@
+r"""How much each channel matters: scores by which slopes are sent to zero.
+
+The paper ranks channels by :math:`|a|`. What a slope means depends on what reads it: :math:`a \to c\,a`,
+:math:`W \to W / c` is the same network. Three scores, of which the second allows for the reader's weights and the third
+for all that is behind:
+
+- ``slope``: :math:`|a_c|`, as published;
+- ``reader``: :math:`|a_c| \, \lVert W_{:,c} \rVert_2` over all convolutions and linear layers that read the channel;
+- ``taylor``: the mean over batches of :math:`(a_c \, \partial L / \partial a_c)^2`, the first-order estimate of what
+  removing the channel does to the loss, squared. Needs labelled images.
+
+Divided by what goes with a channel (:func:`per_cost`), a score chooses what costs much for what it does. On ResNet-20
+that is by far the best for the first-order score, and bad for the other two (``benchmarks/scores.json``).
+
+Sources: Nayak and Kalyani, TMLR 2024 (``slope``); Molchanov et al., *Importance Estimation for Neural Network Pruning*,
+CVPR 2019, equation 8 (``taylor``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..core.errors import SlopeError
+from ..core.modules import Inputs, eval_mode
+from ..nn.folding import as_plain
+from ..nn.folding.consumers import Fold, layers_behind
+from ..nn.slopes import check_slopes, slopes
+
+Scores = dict[str, Tensor]  # name of a slope, as in slopes() -> float (channels,), higher matters more
+
+
+def slope_scores(net: nn.Module) -> Scores:
+    """``|a|`` of every slope.
+
+    Raises:
+        SlopeError: If there are no slopes, or some are not finite.
+    """
+    return {name: slope.detach().abs().clone() for name, slope in check_slopes(net).items()}
+
+
+def reader_scores(net: nn.Module, example_inputs: Inputs) -> Scores:
+    """``|a|`` times the norm of the weights that read the channel; ``|a|`` alone where no layer reads it directly.
+
+    Args:
+        net: A rotated network; it is only read.
+        example_inputs: Tensor or tuple of tensors for one forward pass.
+
+    Raises:
+        SlopeError: If there are no slopes, or some are not finite.
+        CaptureError: If ``torch.export`` cannot capture the network.
+    """
+    scores = slope_scores(net)
+    plain = as_plain(net)
+    for gate, readers in layers_behind(plain, example_inputs).items():
+        name = f"{gate}.slope" if gate else "slope"
+        if readers:
+            squares = sum(_squares(plain, layer, fold, len(scores[name])) for layer, fold in readers.items())
+            scores[name] *= torch.as_tensor(squares).sqrt()
+    return scores
+
+
+def taylor_scores(
+    net: nn.Module, batches: Iterable[tuple[Any, Tensor]], loss: Callable[[Tensor, Tensor], Tensor]
+) -> Scores:
+    """Mean over ``batches`` of ``(a * dL/da) ** 2``, in eval mode; nothing of the network changes.
+
+    Args:
+        net: A rotated network.
+        batches: Pairs of what ``net`` takes and the labels, on its device.
+        loss: ``loss(outputs, labels)``, a scalar.
+
+    Raises:
+        SlopeError: If there are no slopes, some are not finite, or there is no batch.
+    """
+    parameters = list(check_slopes(net).values())
+    wanted = [slope.requires_grad for slope in parameters]
+    totals, count = [torch.zeros_like(slope) for slope in parameters], 0
+    try:
+        for slope in parameters:
+            slope.requires_grad_(True)
+        with eval_mode(net), torch.enable_grad():
+            for images, labels in batches:
+                gradients = torch.autograd.grad(loss(net(images), labels), parameters, allow_unused=True)
+                count += 1
+                for total, slope, gradient in zip(totals, parameters, gradients, strict=True):
+                    total += 0 if gradient is None else (slope.detach() * gradient).square()
+    finally:
+        for slope, was in zip(parameters, wanted, strict=True):
+            slope.requires_grad_(was)
+    if not count:
+        raise SlopeError("the Taylor score needs at least one batch of labelled inputs, got none")
+    return {name: total / count for name, total in zip(slopes(net), totals, strict=True)}
+
+
+def per_cost(scores: Mapping[str, Tensor], saved: Mapping[str, float]) -> Scores:
+    """Scores divided by what removing one channel saves.
+
+    Args:
+        scores: From one of the functions above.
+        saved: The same names to what a channel costs, for example :meth:`Remaining.per_channel`; channels
+            that cost nothing come last.
+    """
+    return {name: values / max(saved[name], 1e-9) for name, values in scores.items()}
+
+
+def _squares(net: nn.Module, layer: str, fold: Fold, channels: int) -> Tensor:
+    """Sum of squared weights by the channel that they multiply, shape (channels,)."""
+    module = net.get_submodule(layer)
+    weight = module.get_parameter("weight").detach()
+    groups = getattr(module, "groups", 1)
+    per_input = weight.square().flatten(2).sum(2) if weight.dim() > 2 else weight.square()
+    per_input = per_input.view(groups, -1, per_input.shape[1]).sum(1).flatten()
+    return per_input.view(channels, fold.repeat).sum(1)

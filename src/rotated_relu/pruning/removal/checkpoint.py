@@ -1,0 +1,211 @@
+"""Save a compacted network and load it into a fresh copy of the original; never a pickle.
+
+Format: one safetensors file. The tensors are the compacted state dict; the header's metadata holds the plan and the
+certificate as JSON. Loading builds on the user's own network: rotate if needed, apply the plan, fill in the tensors.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ...core.errors import (
+    CaptureError,
+    FileFormatError,
+    PlanError,
+    RotatedReLUWarning,
+    RotationError,
+    ShapeError,
+)
+from ...core.files import replacing
+from ...nn.folding import plain_training
+from ...nn.rotate import rotate
+from ...nn.slopes import rotated_modules, slopes
+from .compact import Compacted
+from .history import earlier_plans
+from .plan import Plan
+from .surgery import apply
+from .verify import Certificate
+
+_PLAN, _CERTIFICATE, _FORMAT = "rotated_relu.plan", "rotated_relu.certificate", "rotated_relu.format"
+
+
+def save(result: Compacted, path: str | os.PathLike[str]) -> Path:
+    """Write a compacted network: tensors, plan and certificate in one safetensors file.
+
+    Args:
+        result: From :func:`compact`; or the same with a ``model`` that was trained on since.
+        path: File to write. It is written beside and renamed, so that an existing file stays whole on failure.
+
+    Returns:
+        The path.
+
+    Raises:
+        FileFormatError: If the file cannot be written (directory missing, read-only, disk full).
+    """
+    metadata = {
+        _FORMAT: "1",
+        _PLAN: json.dumps(result.plan.to_dict()),
+        _CERTIFICATE: json.dumps(result.certificate.to_dict()),
+    }
+    return write_tensors(result.model.state_dict(), path, metadata)
+
+
+def load(path: str | os.PathLike[str], fresh_net: nn.Module) -> nn.Module:
+    """Load a compacted network.
+
+    Args:
+        path: File written by :func:`save`.
+        fresh_net: The original network, rotated or not; its weights do not matter. It is not changed. Of a network
+            that was compacted several times, any stage will do.
+
+    Returns:
+        A compacted network of the same class in ``fresh_net``'s mode and on its device, with the saved tensors.
+
+    Raises:
+        FileFormatError: If the file is missing, truncated, no safetensors file, or has no plan.
+        PlanError: If the plan is for another network; names the first difference.
+    """
+    return load_compacted(path, fresh_net).model
+
+
+def load_compacted(path: str | os.PathLike[str], fresh_net: nn.Module) -> Compacted:
+    """:func:`load`, with plan and certificate."""
+    plan, certificate = read_plan(path)
+    net = _rotated_like(plan.earlier[0] if plan.earlier else plan, plain_training(copy.deepcopy(fresh_net)))
+    for step in [*plan.earlier, plan][len(earlier_plans(net)) :]:
+        apply(step, net)
+    _fill(net, read_tensors(path), path)
+    return Compacted(net, plan, certificate)
+
+
+def read_plan(path: str | os.PathLike[str]) -> tuple[Plan, Certificate]:
+    """Plan and certificate of a file, without its tensors.
+
+    Raises:
+        FileFormatError: If the file is missing, truncated, no safetensors file, or has no plan.
+        PlanError: If the plan's format is newer than this library.
+    """
+    with _opened(path) as file:
+        metadata = file.metadata() or {}
+    if _PLAN not in metadata or _CERTIFICATE not in metadata:
+        raise FileFormatError(
+            f"{path} is a safetensors file without a compaction plan: not written by rotated-relu"
+        )
+    try:
+        plan = Plan.from_dict(json.loads(metadata[_PLAN]))
+        certificate = Certificate(**json.loads(metadata[_CERTIFICATE]))
+    except (json.JSONDecodeError, TypeError) as error:
+        raise FileFormatError(f"{path}: the plan in its header cannot be read ({error})") from error
+    return plan, certificate
+
+
+def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """All tensors of a safetensors file, on the CPU.
+
+    Raises:
+        FileFormatError: If the file is missing, truncated or no safetensors file.
+    """
+    with _opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+
+
+def write_tensors(
+    tensors: Mapping[str, Tensor], path: str | os.PathLike[str], metadata: dict[str, str] | None = None
+) -> Path:
+    """Write a state dict as safetensors, beside and then renamed. Shared tensors are written once per name.
+
+    Raises:
+        FileFormatError: If the file cannot be written; what existed is kept.
+    """
+    path = Path(path)
+    plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    try:
+        with replacing(path) as beside:
+            save_file(plain, beside, metadata=metadata)
+    except (OSError, SafetensorError) as error:
+        raise FileFormatError(
+            f"cannot write {path}: {error}; check that the directory exists, is writable and has space left"
+        ) from error
+    return path
+
+
+def _opened(path: str | os.PathLike[str]) -> Any:
+    try:
+        return safe_open(os.fspath(path), framework="pt")
+    except FileNotFoundError as error:
+        raise FileFormatError(f"{path} does not exist") from error
+    except (SafetensorError, OSError) as error:
+        raise FileFormatError(f"{path} is truncated, corrupt, or no safetensors file: {error}") from error
+
+
+def _rotated_like(plan: Plan, net: nn.Module) -> nn.Module:
+    """Put slopes into an unrotated network, on inputs of the shapes that the plan recorded."""
+    if slopes(net) or not plan.slopes:
+        return net
+    device = next((parameter.device for parameter in net.parameters()), torch.device("cpu"))
+    inputs = tuple(
+        torch.zeros(item["shape"], dtype=getattr(torch, item["dtype"]), device=device) for item in plan.inputs
+    )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RotatedReLUWarning)
+            return _plain_again(rotate(net, inputs), plan)
+    except (ShapeError, CaptureError, RotationError) as error:
+        raise PlanError(
+            f"the plan is for another network: slopes cannot be put into this one ({error})"
+        ) from error
+
+
+def _plain_again(net: nn.Module, plan: Plan) -> nn.Module:
+    """Give activations that carried no slopes (a stem that stays plain) their gate back."""
+    for name, module in rotated_modules(net).items():
+        parent, _, leaf = name.rpartition(".")
+        if f"{name}.slope" not in plan.slopes:
+            net.get_submodule(parent)._modules[leaf] = module.gate
+    return net
+
+
+def _fill(net: nn.Module, tensors: Mapping[str, Tensor], path: Any) -> None:
+    own = net.state_dict()
+    for name, value in own.items():
+        if name not in tensors:
+            raise PlanError(f"{path} has no tensor {name}: the plan is for another network")
+        if tensors[name].shape != value.shape:
+            raise PlanError(
+                f"{path}: {name} is {tuple(tensors[name].shape)}, the network needs {tuple(value.shape)}"
+            )
+    extra = next((name for name in tensors if name not in own), None)
+    if extra is not None:
+        raise PlanError(
+            f"{path} has a tensor {extra} that the network does not: the plan is for another network"
+        )
+    for name, value in tensors.items():
+        own_dtype = own[name].dtype
+        if own_dtype != value.dtype:
+            _set_dtype(net, name, value.dtype)
+    net.load_state_dict(dict(tensors))
+
+
+def _set_dtype(net: nn.Module, name: str, dtype: torch.dtype) -> None:
+    """Keep the dtype of the file: loading must give bitwise what was saved."""
+    path, _, leaf = name.rpartition(".")
+    module = net.get_submodule(path)
+    if leaf in module._parameters:
+        parameter = module._parameters[leaf]
+        assert parameter is not None
+        parameter.data = parameter.data.to(dtype)
+    else:
+        buffer = module._buffers[leaf]
+        assert buffer is not None
+        module._buffers[leaf] = buffer.to(dtype)

@@ -1,0 +1,155 @@
+"""Carry a plan out on the user's own modules: cut tensors, fix attributes, add adapters.
+
+Requires: a model whose parameters have the shapes that the plan recorded. Ensures: the same object, same classes
+(or subclasses), same state-dict keys, smaller tensors. Checks everything before it changes anything.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...core.errors import PlanError
+from .adapters import FullWidth, narrow
+from .history import remember
+from .plan import Cut, LayerPlan, Plan, RegionPlan
+
+
+def named_states(model: nn.Module) -> dict[str, Tensor]:
+    """All parameters and buffers by qualified name: tied ones under each name, those that are not persistent too."""
+    return {
+        **dict(model.named_parameters(remove_duplicate=False)),
+        **dict(model.named_buffers(remove_duplicate=False)),
+    }
+
+
+def check_fits(plan: Plan, model: nn.Module) -> None:
+    """Raise unless the model is the one that the plan was made for.
+
+    Raises:
+        PlanError: Naming the first parameter or buffer that is missing, unexpected or of another shape, or the first
+            layer that is missing or of another class.
+    """
+    found = {name: list(value.shape) for name, value in named_states(model).items()}
+    for name, shape in plan.states.items():
+        if name not in found:
+            raise PlanError(
+                f"the plan is for another network: it has {name} {shape}, the model has no such tensor"
+            )
+        if found[name] != shape:
+            raise PlanError(
+                f"the plan is for another network: {name} is {found[name]} in the model, {shape} in the plan"
+            )
+    for name in found:
+        if name not in plan.states:
+            raise PlanError(
+                f"the plan is for another network: the model has {name} {found[name]}, the plan does not"
+            )
+    modules = dict(model.named_modules(remove_duplicate=False))
+    for layer in plan.layers:
+        kinds = [kind.__name__ for kind in type(modules.get(layer.name)).__mro__]
+        if layer.kind not in kinds:
+            raise PlanError(
+                f"the plan is for another network: {layer.name} is a {kinds[0]} in the model, "
+                f"a {layer.kind} in the plan"
+            )
+    for region in plan.regions:
+        if region.name not in modules:
+            raise PlanError(f"the plan is for another network: the model has no module {region.name}")
+    for split in plan.splits:
+        sizes = getattr(modules.get(split.name), split.attribute, None)
+        if not isinstance(sizes, (list, tuple)) or list(sizes) != split.before:
+            raise PlanError(
+                f"the plan is for another network: {split.name}.{split.attribute} is {sizes!r} in the model, "
+                f"{split.before} in the plan"
+            )
+
+
+def apply(plan: Plan, model: nn.Module) -> nn.Module:
+    """Carry out a plan in place and return the model (a new object only if the root itself is a region).
+
+    Raises:
+        PlanError: If the plan does not fit; the model is unchanged then.
+    """
+    check_fits(plan, model)
+    states = named_states(model)
+    for cut in plan.cuts:
+        whole = states[cut.name]
+        _cut(model, cut, [name for name, value in states.items() if value is whole])
+    for layer in plan.layers:
+        _finish_layer(model.get_submodule(layer.name), layer)
+    for split in plan.splits:
+        owner = model.get_submodule(split.name)
+        setattr(owner, split.attribute, type(getattr(owner, split.attribute))(split.after))
+    for region in plan.regions:
+        _wrap(model, region)
+    remember(model, plan)
+    return model
+
+
+@torch.no_grad()
+def _cut(model: nn.Module, cut: Cut, names: list[str]) -> None:
+    """Replace one parameter or buffer by its kept part, one new tensor of the same kind under all of its names."""
+    path, _, leaf = cut.name.rpartition(".")
+    value: Tensor = getattr(model.get_submodule(path), leaf)
+    small = _same_layout(kept_part(value.detach(), cut), value)
+    if isinstance(value, nn.Parameter):
+        small = nn.Parameter(small, requires_grad=value.requires_grad)
+    for name in names:
+        path, _, leaf = name.rpartition(".")
+        owner = model.get_submodule(path)
+        setattr(owner, leaf, small)
+        if isinstance(owner, nn.modules.batchnorm._NormBase):
+            owner.num_features = len(small)  # an instance norm checks its input against it
+
+
+def kept_part(value: Tensor, cut: Cut) -> Tensor:
+    """The entries of a tensor that a cut keeps; works for anything of the parameter's shape, such as its momentum."""
+    for dim, index in enumerate(cut.keep):
+        if index is None:
+            continue
+        if index and isinstance(index[0], list):
+            blocks = value.chunk(len(index), 0)
+            value = torch.cat([_select(b, dim, own) for b, own in zip(blocks, index, strict=True)])
+        else:
+            value = _select(value, dim, index)
+    return value
+
+
+def _select(value: Tensor, dim: int, index: Any) -> Tensor:
+    return value.index_select(dim, torch.tensor(index, dtype=torch.long, device=value.device))
+
+
+def _same_layout(small: Tensor, like: Tensor) -> Tensor:
+    """Keep channels-last weights channels-last."""
+    if like.dim() == 4 and not like.is_contiguous() and like.is_contiguous(memory_format=torch.channels_last):
+        return small.contiguous(memory_format=torch.channels_last)
+    return small.contiguous()
+
+
+def _finish_layer(module: nn.Module, plan: LayerPlan) -> None:
+    """Attributes that the module prints and computes with, then its adapters."""
+    before = {"in": plan.inputs[1], "out": plan.outputs[1]}
+    for name, side in (
+        ("in_channels", "in"), ("out_channels", "out"), ("in_features", "in"), ("out_features", "out"),
+        ("num_features", "in"),
+    ):  # fmt: skip
+        if hasattr(module, name):
+            setattr(module, name, before[side])
+    if plan.groups[0] != plan.groups[1]:
+        module.groups = plan.groups[1]  # type: ignore[assignment]
+    if plan.read is not None or plan.write is not None or plan.void:
+        own_width = plan.inputs[1] if hasattr(module, "num_features") else plan.outputs[1]
+        narrow(module, plan.dim, plan.read, plan.write, width=own_width, void_width=plan.void)
+
+
+def _wrap(model: nn.Module, plan: RegionPlan) -> None:
+    path, _, leaf = plan.name.rpartition(".")
+    parent = model.get_submodule(path)
+    module = parent.get_submodule(leaf)
+    state = next(iter(model.parameters()), torch.empty(0))
+    wrapped = FullWidth(module, plan.dim, plan.widen, plan.narrow, plan.width).to(state.device)
+    wrapped.training = module.training
+    parent._modules[leaf] = wrapped

@@ -1,0 +1,81 @@
+"""One encoded image to pixels."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...core.errors import DataError
+
+Pixels = np.ndarray[Any, Any]
+# (width, height) of an image to the section of it that is scaled to the wanted size: left, top, right, bottom.
+Section = Callable[[tuple[int, int]], tuple[float, float, float, float]]
+
+MIDDLE = 224 / 256  # share of the shorter side that is tested on, as is usual on ImageNet
+AREA = (0.08, 1.0)  # shares of the area that training sections cover
+RATIO = (3 / 4, 4 / 3)  # of their sides
+
+
+def pixels(
+    row: Any, mode: str | None, size: int | None, name: str, index: int, section: Section | None = None
+) -> Pixels:
+    """One image as (H, W) or (H, W, 3) uint8.
+
+    Args:
+        row: ``bytes`` or else ``path`` of the encoded image.
+        mode: ``L`` or ``RGB``; None keeps grey images grey and makes others RGB.
+        size: Height and width to scale to, or None.
+        name: Of the set, for errors.
+        index: Of the image, for errors.
+        section: Which part to scale; the whole image if None.
+
+    Raises:
+        DataError: If the image cannot be decoded.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(row["bytes"]) if row["bytes"] is not None else row["path"]) as opened:
+            image = opened.convert(mode or ("L" if opened.mode in ("1", "L", "LA") else "RGB"))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"{name}: image {index} cannot be decoded: {one_line(error)}") from error
+    if size is not None and (section is not None or image.size != (size, size)):
+        box = None if section is None else section(image.size)
+        image = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
+    return np.asarray(image)
+
+
+def middle(size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """The square in the middle of an image, ``MIDDLE`` of its shorter side."""
+    width, height = size
+    side = MIDDLE * min(width, height)
+    left, top = (width - side) / 2, (height - side) / 2
+    return left, top, left + side, top + side
+
+
+def random_section(generator: torch.Generator) -> Section:
+    """A section of random area, shape and place (Szegedy et al., *Going Deeper with Convolutions*, 2015)."""
+
+    def section(size: tuple[int, int]) -> tuple[float, float, float, float]:
+        width, height = size
+        area, log_ratio, across, down = torch.rand(4, generator=generator).tolist()
+        wanted = width * height * (AREA[0] + area * (AREA[1] - AREA[0]))
+        low, high = map(math.log, RATIO)
+        ratio = math.exp(low + log_ratio * (high - low))
+        # A section that does not fit is cut to the image, so that no draw has to be repeated.
+        wide, tall = min(width, math.sqrt(wanted * ratio)), min(height, math.sqrt(wanted / ratio))
+        left, top = across * (width - wide), down * (height - tall)
+        return left, top, left + wide, top + tall
+
+    return section
+
+
+def one_line(error: BaseException) -> str:
+    """Type and first line of an error."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

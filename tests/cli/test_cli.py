@@ -1,0 +1,179 @@
+"""The command line as a person meets it: help, suggestions, messages, exit codes. Nothing is trained here."""
+
+import subprocess
+import sys
+
+import pytest
+
+from rotated_relu import cli
+from rotated_relu.core.run_directory import Run, write_json
+from support.command_line import call
+
+
+def flat(text):
+    """Without the frames and line breaks that depend on the terminal's width."""
+    return " ".join(text.replace("│", " ").split())
+
+
+def test_version(capsys):
+    code, out, _ = call(capsys, "--version")
+    assert code == 0
+    assert out.startswith("rotated-relu 0.")
+
+
+def test_help_lists_every_verb(capsys):
+    code, out, _ = call(capsys, "--help")
+    assert code == 0
+    for verb in cli.VERBS:
+        assert f" {verb} " in flat(out)
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_help_of_every_verb_has_its_example(capsys, verb):
+    code, out, _ = call(capsys, verb, "--help")
+    assert code == 0
+    assert f"Example: rotated-relu {verb}" in flat(out)
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_examples_use_options_that_exist(verb):
+    """Every option in an example is one of that verb's."""
+    import typer
+
+    command = typer.main.get_command(cli.build_app()).commands[verb]
+    known = {name for parameter in command.params for name in parameter.opts}
+    used = {word for word in cli.VERBS[verb][1].split() if word.startswith("--")}
+    assert used <= known
+
+
+def test_no_arguments_shows_help(capsys):
+    code, out, err = call(capsys)
+    assert code in (0, 2)
+    assert "Usage: rotated-relu" in out + err
+
+
+def test_unknown_verb_suggests_the_nearest(capsys):
+    code, _, err = call(capsys, "prunne", "runs/x")
+    assert code == 2
+    assert "Did you mean 'prune'" in flat(err)
+
+
+def test_unknown_option_suggests_the_nearest(capsys):
+    code, _, err = call(capsys, "prune", "runs/x", "--tolernce", "0.2")
+    assert code == 2
+    assert "--tolernce" in err
+    assert "--tolerance" in err
+
+
+def test_wrong_kind_of_value_is_a_usage_error(capsys):
+    code, _, err = call(capsys, "prune", "runs/x", "--tolerance", "much")
+    assert code == 2
+    assert "'--tolerance'" in err
+
+
+def test_unknown_recipe_suggests_the_nearest(capsys, tmp_path):
+    code, out, err = call(capsys, "train", "dmeo", "--out", tmp_path / "run")
+    assert code == 1
+    assert err == "error: unknown recipe 'dmeo': did you mean 'demo'?\n"
+    assert out == ""
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model", "resnet21"], "unknown model 'resnet21': did you mean 'resnet"),
+        (["--data", "minst5k"], "unknown dataset 'minst5k': did you mean 'mnist"),
+        (["--precision", "fp61"], "unknown precision 'fp61'"),
+        (["--device", "gpu"], "unknown device 'gpu'"),
+        (["--progress", "line"], "unknown progress 'line': did you mean 'lines'"),
+        (["--epochs", "0"], "epochs is 0, but must be above 0"),
+        (["--slope-l1", "-1"], "slope_l1 is -1.0, but must be 0 or more"),
+        (["--slope-pull", "-1"], "slope_pull is -1.0, but must be 0 or more"),
+        (["--keep-macs", "1.5"], "budget.keep is 1.5, but must be a share"),
+        (["--slope-init", "one"], "ones"),
+        (["--data", "/nowhere/at/all"], "no folder /nowhere/at/all"),
+    ],
+)
+def test_settings_that_cannot_work(capsys, tmp_path, options, message):
+    code, _, err = call(capsys, "train", "demo", "--out", tmp_path / "run", *options)
+    assert code == 1
+    assert message in err
+    assert err.startswith("error: ")
+    assert len(err.splitlines()) == 1
+
+
+def test_nothing_to_train(capsys, tmp_path):
+    code, _, err = call(capsys, "train", "--out", tmp_path / "run")
+    assert code == 1
+    assert "holds no run to resume; give a recipe" in err
+
+
+def test_recipe_and_file_contradict(capsys, tmp_path):
+    code, _, err = call(capsys, "train", "demo", "--config", tmp_path / "c.json", "--out", tmp_path / "run")
+    assert code == 1
+    assert "either a recipe or --config" in err
+
+
+def test_settings_file_that_is_not_there_or_not_right(capsys, tmp_path):
+    code, _, err = call(capsys, "train", "--config", tmp_path / "c.json", "--out", tmp_path / "run")
+    assert code == 1
+    assert "c.json: No such file or directory" in err
+    write_json(tmp_path / "c.json", {"epoch": 3})
+    code, _, err = call(capsys, "train", "--config", tmp_path / "c.json", "--out", tmp_path / "run")
+    assert code == 1
+    assert "unknown setting 'epoch': did you mean 'epochs'?" in err
+
+
+@pytest.mark.parametrize("verb", ["prune", "finetune", "evaluate", "export", "measure", "attack", "report"])
+def test_a_run_that_is_not_there(capsys, tmp_path, verb):
+    write_json(Run.create(tmp_path / "first").file("config"), {})
+    code, _, err = call(capsys, verb, tmp_path / "frist")
+    assert code == 1
+    assert f"no run directory {tmp_path / 'frist'} (there are: {tmp_path / 'first'})" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_a_run_that_was_never_trained_to_the_end(capsys, tmp_path):
+    write_json(Run.create(tmp_path / "run").file("config"), {})
+    code, _, err = call(capsys, "prune", tmp_path / "run")
+    assert code == 1
+    assert (
+        f"has no weights.safetensors yet; write it first: rotated-relu train --out {tmp_path / 'run'}" in err
+    )
+
+
+@pytest.mark.parametrize(
+    ("verb", "file"), [("finetune", "compact.safetensors"), ("export", "compact.safetensors")]
+)
+def test_a_run_that_was_never_pruned(capsys, tmp_path, verb, file):
+    write_json(Run.create(tmp_path / "run").file("config"), {})
+    code, _, err = call(capsys, verb, tmp_path / "run")
+    assert code == 1
+    assert f"has no {file} yet; write it first: rotated-relu prune {tmp_path / 'run'}" in err
+
+
+def test_recipes_lists_them(capsys):
+    code, out, _ = call(capsys, "recipes")
+    assert code == 0
+    assert " demo " in out
+
+
+def test_a_system_error_is_one_message(capsys, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    code, _, err = call(capsys, "train", "demo", "--out", tmp_path / "file" / "run")
+    assert code == 1
+    assert "a file is in the way" in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["recipes"], ["prune", "--help"]])
+def test_help_and_recipes_load_no_heavy_library(arguments):
+    code = (
+        "import sys\nfrom rotated_relu import cli\n"
+        f"try:\n    cli.main({arguments!r})\nexcept SystemExit:\n    pass\n"
+        "heavy = {'lightning', 'datasets', 'plotly', 'torchvision', 'onnxruntime', 'onnx', 'mlxtend', 'torchattack'}\n"
+        "print('loaded:', *sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "loaded:"

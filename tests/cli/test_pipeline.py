@@ -1,0 +1,387 @@
+"""Every verb on one small trained run, as a person would go through them."""
+
+import csv
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from rotated_relu.cli import train as train_verb
+from rotated_relu.cli.prune import prune_run
+from rotated_relu.core.errors import SlopeError
+from rotated_relu.core.run_directory import FILES
+from rotated_relu.deploy.timing import LatencyComparison
+from rotated_relu.experiments.run_networks import open_run
+from rotated_relu.pruning.removal import read_plan
+from rotated_relu.training import Terminated
+from support.command_line import call, done
+
+# One hidden layer of 500 on 5,000 digits: an epoch takes a fraction of a second.
+SETTINGS = ["--model", "fcnn", "--data", "mnist5k", "--precision", "32", "--lr", "0.05", "--progress", "none"]
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A trained run that no test changes."""
+    out = tmp_path_factory.mktemp("runs") / "trained"
+    done("train", *SETTINGS, "--epochs", "4", "--slope-l1", "0.02", "--out", out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def pruned(trained, tmp_path_factory):
+    """A pruned run that no test changes."""
+    out = tmp_path_factory.mktemp("runs") / "pruned"
+    shutil.copytree(trained, out)
+    done("prune", out, "--tolerance", "1", "--round-to", "1")
+    return out
+
+
+@pytest.fixture
+def run(pruned, tmp_path):
+    """A pruned run of one's own."""
+    shutil.copytree(pruned, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_train_leaves_a_complete_run(trained):
+    for name in ("config", "metrics", "slopes", "weights", "provenance"):
+        assert (trained / FILES[name][0]).is_file()
+    assert read(trained / "config.json")["slope_l1"] == 0.02
+    with (trained / "metrics.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 4
+
+
+def test_train_again_only_reads(capsys, trained):
+    before = (trained / "weights.safetensors").stat().st_mtime_ns
+    for arguments in ([*SETTINGS, "--epochs", "4", "--slope-l1", "0.02"], []):
+        code, out, _ = call(capsys, "train", *arguments, "--out", trained)
+        assert code == 0
+        assert "validation accuracy" in out
+    assert (trained / "weights.safetensors").stat().st_mtime_ns == before
+
+
+def test_train_with_other_settings_is_refused_and_says_which(capsys, trained):
+    code, _, err = call(capsys, "train", *SETTINGS, "--epochs", "9", "--out", trained)
+    assert code == 1
+    assert "epochs 4, asked for 9" in err
+
+
+def test_relu_turns_the_penalty_off(capsys, tmp_path):
+    arguments = ["--epochs", "1", "--slope-l1", "0.01", "--relu", "--out", tmp_path / "relu"]
+    code, out, _ = call(capsys, "train", *SETTINGS[:-2], "--progress", "none", *arguments[:2], *arguments[4:])
+    assert code == 0
+    assert read(tmp_path / "relu" / "config.json")["model"]["rotated"] is False
+    assert "next: rotated-relu evaluate" in out
+    code, _, err = call(capsys, "prune", tmp_path / "relu")
+    assert code == 1
+    assert "has no slopes" in err
+
+
+def test_prune_keeps_the_score_and_proves_it(pruned):
+    found = read(pruned / "threshold.json")
+    assert found["value"] > 0
+    assert found["alive"] < found["total"] == 500
+    assert found["score"] >= found["baseline_score"] - 1
+    assert found["certificate"]["max_relative_difference"] <= 1e-9
+    plan, certificate = read_plan(pruned / "compact.safetensors")
+    assert plan.threshold == found["value"]
+    assert certificate.to_dict() == found["certificate"]
+
+
+def test_prune_leaves_the_trained_weights_alone(trained, pruned):
+    before, after = (load_file(path / "weights.safetensors") for path in (trained, pruned))
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_hidden_layer_has_as_many_features_as_slopes_alive(pruned):
+    alive = read(pruned / "threshold.json")["alive"]
+    shapes = [tuple(value.shape) for value in load_file(pruned / "compact.safetensors").values()]
+    assert (alive, 784) in shapes
+    assert (10, alive) in shapes
+
+
+def test_prune_to_a_budget(capsys, run):
+    code, out, _ = call(capsys, "prune", run, "--keep-macs", "0.5")
+    assert code == 0
+    found = read(run / "threshold.json")
+    # MACs are 784 h + 10 h for h features alive, so half of them is half of 500 features.
+    assert found["alive"] == 250
+    assert found["kept"]["macs"] == 0.5
+    assert "50.0 %" in out
+
+
+def test_prune_by_what_the_loss_says(capsys, run):
+    code, _, err = call(capsys, "prune", run, "--score", "tailor")
+    assert code == 1
+    assert "taylor" in err
+    assert read(run / "threshold.json")["score_kind"] == "slope"  # nothing was touched
+    code, _, _ = call(capsys, "prune", run, "--score", "taylor", "--keep-macs", "0.5")
+    found = read(run / "threshold.json")
+    assert code == 0
+    assert found["score_kind"] == "taylor"
+    assert found["kept"]["macs"] <= 0.5
+    assert found["certificate"]["max_relative_difference"] < 1e-9
+
+
+def test_prune_at_a_given_threshold_and_round_up(capsys, run):
+    value = read(run / "threshold.json")["value"]
+    code, _, _ = call(capsys, "prune", run, "--threshold", value, "--round-to", "16")
+    assert code == 0
+    plan, _ = read_plan(run / "compact.safetensors")
+    alive = read(run / "threshold.json")["alive"]
+    widths = {layer.outputs[1] for layer in plan.layers if layer.outputs[0] == 500}
+    assert widths == {-(-alive // 16) * 16}
+
+
+def made_up(monkeypatch, original, others):
+    """Instead of timing, so that the outcome is the same on every machine: ms of the original and of all others."""
+    monkeypatch.setattr(
+        "rotated_relu.deploy.autotune.compare_latency",
+        lambda runs, repeats, **_: LatencyComparison(
+            {name: [original if name == "original" else others] * repeats for name in runs}
+        ),
+    )
+
+
+def test_prune_times_candidates_by_default(capsys, monkeypatch, run):
+    made_up(monkeypatch, original=3.0, others=2.0)
+    value = read(run / "threshold.json")["value"]
+    code, _, err = call(capsys, "prune", run, "--threshold", value)
+    assert code == 0
+    assert "timing" in err
+    assert "1.50 and 1.50 times as fast as the original" in " ".join(err.split())
+    found = read(run / "threshold.json")
+    # onnxruntime runs graphs: all that is dead goes from the modules
+    assert found["round_to"] == read_plan(run / "compact.safetensors")[0].round_to == 1
+    assert found["rounding_milliseconds"]["original"] == [3.0, 3.0]
+
+
+def test_prune_keeps_everything_where_nothing_is_proved_faster(capsys, monkeypatch, run):
+    made_up(monkeypatch, original=2.0, others=2.0)
+    code, out, err = call(capsys, "prune", run, "--threshold", read(run / "threshold.json")["value"])
+    assert code == 0
+    assert "everything stays: no candidate was proved faster" in " ".join(err.split())
+    assert read(run / "threshold.json")["round_to"] is None
+    assert "0.0 %" in out
+
+
+@pytest.mark.parametrize("text", ["0", "eight", "-8"])
+def test_prune_with_a_rounding_that_is_none(capsys, run, text):
+    code, _, err = call(capsys, "prune", run, "--round-to", text)
+    assert code == 2
+    assert "neither 'auto' nor a positive whole number" in " ".join(err.replace("│", " ").split())
+
+
+def test_prune_again_deletes_what_the_first_one_led_to(capsys, run):
+    stale = ("finetuned.safetensors", "compact.onnx", "measure.json", "report.html", "evaluation.json")
+    for name in stale:
+        (run / name).write_text("of another threshold")
+    assert call(capsys, "prune", run, "--keep-parameters", "0.8")[0] == 0
+    assert not any((run / name).exists() for name in stale)
+
+
+def test_prune_with_a_threshold_that_kills_everything(capsys, run):
+    before = (run / "compact.safetensors").read_bytes()
+    code, _, err = call(capsys, "prune", run, "--threshold", "100")
+    assert code == 1
+    assert "threshold 100 kills every slope" in err
+    assert (run / "compact.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--threshold", "0.1", "--keep-macs", "0.5"], "either --threshold or a share"),
+        (["--keep-macs", "50"], "fraction to keep"),
+        (["--keep-macs", "0.0001"], "no threshold keeps at most 0.0001 of the macs"),
+        (["--threshold", "-1"], "finite and not negative"),
+    ],
+)
+def test_prune_with_options_that_cannot_work(capsys, run, options, message):
+    code, _, err = call(capsys, "prune", run, *options)
+    assert code == 1
+    assert message in err
+
+
+def test_prune_a_run_whose_slopes_are_not_finite(run):
+    weights = load_file(run / "weights.safetensors")
+    name = next(key for key in weights if key.endswith("slope"))
+    weights[name][3] = float("nan")
+    save_file(weights, run / "weights.safetensors")
+    with pytest.raises(SlopeError, match=rf"{name}: 1 of 500 slopes are NaN"):
+        prune_run(open_run(str(run)))
+
+
+def test_a_truncated_file_is_one_message(capsys, run):
+    whole = (run / "compact.safetensors").read_bytes()
+    (run / "compact.safetensors").write_bytes(whole[:200])
+    code, _, err = call(capsys, "evaluate", run, "--weights", "compact")
+    assert code == 1
+    assert "compact.safetensors is truncated" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_finetune_export_evaluate_measure_report(capsys, run):
+    code, out, _ = call(capsys, "finetune", run, "--epochs", "1", "--progress", "none")
+    assert code == 0
+    assert "before" in out
+    assert not (run / "finetune").exists()
+    assert read_plan(run / "finetuned.safetensors")[0] == read_plan(run / "compact.safetensors")[0]
+
+    code, out, _ = call(capsys, "export", run)
+    assert code == 0
+    assert "finetuned network" in out
+    assert (run / "compact.onnx").stat().st_size > 1000
+    assert call(capsys, "export", run, "--weights", "trained")[0] == 0
+    assert (run / "trained.onnx").stat().st_size > (run / "compact.onnx").stat().st_size
+
+    for weights in ("trained", "compact", "finetuned"):
+        assert call(capsys, "evaluate", run, "--weights", weights, "--split", "test")[0] == 0
+    assert call(capsys, "evaluate", run)[0] == 0
+    accuracies = read(run / "evaluation.json")
+    assert set(accuracies) == {"trained", "compact", "finetuned"}
+    assert set(accuracies["finetuned"]) == {"validation", "test"}
+    assert all(50 < value <= 100 for splits in accuracies.values() for value in splits.values())
+
+    code, out, _ = call(capsys, "measure", run, "--repeats", "2", "--batch-size", "1", "--batch-size", "8")
+    assert code == 0
+    measured = read(run / "measure.json")
+    alive = read(run / "threshold.json")["alive"]
+    assert measured["networks"]["rotated"]["macs"] == 784 * 500 + 500 * 10
+    assert measured["networks"]["compact"]["macs"] == 784 * alive + alive * 10
+    assert measured["saved"]["compact"]["macs"] == pytest.approx(1 - alive / 500)
+    assert [timed["batch_size"] for timed in measured["latency"]] == [1, 8]
+    assert "speed-up, batch 8" in out
+
+    code, out, _ = call(capsys, "report", run)
+    assert code == 0
+    assert "<html" in (run / "report.html").read_text()[:2000].lower()
+
+
+def test_measure_against_another_run_and_in_torch(capsys, run, trained):
+    code, out, _ = call(
+        capsys, "measure", run, "--against", trained, "--engine", "torch", "--repeats", "1", "--threads", "1"
+    )
+    assert code == 0
+    measured = read(run / "measure.json")
+    assert list(measured["networks"]) == ["reference", "rotated", "compact"]
+    assert measured["saved"]["rotated"]["macs"] == 0
+    assert "1 threads" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["measure", "--engine", "onnx"], "unknown engine 'onnx': did you mean 'onnxruntime'"),
+        (["evaluate", "--split", "tset"], "unknown split 'tset': did you mean 'test'"),
+        (["evaluate", "--weights", "compct"], "unknown weights 'compct': did you mean 'compact'"),
+        (["evaluate", "--weights", "finetuned"], "write it first: rotated-relu finetune"),
+    ],
+)
+def test_choices_that_do_not_exist(capsys, run, arguments, message):
+    code, _, err = call(capsys, arguments[0], run, *arguments[1:])
+    assert code == 1
+    assert message in err
+
+
+def test_finetuning_starts_over_with_other_settings(capsys, run):
+    (run / "finetune" / "checkpoints").mkdir(parents=True)
+    (run / "finetune" / "config.json").write_text('{"epochs": 7}')
+    (run / "finetune" / "checkpoints" / "last.ckpt").write_text("of other settings")
+    assert call(capsys, "finetune", run, "--epochs", "1", "--lr", "0.001", "--progress", "none")[0] == 0
+    assert not (run / "finetune").exists()
+
+
+@pytest.mark.parametrize(
+    ("verb", "target", "again"),
+    [
+        (["train", "demo", "--out"], "rotated_relu.training.fit", "train --out"),
+        (["finetune"], "rotated_relu.training.finetune", "finetune"),
+    ],
+)
+@pytest.mark.parametrize(("error", "exit_code"), [(KeyboardInterrupt, 130), (Terminated, 143)])
+def test_a_stopped_training_says_how_to_go_on(
+    capsys, monkeypatch, run, verb, target, again, error, exit_code
+):
+    def stop(*_, **__):
+        raise error
+
+    monkeypatch.setattr(target, stop)
+    path = run.parent / "new" if verb[0] == "train" else run
+    code, _, err = call(capsys, *verb, path)
+    assert code == exit_code
+    assert f"Go on with: rotated-relu {again} {path}" in err
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_a_real_training_and_resuming_it(capsys, tmp_path):
+    out = tmp_path / "run"
+    command = [
+        sys.executable,
+        "-m",
+        "rotated_relu.cli",
+        "train",
+        *SETTINGS,
+        "--epochs",
+        "60",
+        "--out",
+        str(out),
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 300
+        while not (out / "checkpoints" / "last.ckpt").is_file():
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=300)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert f"Go on with: rotated-relu train --out {out}" in err
+    assert "Traceback" not in err
+    assert not (out / "weights.safetensors").exists()
+    assert call(capsys, "train", "--out", out, "--progress", "none")[0] == 0
+    with (out / "metrics.csv").open() as file:
+        assert [int(float(row["epoch"])) for row in csv.DictReader(file)] == list(range(60))
+
+
+def test_a_full_disk_leaves_the_run_as_it_was(capsys, monkeypatch, run):
+    """Every writer of the verbs goes through a rename; what fails is what comes before it."""
+    import errno
+    import os
+
+    def full(self, *_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
+
+    before = (run / "threshold.json").read_bytes()
+    monkeypatch.setattr("pathlib.Path.write_text", full)
+    code, _, err = call(capsys, "evaluate", run)
+    assert code == 1
+    assert "No space left on device; free some space" in err
+    monkeypatch.undo()
+    assert not (run / "evaluation.json").exists()
+    assert (run / "threshold.json").read_bytes() == before
+    assert not list(run.glob(".*.part"))
+
+
+def test_overrides_are_checked_as_a_whole():
+    from rotated_relu.training import Config
+
+    assert train_verb.override(Config(slope_l1=0.1), {"model.rotated": False}).slope_l1 == 0.0
+    config = Config.from_dict({"model": {"name": "wrn_40_4", "options": {"dropout": 0.3}}})
+    assert train_verb.override(config, {"model.name": "resnet20"}).model.options == {}
+    assert train_verb.override(config, {"model.name": "wrn_40_4"}).model.options == {"dropout": 0.3}

@@ -1,0 +1,206 @@
+"""A budget on the slopes: costs counted by hand, the cubic, exact zeros, what is spared, and a state that resumes."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import rotated_relu as rr
+from rotated_relu.nn.activation import RotatedReLU
+from rotated_relu.pruning.estimate import Remaining
+
+X = torch.zeros(1, 3)
+
+
+def two_layers():
+    """3 -> 4 -> 2 -> 1, all slopes 1: 3*4 + 4*2 + 2*1 = 22 multiplications, as many weights, 7 biases, 6 slopes."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 4), RotatedReLU(4), nn.Linear(4, 2), RotatedReLU(2), nn.Linear(2, 1))
+    with torch.no_grad():
+        for slope in rr.slopes(net).values():
+            slope.fill_(1.0)
+    return net
+
+
+def mask(*values):
+    return torch.tensor(values, dtype=torch.bool)
+
+
+def test_counts_of_the_whole_network():
+    whole = Remaining(two_layers(), X)
+    assert (whole.macs, whole.parameters, whole.channels) == (22, 22 + 7 + 6, 6)
+
+
+def test_counts_without_two_channels():
+    # One of 4 hidden units gone: 3 + 2 multiplications, and 3 + 1 + 2 weights and biases, and its slope.
+    # One of 2 in the next layer: 3 more inputs of it, 1 reader; 3 + 1 + 1 parameters and its slope.
+    rest = Remaining(two_layers(), X).of({"1.slope": mask(1, 0, 0, 0), "3.slope": mask(0, 1)})
+    assert rest == {"macs": 22 - 5 - 4, "parameters": 35 - 7 - 6, "channels": 4}
+
+
+def test_counting_leaves_the_network_alone_and_zero_weights_do_not_matter():
+    net = two_layers()
+    with torch.no_grad():
+        net[2].weight.zero_()
+    before = copy.deepcopy(net.state_dict())
+    assert Remaining(net, X).of({})["macs"] == 22
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_what_one_more_channel_saves():
+    saved = Remaining(two_layers(), X).per_channel({"1.slope": mask(1, 1, 1, 1)})
+    # With the first activation dead nothing of it is left to save; the second layer's own inputs are gone too.
+    assert saved == {"1.slope": 0.0, "3.slope": 1.0}
+
+
+def train(net, budget, steps, grads):
+    """Fixed gradients instead of a loss; the slopes only move by the budget."""
+    for _ in range(steps):
+        for name, slope in rr.slopes(net).items():
+            slope.grad = grads[name].clone()
+        budget.step()
+
+
+GRADS = {"1.slope": torch.tensor([0.1, 4.0, 3.0, 2.0]), "3.slope": torch.tensor([5.0, 6.0])}
+
+
+def test_the_share_follows_the_cubic():
+    budget = rr.SlopeBudget(two_layers(), X, 100, 0.5, start=0.2, end=0.6, window=0.1)
+    shares = []
+    for number in (0, 20, 40, 60, 100):
+        budget._number = number
+        shares.append(budget.share())
+    # Half way up the ramp: 1 - 0.5 * (1 - 0.5 ** 3).
+    assert shares == pytest.approx([1.0, 1.0, 1 - 0.5 * 0.875, 0.5, 0.5])
+
+
+def test_the_least_important_slope_goes_to_exactly_zero_and_the_others_stay():
+    # 5 of 6 channels may stay: one has to go, the one with the smallest (a dL/da)^2 per saved channel.
+    net = two_layers()
+    budget = rr.SlopeBudget(net, X, 100, 5 / 6, unit="channels", start=0.2, end=0.4, window=0.2)
+    train(net, budget, 100, GRADS)
+    assert rr.slopes(net)["1.slope"].tolist() == [0.0, 1.0, 1.0, 1.0]
+    assert rr.slopes(net)["3.slope"].tolist() == [1.0, 1.0]
+
+
+def test_a_pulled_slope_falls_linearly_whatever_the_loss_does():
+    net = two_layers()
+    budget = rr.SlopeBudget(net, X, 100, 5 / 6, unit="channels", start=0.2, end=0.2, window=0.1)
+    sizes = []
+    for _ in range(32):
+        with torch.no_grad():
+            net[1].slope[0] = 5.0  # the loss would like it large
+        train(net, budget, 1, GRADS)
+        sizes.append(float(net[1].slope[0].detach()))
+    # Chosen at step 20, where it was 5; 10 steps later it is 0.
+    assert sizes[18] == 5.0
+    assert sizes[19:30] == pytest.approx([5.0, 4.5, 4.0, 3.5, 3.0, 2.5, 2.0, 1.5, 1.0, 0.5, 0.0], abs=1e-5)
+    assert sizes[31] == 0.0
+
+
+def test_one_that_matters_after_all_is_let_go():
+    net = two_layers()
+    budget = rr.SlopeBudget(net, X, 1000, 5 / 6, unit="channels", start=0.1, end=0.5, window=0.3)
+    train(net, budget, 400, GRADS)
+    pulled = float(net[1].slope[0].detach())
+    assert 0 < pulled < 1
+    swapped = {**GRADS, "1.slope": torch.tensor([9.0, 4.0, 3.0, 0.01])}
+    train(net, budget, 600, swapped)
+    assert float(net[1].slope[3].detach()) == 0.0
+    # Until the next choice it fell on; since then it is free, and nothing here moves it.
+    assert 0 < float(net[1].slope[0].detach()) < pulled
+
+
+def test_a_plain_network_is_never_cut_in_two():
+    net = two_layers()
+    # Less than one unit per layer, 3 + 1 + 1 multiplications, cannot be had.
+    budget = rr.SlopeBudget(net, X, 100, 0.1, start=0.1, end=0.5, window=0.1)
+    train(net, budget, 100, GRADS)
+    assert [int((slope != 0).sum()) for slope in rr.slopes(net).values()] == [1, 1]
+    # The best ones stay.
+    assert net[1].slope[1] == 1
+    assert net[3].slope[1] == 1
+
+
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.act = nn.Linear(3, 2), RotatedReLU(2)
+        self.second = nn.Linear(2, 3)
+
+    def forward(self, x):
+        return x + self.second(self.act(self.first(x)))
+
+
+def test_a_residual_block_may_vanish():
+    net = nn.Sequential(Residual(), nn.Linear(3, 2))
+    # 6 + 6 + 6 multiplications; the last layer alone has 6.
+    budget = rr.SlopeBudget(net, X, 200, 6 / 18, start=0.1, end=0.5, window=0.1)
+    train(net, budget, 200, {"0.act.slope": torch.tensor([1.0, 2.0])})
+    assert net[0].act.slope.tolist() == [0.0, 0.0]
+
+
+def test_cost_per_channel_decides_between_equal_scores():
+    # 8 -> 4 -> 2 -> 1. A unit of the first activation saves 8 + 2 multiplications, one of the second 4 + 1: of equal
+    # scores the first goes, and the budget of one such unit, 42 - 10 of 42, is met by it alone.
+    net = nn.Sequential(nn.Linear(8, 4), RotatedReLU(4), nn.Linear(4, 2), RotatedReLU(2), nn.Linear(2, 1))
+    with torch.no_grad():
+        for slope in rr.slopes(net).values():
+            slope.fill_(1.0)
+    budget = rr.SlopeBudget(net, torch.zeros(1, 8), 100, 32 / 42, start=0.1, end=0.2, window=0.1)
+    train(net, budget, 100, {name: torch.ones_like(slope) for name, slope in rr.slopes(net).items()})
+    assert [int((slope != 0).sum()) for slope in rr.slopes(net).values()] == [3, 2]
+
+
+def test_taylor_score_is_the_same_when_slope_and_reader_trade_scale():
+    # a -> 10 a and W -> W / 10: dL/da falls by 10 as well, so the product, and what is chosen, stay.
+    chosen = []
+    for factor in (1.0, 10.0):
+        net = two_layers()
+        with torch.no_grad():
+            net[1].slope[0] *= factor
+        grads = {**GRADS, "1.slope": GRADS["1.slope"] / torch.tensor([factor, 1, 1, 1])}
+        budget = rr.SlopeBudget(net, X, 50, 5 / 6, unit="channels", start=0.2, end=0.4, window=0.2)
+        train(net, budget, 50, grads)
+        chosen.append((net[1].slope == 0).tolist())
+    assert chosen[0] == chosen[1] == [True, False, False, False]
+
+
+def test_state_resumes_bit_for_bit():
+    whole, parts = two_layers(), two_layers()
+    settings = {"steps": 60, "keep": 0.5, "start": 0.1, "end": 0.6, "window": 0.2}
+    train(whole, rr.SlopeBudget(whole, X, **settings), 60, GRADS)
+    first = rr.SlopeBudget(parts, X, **settings)
+    train(parts, first, 25, GRADS)
+    second = rr.SlopeBudget(parts, X, **settings)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    train(parts, second, 35, GRADS)
+    for name, slope in rr.slopes(whole).items():
+        assert torch.equal(slope, rr.slopes(parts)[name])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"keep": 0}, "keep must be above 0"),
+        ({"keep": 1.5}, "at most 1"),
+        ({"start": 0.8, "end": 0.7}, "start <= end"),
+        ({"end": 0.97, "window": 0.05}, "end \\+ window <= 1"),
+        ({"steps": 0}, "steps=0"),
+    ],
+)
+def test_bad_settings_are_named(settings, message):
+    with pytest.raises(rr.errors.SlopeError, match=message):
+        rr.SlopeBudget(two_layers(), X, **{"steps": 10, **settings})
+
+
+@pytest.mark.parametrize("settings", [{"unit": "mac"}, {"score": "tailor"}])
+def test_unknown_names_suggest_the_nearest(settings):
+    with pytest.raises(rr.errors.UnknownNameError, match=r"macs|taylor"):
+        rr.SlopeBudget(two_layers(), X, 10, **settings)
+
+
+def test_a_network_without_slopes_is_refused():
+    with pytest.raises(rr.errors.SlopeError):
+        rr.SlopeBudget(nn.Linear(3, 2), X, 10)

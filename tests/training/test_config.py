@@ -1,0 +1,208 @@
+"""Configurations: round trip, refusals, schedules and the shrinkage arithmetic, by hand."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+
+from rotated_relu.core.errors import RotatedReLUError, UnknownNameError
+from rotated_relu.training import (
+    Config,
+    ConfigError,
+    DataConfig,
+    ModelConfig,
+    OptimiserConfig,
+    ScheduleConfig,
+    recipes,
+)
+from rotated_relu.training.engine.schedules import (
+    in_strength,
+    learning_rate_factor,
+    penalty_strength,
+    total_shrinkage,
+)
+
+
+def test_json_round_trip():
+    config = Config(
+        model=ModelConfig("wrn_16_4", options={"dropout": 0.3}),
+        data=DataConfig("mnist5k", validation=500, image_size=20),
+        optimiser=OptimiserConfig("sgd", 0.05, nesterov=True),
+        schedule=ScheduleConfig("one-cycle", 0.25),
+        slope_l1=1e-3,
+        slope_l1_ramp=(0.25, 0.6),
+        penalty_form="proximal",
+    )
+    assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_settings_that_are_left_out_get_their_default():
+    assert Config.from_dict({"epochs": 3}) == Config(epochs=3)
+    assert Config.from_dict({"model": {"name": "fcnn"}}).model == ModelConfig("fcnn")
+
+
+def test_whole_numbers_serve_as_numbers():
+    config = Config.from_dict({"optimiser": {"lr": 1}, "data": {"validation": 500}})
+    assert config.optimiser.lr == 1.0
+    assert config.data.validation == 500.0
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"epochs": 0}, "epochs"),
+        ({"batch_size": 1}, "batch_size"),
+        ({"label_smoothing": 1.0}, "label_smoothing"),
+        ({"slope_l1": -1.0}, "slope_l1"),
+        ({"slope_l1_ramp": [0.6, 0.2]}, "slope_l1_ramp"),
+        ({"slope_l1_ramp": [0.2]}, "slope_l1_ramp must be 2 numbers"),
+        ({"model": {"rotated": False}, "slope_l1": 0.1}, "without slopes"),
+        ({"model": {"name": ""}}, "model.name"),
+        ({"data": {"name": ""}}, "data.name"),
+        ({"data": {"validation": 0}}, "data.validation"),
+        ({"data": {"crop_padding": -1}}, "data.crop_padding"),
+        ({"data": {"image_size": 0}}, "data.image_size"),
+        ({"optimiser": {"lr": 0}}, "optimiser.lr"),
+        ({"optimiser": {"lr": math.nan}}, "optimiser.lr"),
+        ({"optimiser": {"momentum": 1.0}}, "optimiser.momentum"),
+        ({"optimiser": {"momentum": 0.0, "nesterov": True}}, "nesterov"),
+        ({"optimiser": {"weight_decay": -1e-4}}, "weight_decay"),
+        ({"schedule": {"warmup": 1.0}}, "schedule.warmup"),
+        ({"schedule": {"name": "one-cycle", "warmup": 0.0}}, "above 0 for one-cycle"),
+        ({"schedule": {"start_factor": 2.0}}, "start_factor"),
+        ({"epochs": "many"}, "epochs must be int, got 'many'"),
+        ({"epochs": True}, "epochs must be int"),
+        ({"optimiser": 3}, "optimiser must be a table"),
+        ({"data": {"image_size": "big"}}, "image_size must be int or nothing"),
+        ({"model": {"options": 1}}, "model.options must be dict"),
+    ],
+)
+def test_values_that_cannot_work(change, words):
+    with pytest.raises(ConfigError) as caught:
+        Config.from_dict(change)
+    assert words in str(caught.value)
+    assert isinstance(caught.value, RotatedReLUError)
+
+
+@pytest.mark.parametrize(
+    ("change", "nearest"),
+    [
+        ({"epoch": 3}, "epochs"),
+        ({"optimiser": {"learning": 1, "momentun": 1}}, "optimiser"),
+        ({"optimiser": {"name": "sdg"}}, "sgd"),
+        ({"schedule": {"name": "onecycle"}}, "one-cycle"),
+        ({"precision": "bf61"}, "bf16"),
+        ({"penalty_form": "proximall"}, "proximal"),
+        ({"data": {"normalisation": "imagnet"}}, "imagenet"),
+    ],
+)
+def test_unknown_settings_suggest_the_nearest(change, nearest):
+    with pytest.raises(UnknownNameError, match=nearest):
+        Config.from_dict(change)
+
+
+def test_cosine():
+    cosine = ScheduleConfig("cosine")
+    assert [learning_rate_factor(cosine, x) for x in (0, 0.5, 1)] == pytest.approx([1, 0.5, 0])
+
+
+def test_one_cycle():
+    cycle = ScheduleConfig("one-cycle", warmup=0.2, start_factor=0.1)
+    # Half the rise from 0.1 to 1 is 0.55; half of the fall, at 0.2 + 0.8 / 2, is 0.5.
+    factors = [learning_rate_factor(cycle, x) for x in (0, 0.1, 0.2, 0.6, 1)]
+    assert factors == pytest.approx([0.1, 0.55, 1, 0.5, 0])
+
+
+def test_constant_with_warmup():
+    constant = ScheduleConfig("constant", warmup=0.5, start_factor=0)
+    assert [learning_rate_factor(constant, x) for x in (0, 0.25, 0.5, 1)] == pytest.approx([0, 0.5, 1, 1])
+
+
+def test_penalty_ramp():
+    config = Config(slope_l1=0.4, slope_l1_ramp=(0.25, 0.75))
+    strengths = [penalty_strength(config, x) for x in (0, 0.25, 0.5, 0.75, 1)]
+    assert strengths == pytest.approx([0, 0, 0.2, 0.4, 0.4])
+
+
+def test_penalty_without_ramp_is_constant():
+    config = Config(slope_l1=0.4)
+    assert {penalty_strength(config, x) for x in (0, 0.5, 1)} == {0.4}
+
+
+def test_total_shrinkage_of_a_constant_rate():
+    config = Config(
+        optimiser=OptimiserConfig(lr=0.1, momentum=0.9), schedule=ScheduleConfig("constant"), slope_l1=1e-3
+    )
+    # 200 steps of 1e-3 * 0.1, times 1 / (1 - 0.9) = 10
+    assert total_shrinkage(config, 200) == pytest.approx(0.2)
+
+
+def test_total_shrinkage_of_the_published_run():
+    """1200 epochs of 391 steps at a mean rate of 0.05: 1e-4 * 469,200 * 0.05 * 10 = 23.46."""
+    config = dataclasses.replace(recipes.get("resnet20_cifar10"), slope_l1=1e-4)
+    assert total_shrinkage(config, 1200 * 391) == pytest.approx(23.46, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_recipes_are_whole_and_round_trip(name):
+    config = recipes.get(name)
+    assert Config.from_dict(config.to_dict()) == config
+    assert len(recipes.about(name)) <= 130
+    assert (config.slope_l1 > 0) == (name.endswith("_l1") or name == "demo")
+
+
+def test_recipes_that_should_kill_slopes_can():
+    """Slopes start up to 1.43 from zero: a smaller total shrinkage leaves them alive."""
+    steps = {"demo": 3500 // 64, "resnet20_cifar10_short_l1": 45_000 // 128}
+    for name, per_epoch in steps.items():
+        config = recipes.get(name)
+        assert total_shrinkage(config, config.epochs * per_epoch) > 1.43
+
+
+def test_published_l1():
+    plain, penalised = recipes.get("wrn_40_4_cifar10"), recipes.get("wrn_40_4_cifar10_l1")
+    assert dataclasses.replace(plain, slope_l1=1e-4) == penalised
+
+
+def test_unknown_recipe():
+    with pytest.raises(UnknownNameError, match="resnet20_cifar10"):
+        recipes.get("resnet20-cifar10")
+
+
+def test_pull_means_the_same_distance_whatever_the_length():
+    # 0.1 * sum(lr) / (1 - 0.9) = 1 needs a strength of 1 / (lr * steps * 10).
+    base = Config(
+        optimiser=OptimiserConfig(lr=0.2, momentum=0.9), schedule=ScheduleConfig("constant"), slope_pull=1.5
+    )
+    for steps in (10, 1000):
+        config = in_strength(base, steps)
+        assert config.slope_pull == 0
+        assert config.slope_l1 == pytest.approx(1.5 / (0.2 * steps * 10))
+        assert total_shrinkage(config, steps) == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"slope_pull": -1.0}, "slope_pull"),
+        ({"slope_pull": 1.0, "slope_l1": 1.0}, "different units"),
+        ({"slope_pull": 1.0, "model": {"rotated": False}}, "0 for a network without slopes"),
+        ({"budget": {"keep": 0.5}, "model": {"rotated": False}}, "budget.keep"),
+        ({"budget": {"keep": 0.0}}, "budget.keep"),
+        ({"budget": {"end": 0.98}}, "budget.window"),
+        ({"budget": {"keep": 0.5}, "scale": {"strategy": "fsdp"}}, "1 with fsdp"),
+        ({"budget": {"unit": "flops"}}, "macs"),
+        ({"pulled": "weights"}, "slopes"),
+        ({"model": {"slope_init": "one"}}, "ones"),
+    ],
+)
+def test_bad_pulls_are_named(data, message):
+    with pytest.raises(RotatedReLUError, match=message):
+        Config.from_dict(data)
+
+
+def test_norm_scales_can_be_pulled_without_slopes():
+    assert (
+        Config.from_dict({"slope_pull": 1.0, "pulled": "norms", "model": {"rotated": False}}).slope_pull == 1
+    )
