@@ -23,7 +23,7 @@ from rotated_relu.core.run_directory import write_json
 from rotated_relu.experiments.comparison.prune import RankedChannels
 from rotated_relu.experiments.run_networks import Loaded, open_run
 from rotated_relu.pruning.estimate import Remaining
-from rotated_relu.pruning.importance import Scores, per_cost, reader_scores, slope_scores, taylor_scores
+from rotated_relu.pruning.importance import Scores, consumer_scores, per_cost, slope_scores, taylor_scores
 from rotated_relu.training import evaluate_model, sample_batches
 
 LEVELS = (0.1, 0.2, 0.3, 0.4)
@@ -34,7 +34,7 @@ def scores(loaded: Loaded) -> dict[str, Scores]:
     batches = sample_batches(loaded.images.train, loaded.config)
     found = {
         "slope": slope_scores(net),
-        "reader": reader_scores(net, inputs),
+        "consumer": consumer_scores(net, inputs),
         "taylor": taylor_scores(net, batches, F.cross_entropy),
     }
     saves = Remaining(net, inputs).per_channel({})

@@ -35,7 +35,7 @@ from rotated_relu.nn.slopes import slopes
 from rotated_relu.training import Config, ModelConfig, build_model, recipes
 from rotated_relu.training.data.load import ImageData, Split
 from rotated_relu.training.engine.distributed import start
-from rotated_relu.training.engine.optimizers import build_optimiser
+from rotated_relu.training.engine.optimizers import build_optimizer
 from rotated_relu.training.fit import loop_over
 
 IMAGES, SIZE = 45_000, 32  # as CIFAR-10 without its validation images
@@ -56,7 +56,7 @@ def network(config: Config, images: ImageData) -> torch.nn.Module:
 
 def bare(config: Config, images: ImageData, device: torch.device) -> Callable[[], None]:
     net = network(config, images).to(device).train()
-    optimiser = build_optimiser(net, config.optimiser)
+    optimizer = build_optimizer(net, config.optimizer)
     pulled = list(slopes(net).values())
     inputs = images.train.normalised(slice(config.batch_size)).to(device)
     inputs = inputs.contiguous(memory_format=torch.channels_last)
@@ -68,8 +68,8 @@ def bare(config: Config, images: ImageData, device: torch.device) -> Callable[[]
         loss = F.cross_entropy(scores.float(), labels)
         loss.backward()
         add_l1_subgradient(pulled, config.slope_l1)
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
 
     return step
 

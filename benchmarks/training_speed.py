@@ -58,14 +58,14 @@ def build(name: str, variant: str, images: torch.Tensor) -> nn.Module:
 
 
 class Step:
-    """One variant with its optimiser; ``step()`` trains on the batch, ``seconds()`` times some steps."""
+    """One variant with its optimizer; ``step()`` trains on the batch, ``seconds()`` times some steps."""
 
     def __init__(
         self, name: str, variant: str, batch: tuple[torch.Tensor, torch.Tensor], compiled: bool
     ) -> None:
         self.images, self.labels = batch
         net = build(name, variant, self.images)
-        self.optimiser = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
+        self.optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
         if compiled:
             # What the trainer does with every network, and what most people do.
             self.net = rr.compile_training(net) if variant in RECOMPUTED else torch.compile(net)
@@ -78,9 +78,9 @@ class Step:
         return F.cross_entropy(scores.float(), self.labels)
 
     def step(self) -> None:
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         self.loss().backward()
-        self.optimiser.step()
+        self.optimizer.step()
 
     def seconds(self, steps: int, clock: str) -> float:
         now = CLOCKS[clock]
@@ -110,7 +110,7 @@ class Step:
     def peak_bytes(self) -> int:
         """Above what is allocated between steps: parameters, gradients and momenta do not count."""
         self.step()
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         if self.images.device.type == "cuda":
             synchronise(self.images.device)
             before = torch.cuda.memory_allocated()

@@ -20,7 +20,7 @@ class InPlace(nn.Module):
 
     def forward(self, x):
         y = self.conv(x)
-        F.relu_(y)  # the return value is ignored: later readers of y see the change
+        F.relu_(y)  # the return value is ignored: later consumers of y see the change
         return y + 1
 
 

@@ -33,11 +33,11 @@ def batches(count=3):
 
 def plain_loop(net):
     """What every other loop must arrive at."""
-    optimiser = torch.optim.SGD(net.parameters(), RATE)
+    optimizer = torch.optim.SGD(net.parameters(), RATE)
     for x, y in batches():
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         (F.cross_entropy(net(x), y) + STRENGTH * rr.slope_l1(net)).backward()
-        optimiser.step()
+        optimizer.step()
     return net
 
 
@@ -68,12 +68,12 @@ def test_penalised_loss_adds_the_penalty_in_training_only():
 def test_timm_step_is_the_plain_step():
     optim, utils = pytest.importorskip("timm.optim"), pytest.importorskip("timm.utils")
     net, expected = made(), plain_loop(made())
-    optimiser = optim.create_optimizer_v2(net, opt="momentum", lr=RATE, momentum=0.0, weight_decay=0.0)
+    optimizer = optim.create_optimizer_v2(net, opt="momentum", lr=RATE, momentum=0.0, weight_decay=0.0)
     scaler = utils.NativeScaler(device="cpu")
     loss_fn = PenalisedLoss(nn.CrossEntropyLoss(), net, STRENGTH)
     for x, y in batches():
-        optimiser.zero_grad()
-        scaler(loss_fn(net(x), y), optimiser, parameters=net.parameters())
+        optimizer.zero_grad()
+        scaler(loss_fn(net(x), y), optimizer, parameters=net.parameters())
     assert_same(net, expected)
 
 
@@ -173,7 +173,7 @@ def test_the_loops_in_the_docs_run(name):
     loader = [(torch.randn(2, 3, 224, 224), torch.tensor([0, 1]))]
     scope = {
         "rr": rr, "torch": torch, "F": F, "timm": Timm, "net": net, "loader": loader,
-        "optimiser": torch.optim.SGD(net.parameters(), 0.01),
+        "optimizer": torch.optim.SGD(net.parameters(), 0.01),
     }  # fmt: skip
     code = blocks()[name].replace("rr.rotate(timm", "(timm").replace(", torch.zeros(2, 3, 224, 224))", ")")
     exec(code, scope)

@@ -34,7 +34,7 @@ def test_counts_of_the_whole_network():
 
 def test_counts_without_two_channels():
     # One of 4 hidden units gone: 3 + 2 multiplications, and 3 + 1 + 2 weights and biases, and its slope.
-    # One of 2 in the next layer: 3 more inputs of it, 1 reader; 3 + 1 + 1 parameters and its slope.
+    # One of 2 in the next layer: 3 more inputs of it, 1 consumer; 3 + 1 + 1 parameters and its slope.
     rest = Remaining(two_layers(), X).of({"1.slope": mask(1, 0, 0, 0), "3.slope": mask(0, 1)})
     assert rest == {"macs": 22 - 5 - 4, "parameters": 35 - 7 - 6, "channels": 4}
 

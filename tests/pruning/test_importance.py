@@ -6,7 +6,7 @@ from torch import nn
 
 import rotated_relu as rr
 from rotated_relu.nn.activation import RotatedReLU
-from rotated_relu.pruning.importance import per_cost, reader_scores, slope_scores, taylor_scores
+from rotated_relu.pruning.importance import consumer_scores, per_cost, slope_scores, taylor_scores
 
 
 def chain():
@@ -22,21 +22,21 @@ def test_slope_scores_are_absolute_slopes():
     assert slope_scores(chain())["1.slope"].tolist() == [2.0, 0.5]
 
 
-def test_reader_scores_by_hand():
+def test_consumer_scores_by_hand():
     # Columns (3, 4) and (0, 12) have norms 5 and 12.
-    assert reader_scores(chain(), torch.zeros(1, 2))["1.slope"].tolist() == [10.0, 6.0]
+    assert consumer_scores(chain(), torch.zeros(1, 2))["1.slope"].tolist() == [10.0, 6.0]
 
 
-def test_reader_scores_do_not_change_when_scale_moves_from_slope_to_reader():
+def test_consumer_scores_do_not_change_when_scale_moves_from_slope_to_reader():
     net = chain()
-    before = reader_scores(net, torch.zeros(1, 2))["1.slope"]
+    before = consumer_scores(net, torch.zeros(1, 2))["1.slope"]
     with torch.no_grad():
         net[1].slope *= torch.tensor([8.0, 0.25])
         net[2].weight /= torch.tensor([8.0, 0.25])
-    assert torch.equal(reader_scores(net, torch.zeros(1, 2))["1.slope"], before)
+    assert torch.equal(consumer_scores(net, torch.zeros(1, 2))["1.slope"], before)
 
 
-def test_reader_scores_through_pooling_flattening_and_groups():
+def test_consumer_scores_through_pooling_flattening_and_groups():
     net = nn.Sequential(
         nn.Conv2d(1, 2, 1), RotatedReLU(2), nn.Conv2d(2, 2, 1, groups=2, bias=False), RotatedReLU(2), nn.Flatten(),
         nn.Linear(8, 1),
@@ -46,7 +46,7 @@ def test_reader_scores_through_pooling_flattening_and_groups():
         net[2].weight.copy_(torch.tensor([7.0, -2.0]).view(2, 1, 1, 1))
         net[3].slope.fill_(2.0)
         net[5].weight.copy_(torch.tensor([[1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 3.0, 4.0]]))
-    scores = reader_scores(net, torch.zeros(1, 1, 2, 2))
+    scores = consumer_scores(net, torch.zeros(1, 1, 2, 2))
     assert scores["1.slope"].tolist() == [7.0, 2.0]  # one weight per group
     assert scores["3.slope"].tolist() == [4.0, 10.0]  # 2 * sqrt(4), 2 * sqrt(9 + 16)
 
@@ -63,12 +63,12 @@ class Residual(nn.Module):
         return out + self.layer(out)
 
 
-def test_reader_scores_where_an_addition_reads_too():
+def test_consumer_scores_where_an_addition_reads_too():
     net = Residual()
     with torch.no_grad():
         net.act.slope.fill_(1.0)
         net.layer.weight.copy_(torch.tensor([[3.0, 0.0], [4.0, 0.5]]))
-    assert reader_scores(net, torch.zeros(1, 2))["act.slope"].tolist() == [5.0, 0.5]
+    assert consumer_scores(net, torch.zeros(1, 2))["act.slope"].tolist() == [5.0, 0.5]
 
 
 def test_taylor_scores_by_hand():

@@ -157,9 +157,9 @@ def soundness(masked: nn.Module, graph: Graph, inputs: tuple[Tensor, ...]) -> st
     relevant = analyse(graph, named_states(masked), arbitrary=True).relevant
     before = outputs(masked, inputs)
     for seed in range(2):
-        twin = copy.deepcopy(masked)
-        randomise(twin, relevant, seed)
-        if not same(outputs(twin, inputs), before):
+        baseline = copy.deepcopy(masked)
+        randomise(baseline, relevant, seed)
+        if not same(outputs(baseline, inputs), before):
             return f"randomising the irrelevant moves the output{_first_to_move(masked, relevant, inputs, before)}"
     return ""
 
@@ -179,9 +179,9 @@ def _first_to_move(
     masked: nn.Module, relevant: dict[str, Tensor], inputs: tuple[Tensor, ...], before: list[Tensor]
 ) -> str:
     for name in relevant:
-        twin = copy.deepcopy(masked)
-        randomise(twin, {name: relevant[name]})
-        if not same(outputs(twin, inputs), before):
+        baseline = copy.deepcopy(masked)
+        randomise(baseline, {name: relevant[name]})
+        if not same(outputs(baseline, inputs), before):
             return f", {name} alone does"
     return ", only several parameters together do"
 
@@ -225,8 +225,8 @@ def sharpness(
     Returns:
         Entries called relevant that never moved the output, and entries called irrelevant that did, per parameter.
     """
-    twin = copy.deepcopy(masked)
-    states = {name: value for name, value in named_states(twin).items() if name in relevant}
+    baseline = copy.deepcopy(masked)
+    states = {name: value for name, value in named_states(baseline).items() if name in relevant}
     moved = {name: torch.zeros(value.shape, dtype=torch.bool) for name, value in states.items()}
 
     def missing() -> dict[str, Tensor]:
@@ -234,14 +234,14 @@ def sharpness(
 
     for seed in range(redraws):
         trial = _redraw(states, named_states(masked), inputs, seed)
-        for name, grad in _gradients(twin, states, trial).items():
+        for name, grad in _gradients(baseline, states, trial).items():
             moved[name] |= grad != 0
         if seed >= 2 and not any(bool(mask.any()) for mask in missing().values()):
             break
     for seed in range(redraws):
         if any(bool(mask.any()) for mask in missing().values()):
             trial = _redraw(states, named_states(masked), inputs, seed)
-            _change_one_at_a_time(twin, states, trial, missing(), moved)
+            _change_one_at_a_time(baseline, states, trial, missing(), moved)
     wrong = {n: int((moved[n] & ~relevant[n]).sum()) for n in states if bool((moved[n] & ~relevant[n]).any())}
     return {name: int(mask.sum()) for name, mask in missing().items() if bool(mask.any())}, wrong
 

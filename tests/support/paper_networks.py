@@ -7,7 +7,6 @@ the paper publishes: what the stem feeds, then each activation by depth, then th
 from __future__ import annotations
 
 from rotated_relu.core.errors import ShapeError
-
 from rotated_relu.experiments.paper.count import PaperLayer
 
 Layers = tuple[list[PaperLayer], list[int]]

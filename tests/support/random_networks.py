@@ -675,22 +675,22 @@ def _tied(b: Builder, p: tuple[int, ...]) -> None:
         x = b.pick((p[0], 0, 17, 20)[which], 4, 3, 2)
         if x is None:
             return
-        twin = Tied(layer, p[2] % 2 == 1) if p[3] % 2 else _twin(layer)
-        if b.call(twin, x) is not None:
+        baseline = Tied(layer, p[2] % 2 == 1) if p[3] % 2 else _twin(layer)
+        if b.call(baseline, x) is not None:
             return
 
 
 def _twin(layer: nn.Module) -> nn.Module:
     if isinstance(layer, nn.Linear):
-        twin: nn.Module = nn.Linear(layer.in_features, layer.out_features)
+        baseline: nn.Module = nn.Linear(layer.in_features, layer.out_features)
     else:
         assert isinstance(layer, nn.Conv2d)
-        twin = nn.Conv2d(
+        baseline = nn.Conv2d(
             layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding,
             layer.dilation, layer.groups, padding_mode=layer.padding_mode,
         )  # fmt: skip
-    twin.weight = layer.weight
-    return twin
+    baseline.weight = layer.weight
+    return baseline
 
 
 @rule("constant")

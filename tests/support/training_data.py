@@ -10,7 +10,7 @@ from rotated_relu.training import (
     DataConfig,
     KeepConfig,
     ModelConfig,
-    OptimiserConfig,
+    OptimizerConfig,
     ScheduleConfig,
 )
 from rotated_relu.training.data.load import ImageData, Split
@@ -35,7 +35,7 @@ IMAGES = made_images()
 CONFIG = Config(
     model=ModelConfig("fcnn", options={"hidden": 8}),
     data=DataConfig("made", flip=False, crop_padding=0),
-    optimiser=OptimiserConfig(lr=0.05, weight_decay=1e-4),
+    optimizer=OptimizerConfig(lr=0.05, weight_decay=1e-4),
     schedule=ScheduleConfig("one-cycle", warmup=0.3),
     epochs=3,
     batch_size=16,

@@ -12,7 +12,7 @@ from rotated_relu.training import (
     ConfigError,
     DataConfig,
     ModelConfig,
-    OptimiserConfig,
+    OptimizerConfig,
     ScheduleConfig,
     recipes,
 )
@@ -28,7 +28,7 @@ def test_json_round_trip():
     config = Config(
         model=ModelConfig("wrn_16_4", options={"dropout": 0.3}),
         data=DataConfig("mnist5k", validation=500, image_size=20),
-        optimiser=OptimiserConfig("sgd", 0.05, nesterov=True),
+        optimizer=OptimizerConfig("sgd", 0.05, nesterov=True),
         schedule=ScheduleConfig("one-cycle", 0.25),
         slope_l1=1e-3,
         slope_l1_ramp=(0.25, 0.6),
@@ -43,8 +43,8 @@ def test_settings_that_are_left_out_get_their_default():
 
 
 def test_whole_numbers_serve_as_numbers():
-    config = Config.from_dict({"optimiser": {"lr": 1}, "data": {"validation": 500}})
-    assert config.optimiser.lr == 1.0
+    config = Config.from_dict({"optimizer": {"lr": 1}, "data": {"validation": 500}})
+    assert config.optimizer.lr == 1.0
     assert config.data.validation == 500.0
 
 
@@ -63,17 +63,17 @@ def test_whole_numbers_serve_as_numbers():
         ({"data": {"validation": 0}}, "data.validation"),
         ({"data": {"crop_padding": -1}}, "data.crop_padding"),
         ({"data": {"image_size": 0}}, "data.image_size"),
-        ({"optimiser": {"lr": 0}}, "optimiser.lr"),
-        ({"optimiser": {"lr": math.nan}}, "optimiser.lr"),
-        ({"optimiser": {"momentum": 1.0}}, "optimiser.momentum"),
-        ({"optimiser": {"momentum": 0.0, "nesterov": True}}, "nesterov"),
-        ({"optimiser": {"weight_decay": -1e-4}}, "weight_decay"),
+        ({"optimizer": {"lr": 0}}, "optimizer.lr"),
+        ({"optimizer": {"lr": math.nan}}, "optimizer.lr"),
+        ({"optimizer": {"momentum": 1.0}}, "optimizer.momentum"),
+        ({"optimizer": {"momentum": 0.0, "nesterov": True}}, "nesterov"),
+        ({"optimizer": {"weight_decay": -1e-4}}, "weight_decay"),
         ({"schedule": {"warmup": 1.0}}, "schedule.warmup"),
         ({"schedule": {"name": "one-cycle", "warmup": 0.0}}, "above 0 for one-cycle"),
         ({"schedule": {"start_factor": 2.0}}, "start_factor"),
         ({"epochs": "many"}, "epochs must be int, got 'many'"),
         ({"epochs": True}, "epochs must be int"),
-        ({"optimiser": 3}, "optimiser must be a table"),
+        ({"optimizer": 3}, "optimizer must be a table"),
         ({"data": {"image_size": "big"}}, "image_size must be int or nothing"),
         ({"model": {"options": 1}}, "model.options must be dict"),
     ],
@@ -89,8 +89,8 @@ def test_values_that_cannot_work(change, words):
     ("change", "nearest"),
     [
         ({"epoch": 3}, "epochs"),
-        ({"optimiser": {"learning": 1, "momentun": 1}}, "optimiser"),
-        ({"optimiser": {"name": "sdg"}}, "sgd"),
+        ({"optimizer": {"learning": 1, "momentun": 1}}, "optimizer"),
+        ({"optimizer": {"name": "sdg"}}, "sgd"),
         ({"schedule": {"name": "onecycle"}}, "one-cycle"),
         ({"precision": "bf61"}, "bf16"),
         ({"penalty_form": "proximall"}, "proximal"),
@@ -132,7 +132,7 @@ def test_penalty_without_ramp_is_constant():
 
 def test_total_shrinkage_of_a_constant_rate():
     config = Config(
-        optimiser=OptimiserConfig(lr=0.1, momentum=0.9), schedule=ScheduleConfig("constant"), slope_l1=1e-3
+        optimizer=OptimizerConfig(lr=0.1, momentum=0.9), schedule=ScheduleConfig("constant"), slope_l1=1e-3
     )
     # 200 steps of 1e-3 * 0.1, times 1 / (1 - 0.9) = 10
     assert total_shrinkage(config, 200) == pytest.approx(0.2)
@@ -173,7 +173,7 @@ def test_unknown_recipe():
 def test_pull_means_the_same_distance_whatever_the_length():
     # 0.1 * sum(lr) / (1 - 0.9) = 1 needs a strength of 1 / (lr * steps * 10).
     base = Config(
-        optimiser=OptimiserConfig(lr=0.2, momentum=0.9), schedule=ScheduleConfig("constant"), slope_pull=1.5
+        optimizer=OptimizerConfig(lr=0.2, momentum=0.9), schedule=ScheduleConfig("constant"), slope_pull=1.5
     )
     for steps in (10, 1000):
         config = in_strength(base, steps)

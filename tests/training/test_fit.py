@@ -18,14 +18,14 @@ from rotated_relu.training import (
     BudgetConfig,
     DataConfig,
     ModelConfig,
-    OptimiserConfig,
+    OptimizerConfig,
     ScheduleConfig,
     build_model,
     evaluate_model,
     finetune,
     fit,
 )
-from rotated_relu.training.engine.batches import Piece
+from rotated_relu.training.engine.batches import MicroBatch
 from rotated_relu.training.engine.step import Stepper
 from support.training_data import CONFIG, CONV, IMAGES, made_images
 
@@ -196,8 +196,8 @@ def test_weights_that_are_not_finite_are_not_kept(tmp_path, monkeypatch):
 
 def test_another_configuration_is_refused(tmp_path):
     fit(CONFIG, tmp_path, images=IMAGES, progress="none", device="cpu")
-    other = dataclasses.replace(CONFIG, optimiser=dataclasses.replace(CONFIG.optimiser, lr=0.2))
-    with pytest.raises(RunError, match=r"optimiser.lr 0.05, asked for 0.2"):
+    other = dataclasses.replace(CONFIG, optimizer=dataclasses.replace(CONFIG.optimizer, lr=0.2))
+    with pytest.raises(RunError, match=r"optimizer.lr 0.05, asked for 0.2"):
         fit(other, tmp_path, images=IMAGES, progress="none", device="cpu")
 
 
@@ -253,7 +253,7 @@ def test_proximal_step_by_hand(tmp_path):
     base = dataclasses.replace(
         CONFIG,
         epochs=1,
-        optimiser=OptimiserConfig(lr=0.1, momentum=0.5, weight_decay=0.0),
+        optimizer=OptimizerConfig(lr=0.1, momentum=0.5, weight_decay=0.0),
         schedule=ScheduleConfig("constant"),
     )
     plain = fit(base, tmp_path / "a", images=images, progress="none", device="cpu").net.act1.slope.detach()
@@ -267,7 +267,7 @@ def test_subgradient_step_by_hand(tmp_path):
     """One batch, one step of SGD: strength 2 at learning rate 0.1 moves each slope by 0.2 towards zero."""
     images = made_images(16)
     base = dataclasses.replace(
-        CONFIG, epochs=1, optimiser=OptimiserConfig(lr=0.1), schedule=ScheduleConfig("constant")
+        CONFIG, epochs=1, optimizer=OptimizerConfig(lr=0.1), schedule=ScheduleConfig("constant")
     )
     plain = fit(base, tmp_path / "a", images=images, progress="none", device="cpu").net.act1.slope.detach()
     pulled = dataclasses.replace(base, slope_l1=2.0)
@@ -283,14 +283,14 @@ def test_plain_and_rotated_networks_see_the_same_batches(tmp_path):
         config = dataclasses.replace(CONV, model=ModelConfig("demo_resnet", rotated))
         batches = []
         with pytest.MonkeyPatch.context() as patch:
-            original = Piece.prepared
+            original = MicroBatch.prepared
 
             def record(self, *args):
                 out = original(self, *args)
                 batches.append(out[0])
                 return out
 
-            patch.setattr(Piece, "prepared", record)
+            patch.setattr(MicroBatch, "prepared", record)
             fit(config, tmp_path / str(rotated), images=IMAGES, progress="none", device="cpu")
         return torch.cat(batches)
 
@@ -299,7 +299,7 @@ def test_plain_and_rotated_networks_see_the_same_batches(tmp_path):
 
 def test_adam_and_slopes_without_decay(tmp_path):
     config = dataclasses.replace(
-        CONFIG, epochs=1, optimiser=OptimiserConfig("adam", lr=1e-3, weight_decay=0.1, decay_slopes=False)
+        CONFIG, epochs=1, optimizer=OptimizerConfig("adam", lr=1e-3, weight_decay=0.1, decay_slopes=False)
     )
     fitted = fit(config, tmp_path, images=IMAGES, progress="none", device="cpu")
     assert len(fitted.history) == 1

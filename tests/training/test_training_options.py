@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from rotated_relu.nn.slopes import slopes
-from rotated_relu.training import LogConfig, ModelConfig, OptimiserConfig, ScheduleConfig, build_model, fit
+from rotated_relu.training import LogConfig, ModelConfig, OptimizerConfig, ScheduleConfig, build_model, fit
 from rotated_relu.training.engine.optimizers import Average
 from rotated_relu.training.profile import profile
 from support.command_line import done
@@ -76,7 +76,7 @@ def test_the_penalty_does_not_depend_on_the_loss_scale(tmp_path, monkeypatch):
         epochs=1,
         batch_size=96,
         precision="fp16",
-        optimiser=OptimiserConfig(lr=0.1, momentum=0.0, weight_decay=0.0),
+        optimizer=OptimizerConfig(lr=0.1, momentum=0.0, weight_decay=0.0),
         schedule=ScheduleConfig("constant"),
     )
     # At the usual first scale, 65536, the one step would overflow and be left out.
@@ -139,7 +139,7 @@ def test_profile_adds_up(rotated):
         CONFIG, model=ModelConfig("fcnn", rotated), slope_l1=1e-3 if rotated else 0.0
     )
     found = profile(config, IMAGES, "cpu", warm_up=1, steps=8)
-    assert list(found["phases"]) == ["data", "forward", "backward", "optimiser", "penalty", "other"]
+    assert list(found["phases"]) == ["data", "forward", "backward", "optimizer", "penalty", "other"]
     shares = [part["share"] for part in found["phases"].values()]
     assert sum(shares) == pytest.approx(1)
     assert (found["phases"]["penalty"]["milliseconds"] > 0) == rotated
@@ -186,5 +186,5 @@ def test_seconds_are_apart_from_the_metrics(tmp_path):
 def test_profile_on_the_command_line(tmp_path, capsys):
     done("train", "demo", "--no-fast", "--profile", "--device", "cpu", "--out", tmp_path / "run")
     shown = capsys.readouterr().out
-    assert all(phase in shown for phase in ("data", "forward", "backward", "optimiser", "penalty", "other"))
+    assert all(phase in shown for phase in ("data", "forward", "backward", "optimizer", "penalty", "other"))
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["profile.json"]

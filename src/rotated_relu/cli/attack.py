@@ -12,7 +12,7 @@ import typer
 from ..core.environment import environment
 from ..core.errors import RunError
 from ..core.run_directory import write_json
-from ..experiments.run_networks import WEIGHTS, Loaded, open_run
+from ..experiments.run_networks import WEIGHTS, RunNetworks, open_run
 from . import console
 from .options import Progress, check_choices
 
@@ -90,7 +90,7 @@ def attack(
 
 
 def attack_runs(
-    runs: Mapping[str, Loaded],
+    runs: Mapping[str, RunNetworks],
     settings: AttackSettings,
     images: int,
     pgd_images: int | None = None,
@@ -169,7 +169,7 @@ def _torch_device(name: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _common_images(runs: Mapping[str, Loaded], count: int, seed: int) -> tuple[Tensor, Tensor]:
+def _common_images(runs: Mapping[str, RunNetworks], count: int, seed: int) -> tuple[Tensor, Tensor]:
     """The chosen test images, after making sure that all runs have the same."""
     import torch
 
@@ -185,7 +185,7 @@ def _common_images(runs: Mapping[str, Loaded], count: int, seed: int) -> tuple[T
     return chosen[0]
 
 
-def _victims(runs: Mapping[str, Loaded], device: str) -> Iterator[Victim]:
+def _victims(runs: Mapping[str, RunNetworks], device: str) -> Iterator[Victim]:
     """Every network that the runs have, trained ones first within a run."""
     from ..experiments.robustness import OnPixels
 

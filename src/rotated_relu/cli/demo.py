@@ -10,7 +10,7 @@ import typer
 
 from ..core.environment import environment
 from ..core.run_directory import write_json
-from ..experiments.pipelines.baseline import Pair, clear, measure_pair, relu_twin, train_twin
+from ..experiments.pipelines.baseline import BaselinePair, clear, measure_pair, relu_baseline, train_baseline
 from . import console
 from .evaluate import evaluate_run
 from .export import export_run
@@ -70,11 +70,11 @@ def run_demo(
     other one.
     """
     rotated = demo_config(seed, epochs)
-    relu = relu_twin(rotated)
-    both = Pair.at(out)
+    relu = relu_baseline(rotated)
+    both = BaselinePair.at(out)
     assert both.relu is not None
     for config, loaded, label in ((relu, both.relu, "ReLU"), (rotated, both.rotated, "rotated ReLU")):
-        train_twin(loaded, config, label, again=again, remedy=REMEDY, device="cpu", progress=progress)
+        train_baseline(loaded, config, label, again=again, remedy=REMEDY, device="cpu", progress=progress)
     try:
         pruned = prune_run(both.rotated, tolerance=TOLERANCE)
         console.say(
@@ -115,7 +115,7 @@ def _again(out: Path, seed: int, epochs: int | None) -> str:
     return f"rotated-relu demo --out {out} --seed {seed}{given}"
 
 
-def _summary(both: Pair, pruned: Pruned, measured: dict[str, Any]) -> dict[str, Any]:
+def _summary(both: BaselinePair, pruned: Pruned, measured: dict[str, Any]) -> dict[str, Any]:
     """What the demo found. The test images are read here, once, when nothing is left to choose."""
     assert both.relu is not None
     speedups = {str(timed["batch_size"]): timed["speedup"]["compact"] for timed in measured["latency"]}

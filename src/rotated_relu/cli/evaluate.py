@@ -8,7 +8,7 @@ import typer
 
 from ..core.errors import UnknownNameError
 from ..core.run_directory import Run, read_json, write_json
-from ..experiments.run_networks import Loaded, open_run
+from ..experiments.run_networks import RunNetworks, open_run
 from . import console
 from .options import RunPath, Weights
 
@@ -33,7 +33,7 @@ def evaluate(
     console.show(f"{run}: {weights} network, {split} accuracy {console.percent(accuracy)}")
 
 
-def evaluate_run(loaded: Loaded, weights: str, split: str) -> float:
+def evaluate_run(loaded: RunNetworks, weights: str, split: str) -> float:
     """Evaluate and add the result to ``evaluation.json``: {"trained": {"test": 91.2, ...}, ...}, percent.
 
     Raises:
@@ -44,7 +44,7 @@ def evaluate_run(loaded: Loaded, weights: str, split: str) -> float:
     return keep_accuracy(loaded, weights, loaded.network(weights), split)
 
 
-def keep_accuracy(loaded: Loaded, key: str, net: nn.Module, split: str) -> float:
+def keep_accuracy(loaded: RunNetworks, key: str, net: nn.Module, split: str) -> float:
     """Evaluate any network on a split of a run and add the result to ``evaluation.json`` under a key."""
     from ..training import evaluate_model
 

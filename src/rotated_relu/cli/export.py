@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..core.errors import UnknownNameError
-from ..experiments.run_networks import Loaded, open_run
+from ..experiments.run_networks import RunNetworks, open_run
 from . import console
 from .options import RunPath, Weights
 
@@ -68,7 +68,7 @@ def export(
 
 
 def export_run(
-    loaded: Loaded,
+    loaded: RunNetworks,
     weights: str,
     *,
     format: str = "onnx",
@@ -84,7 +84,7 @@ def export_run(
     return write(net, example, _path(loaded, weights, suffix), dynamic_size=dynamic_size, form=form)
 
 
-def _export_int8(loaded: Loaded, weights: str, sizes: list[int]) -> None:
+def _export_int8(loaded: RunNetworks, weights: str, sizes: list[int]) -> None:
     from ..deploy.quantize import export_int8
 
     images = loaded.example_inputs(CALIBRATION_BATCHES * CALIBRATION_BATCH)
@@ -100,12 +100,12 @@ def _export_int8(loaded: Loaded, weights: str, sizes: list[int]) -> None:
     )
 
 
-def _path(loaded: Loaded, weights: str, suffix: str) -> Path:
+def _path(loaded: RunNetworks, weights: str, suffix: str) -> Path:
     compact = loaded.run.file("onnx")
     return compact.with_name(("trained" if weights == "trained" else compact.stem) + suffix)
 
 
-def _form(loaded: Loaded, weights: str, engine: str, sizes: list[int]) -> Form | None:
+def _form(loaded: RunNetworks, weights: str, engine: str, sizes: list[int]) -> Form | None:
     """The fastest form on this machine at these batch sizes; None without any."""
     from ..deploy.autotune import fastest_form
 

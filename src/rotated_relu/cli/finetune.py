@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..core.run_directory import Run, is_first_process, read_json, replacing, write_json
-from ..experiments.run_networks import Loaded, open_run
+from ..experiments.run_networks import RunNetworks, open_run
 from . import console
 from .evaluate import forget_accuracies
 from .options import Device, Progress, RunPath
@@ -56,7 +56,7 @@ def finetune(
 
 
 def finetune_run(
-    loaded: Loaded, *, epochs: int, lr: float | None = None, device: str = "auto", progress: str = "none"
+    loaded: RunNetworks, *, epochs: int, lr: float | None = None, device: str = "auto", progress: str = "none"
 ) -> nn.Module:
     """Fine-tune the compacted network of a run and save it beside the compacted one.
 
@@ -66,7 +66,7 @@ def finetune_run(
         return _finetune(loaded, finetune_config(loaded.config, epochs, lr), device, progress)
 
 
-def _finetune(loaded: Loaded, config: Config, device: str, progress: str) -> nn.Module:
+def _finetune(loaded: RunNetworks, config: Config, device: str, progress: str) -> nn.Module:
     from ..pruning.removal import load_compacted, save
     from ..training import build_model
     from ..training import finetune as train_on
@@ -102,7 +102,7 @@ def finetune_config(config: Config, epochs: int, lr: float | None = None) -> Con
         {"trains": "weights"} if fresh else {"schedule.name": "cosine", "schedule.warmup": 0.0}
     )
     share = 1.0 if fresh else LR_SHARE
-    changes["optimiser.lr"] = share * config.optimiser.lr if lr is None else lr
+    changes["optimizer.lr"] = share * config.optimizer.lr if lr is None else lr
     return override(config, {**changes, "epochs": epochs, **NO_PULL})
 
 

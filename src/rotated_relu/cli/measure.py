@@ -10,7 +10,7 @@ import typer
 
 from ..core.environment import environment
 from ..core.run_directory import write_json
-from ..experiments.run_networks import Loaded, open_run, reference_key
+from ..experiments.run_networks import RunNetworks, open_run, reference_key
 from . import console
 from .options import RunPath
 
@@ -78,7 +78,7 @@ def _engines(names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def networks_of(loaded: Loaded, reference: Loaded | None = None) -> dict[str, nn.Module]:
+def networks_of(loaded: RunNetworks, reference: RunNetworks | None = None) -> dict[str, nn.Module]:
     """The networks of a run to measure, by the names that reports use; fine-tuning changes no cost."""
     nets = {} if reference is None else {reference_key(reference, loaded): reference.network("trained")}
     nets[loaded.trained_key] = loaded.network("trained")

@@ -12,7 +12,7 @@ import typer
 
 from ..core.errors import ThresholdError, UnknownNameError
 from ..core.run_directory import Run, read_json, write_json
-from ..experiments.run_networks import Loaded, open_run
+from ..experiments.run_networks import RunNetworks, open_run
 from . import console
 from .options import RunPath
 
@@ -110,7 +110,7 @@ def prune(
 
 
 def prune_run(
-    loaded: Loaded,
+    loaded: RunNetworks,
     *,
     tolerance: float = 0.2,
     budget: dict[str, float] | None = None,
@@ -143,7 +143,7 @@ def prune_run(
 
 
 def _prune(
-    loaded: Loaded,
+    loaded: RunNetworks,
     tolerance: float,
     budget: dict[str, float] | None,
     threshold: float | None,
@@ -195,7 +195,7 @@ class _Widths:
 
 
 def _compacted(
-    loaded: Loaded, net: nn.Module, threshold: float, widths: _Widths
+    loaded: RunNetworks, net: nn.Module, threshold: float, widths: _Widths
 ) -> tuple[Compacted, dict[str, Any]]:
     """The compacted network, and what was timed to choose its rounding."""
     from ..deploy.autotune import compact_fastest
@@ -218,7 +218,7 @@ def _compacted(
 
 
 def _search(
-    loaded: Loaded,
+    loaded: RunNetworks,
     net: nn.Module,
     tolerance: float,
     budget: dict[str, float] | None,
@@ -251,7 +251,7 @@ def _search(
     )
 
 
-def _scores(loaded: Loaded, net: nn.Module) -> Scores:
+def _scores(loaded: RunNetworks, net: nn.Module) -> Scores:
     from ..training import loss_scores
 
     console.say("scoring the channels on training images")
@@ -289,7 +289,7 @@ class KeptSearch:
         write_json(self.path, {"key": self.key, "sweep": list(self.found.values())})
 
 
-def _show(loaded: Loaded, pruned: Pruned) -> None:
+def _show(loaded: RunNetworks, pruned: Pruned) -> None:
     from ..core.counting import count_macs, count_parameters
 
     found, result, certificate = pruned.found, pruned.result, pruned.result.certificate

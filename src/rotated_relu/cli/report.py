@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..core.run_directory import explained, read_json, read_metrics
-from ..experiments.run_networks import Loaded, open_run, reference_key
+from ..experiments.run_networks import RunNetworks, open_run, reference_key
 from . import console
 from .options import RunPath
 
@@ -49,7 +49,7 @@ def report(
     console.show(f"open {path}")
 
 
-def report_run(loaded: Loaded, reference: Loaded | None = None, command: str | None = None) -> Path:
+def report_run(loaded: RunNetworks, reference: RunNetworks | None = None, command: str | None = None) -> Path:
     """Write the report of a run and return its path.
 
     Args:
@@ -62,7 +62,9 @@ def report_run(loaded: Loaded, reference: Loaded | None = None, command: str | N
     return build(report_data(loaded, reference, command), loaded.run.file("report"))
 
 
-def report_data(loaded: Loaded, reference: Loaded | None = None, command: str | None = None) -> ReportData:
+def report_data(
+    loaded: RunNetworks, reference: RunNetworks | None = None, command: str | None = None
+) -> ReportData:
     """Gather what the files of a run say; see :class:`rotated_relu.experiments.report.ReportData`."""
     config = loaded.config
     own = loaded.trained_key
@@ -82,7 +84,7 @@ def report_data(loaded: Loaded, reference: Loaded | None = None, command: str | 
     return data
 
 
-def _networks(loaded: Loaded, reference: Loaded | None) -> list[Any]:
+def _networks(loaded: RunNetworks, reference: RunNetworks | None) -> list[Any]:
     """One row per network that there is, in the order of the method."""
     measured = _json(loaded, "measure").get("networks", {})
     evaluated = _json(loaded, "evaluation")
@@ -109,12 +111,12 @@ def _accuracies(splits: dict[str, float]) -> dict[str, float]:
     return {f"{split}_accuracy": value for split, value in splits.items()}
 
 
-def _last_validation(loaded: Loaded) -> dict[str, float]:
+def _last_validation(loaded: RunNetworks) -> dict[str, float]:
     rows = read_metrics(loaded.run.need("metrics"))
     return {"validation_accuracy": rows[-1]["validation_accuracy"]} if rows else {}
 
 
-def _curves(loaded: Loaded, reference: Loaded | None) -> list[Any]:
+def _curves(loaded: RunNetworks, reference: RunNetworks | None) -> list[Any]:
     runs = {} if reference is None else {reference_key(reference, loaded): reference}
     runs[loaded.trained_key] = loaded
     return [
@@ -123,7 +125,7 @@ def _curves(loaded: Loaded, reference: Loaded | None) -> list[Any]:
     ]
 
 
-def _made(loaded: Loaded, command: str | None) -> Any:
+def _made(loaded: RunNetworks, command: str | None) -> Any:
     config, run = loaded.config, loaded.run
     weights = run.need("weights")
     with explained(weights):
@@ -138,7 +140,7 @@ def _made(loaded: Loaded, command: str | None) -> Any:
     }
 
 
-def _add_slopes(data: ReportData, loaded: Loaded) -> None:
+def _add_slopes(data: ReportData, loaded: RunNetworks) -> None:
     if not loaded.config.model.rotated or not loaded.run.has("slopes"):
         return
     from ..pruning.removal.checkpoint import read_tensors
@@ -150,7 +152,7 @@ def _add_slopes(data: ReportData, loaded: Loaded) -> None:
     data["slopes"] = slopes
 
 
-def _add_compaction(data: ReportData, loaded: Loaded) -> None:
+def _add_compaction(data: ReportData, loaded: RunNetworks) -> None:
     """Threshold, filters alive, both counts, certificate, and what could not be removed."""
     if not loaded.run.has("compact"):
         return
@@ -204,7 +206,7 @@ def paths_part(blocks: Sequence[Block]) -> PathsPart:
     return {"blocks": len(blocks), "width": width, "before": sides[0], "after": sides[1]}
 
 
-def _add_attack(data: ReportData, loaded: Loaded) -> None:
+def _add_attack(data: ReportData, loaded: RunNetworks) -> None:
     """Accuracy under attack; networks of other runs are told by their directory."""
     found = _json(loaded, "attack")
     if not found:
@@ -226,7 +228,7 @@ def _add_attack(data: ReportData, loaded: Loaded) -> None:
     data["attack"] = {"networks": rows, "settings": found["settings"], "library": found["library"]}
 
 
-def _add_measurements(data: ReportData, loaded: Loaded) -> None:
+def _add_measurements(data: ReportData, loaded: RunNetworks) -> None:
     measured = _json(loaded, "measure")
     if not measured:
         return
@@ -236,7 +238,7 @@ def _add_measurements(data: ReportData, loaded: Loaded) -> None:
     data["engine"] = measured["engine"]
 
 
-def _json(loaded: Loaded, name: str) -> dict[str, Any]:
+def _json(loaded: RunNetworks, name: str) -> dict[str, Any]:
     """A file of the run, or nothing where it has not been written."""
     found: dict[str, Any] = read_json(loaded.run.file(name)) if loaded.run.has(name) else {}
     return found

@@ -22,7 +22,7 @@ from ..core.modules import Inputs, as_inputs, check_runs, eval_mode
 from ..nn.folding import as_plain
 from .onnx_session import open_session, run_session, session_runner
 from .openvino_session import OpenVinoSession, save_openvino
-from .passes.fold_slopes import KeptSlopes, drop_notes, fold_slopes_into_readers, kept_slopes, mark_slopes
+from .passes.fold_slopes import KeptSlopes, drop_notes, fold_slopes_into_consumers, kept_slopes, mark_slopes
 from .passes.narrow_channels import Form, narrow_graph
 from .timing import Runnable
 
@@ -93,7 +93,7 @@ def export_onnx(
     """Export a network in eval mode to one ONNX file with a dynamic batch dimension.
 
     Batch norms are folded into convolutions, slopes into the weights around them where that is exact, and residual
-    streams become as narrow as their readers allow. The result is compared with the network in onnxruntime at every
+    streams become as narrow as their consumers allow. The result is compared with the network in onnxruntime at every
     batch size, and only then renamed into place.
 
     Args:
@@ -199,7 +199,7 @@ def raw_onnx(net: nn.Module, example_inputs: Inputs, *, dynamic_size: bool = Fal
             )
             assert program is not None
             slopes = mark_slopes(program.model)
-            fold_slopes_into_readers(program.model)
+            fold_slopes_into_consumers(program.model)
             kept = kept_slopes(program.model)
             drop_notes(program.model, marks=False)
             content: bytes = program.model_proto.SerializeToString()

@@ -19,7 +19,7 @@ WEIGHTS = ("trained", "compact", "finetuned")
 
 
 @dataclass(frozen=True)
-class Loaded:
+class RunNetworks:
     """A run with what it takes to build its networks; each part is read when first asked for.
 
     Attributes:
@@ -94,16 +94,16 @@ class Loaded:
         return load(path, build_model(self.config, self.images)).eval()
 
 
-def reference_key(reference: Loaded, loaded: Loaded) -> str:
+def reference_key(reference: RunNetworks, loaded: RunNetworks) -> str:
     """What measurements and reports call the network of a run that another one is compared with."""
     key = reference.trained_key
     return "reference" if key == loaded.trained_key else key
 
 
-def open_run(path: str) -> Loaded:
+def open_run(path: str) -> RunNetworks:
     """Open a run directory by the path that a person typed.
 
     Raises:
         RunError: If it is none; suggests those nearby.
     """
-    return Loaded(Run.open(path))
+    return RunNetworks(Run.open(path))

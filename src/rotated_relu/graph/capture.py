@@ -216,9 +216,9 @@ class _NeedsDecomposition(Exception):
 
 
 def _functional(graph: Graph) -> Graph:
-    """Turn in-place operations on varying tensors into functional ones, and redirect later readers.
+    """Turn in-place operations on varying tensors into functional ones, and redirect later consumers.
 
-    A later reader of the mutated tensor, or of an identity alias of it, reads the result instead. Writing through a
+    A later consumer of the mutated tensor, or of an identity alias of it, reads the result instead. Writing through a
     partial view (``x[:, 0] = y``) is left to torch's own functionalisation.
     """
     family = _alias_families(graph)
@@ -229,13 +229,13 @@ def _functional(graph: Graph) -> Graph:
         mutated = node.args[0]
         assert isinstance(mutated, Node)
         for other in family[family_root(family, mutated)].members:
-            readers = [user for user in other.users if order.get(user, len(order)) > order[node]]
+            consumers = [user for user in other.users if order.get(user, len(order)) > order[node]]
             readers_out = other in graph.outputs
-            if other is node or (not readers and not readers_out):
+            if other is node or (not consumers and not readers_out):
                 continue
             if not _same_values(other, mutated):
                 raise _NeedsDecomposition
-            for user in readers:
+            for user in consumers:
                 user.replace_input_with(other, node)
             graph.outputs = [node if out is other else out for out in graph.outputs]
         node.target = _out_of_place(node)

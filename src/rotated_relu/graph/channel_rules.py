@@ -186,7 +186,7 @@ class _Builder:
     def pin_inside(self, node: Node) -> None:
         """Inside a region every tensor keeps its width; tensors that enter or leave it get adapters there.
 
-        A node that leaves the region has two faces: its own atoms, which outside readers use, are free.
+        A node that leaves the region has two faces: its own atoms, which outside consumers use, are free.
         """
         key = region_of(node, self.regions)
         leaves = any(region_of(user, self.regions) != key for user in node.users)

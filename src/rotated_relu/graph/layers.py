@@ -102,8 +102,8 @@ def find_layers(graph: Graph, model: nn.Module) -> list[Layer]:
     for placeholder, name in graph.states.items():
         users[name].extend(placeholder.users)
     by_owner: dict[str, list[Node]] = defaultdict(list)
-    for name, readers in users.items():
-        by_owner[name.rpartition(".")[0]].extend(readers)
+    for name, consumers in users.items():
+        by_owner[name.rpartition(".")[0]].extend(consumers)
     found: dict[str, Layer] = {}
     for node in graph.nodes:
         inner = standardising(node, graph) if op_name(node) in _CONVS else set()
@@ -132,7 +132,7 @@ def _owner(node: Node, graph: Graph) -> str | None:
     return owner if owner is not None and owner == module_path(node) else None
 
 
-def _alone(node: Node, name: str, readers: list[Node]) -> bool:
+def _alone(node: Node, name: str, consumers: list[Node]) -> bool:
     """The module adds nothing around the operation but padding, and nobody else uses its parameters."""
     source = node.args[0]
     while isinstance(source, Node) and source.op == "call_function" and module_path(source) == name:
@@ -142,7 +142,7 @@ def _alone(node: Node, name: str, readers: list[Node]) -> bool:
     # A norm only gathers before its forward, which may go on with an activation.
     if op_name(node) != "batch_norm" and any(_within(user, name) for user in node.users):
         return False
-    return all(module_path(reader) == name for reader in readers)
+    return all(module_path(consumer) == name for consumer in consumers)
 
 
 def _within(node: Node, name: str) -> bool:

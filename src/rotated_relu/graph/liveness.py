@@ -1,6 +1,6 @@
 """Run a captured graph over reachability, forward and backward, and say what matters.
 
-Forward zero means "this entry is always 0, its readers can skip it". Backward zero means "nobody reads this entry,
+Forward zero means "this entry is always 0, its consumers can skip it". Backward zero means "nobody reads this entry,
 its writer can skip it". Both passes work on patterns (see :mod:`.patterns`); values are set back to 0 and 1 at every
 node in both directions, so that long chains neither overflow nor vanish. Runs on the CPU in float32, whatever the
 model's device: a pattern's sums of zeros are exactly zero there.

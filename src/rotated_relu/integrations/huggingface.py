@@ -22,7 +22,7 @@ except ImportError as error:
 
 
 class SlopePenalty(TrainerCallback):  # type: ignore[misc]
-    """Adds ``strength * sign(a)`` to the gradient of every slope before each optimiser step, after clipping.
+    """Adds ``strength * sign(a)`` to the gradient of every slope before each optimizer step, after clipping.
 
     Whatever the Trainer logs also gets ``alive_at_<zeta>``, the number of slopes with ``|a| >= zeta``. With fp16, keep
     ``max_grad_norm`` above 0, as it is by default: clipping is what unscales the gradients.

@@ -46,7 +46,7 @@ class SlopePenalty(Callback):
         pl_module: lightning.LightningModule,
         optimizer: torch.optim.Optimizer,
     ) -> None:
-        """Add the penalty's subgradient to the slopes that this optimiser steps."""
+        """Add the penalty's subgradient to the slopes that this optimizer steps."""
         own = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
         slopes = check_slopes(pl_module).values()
         add_l1_subgradient((slope for slope in slopes if id(slope) in own), self.strength)

@@ -62,7 +62,7 @@ def shrink(parameters: Iterable[nn.Parameter], amount: float) -> None:
 
 
 def parameter_groups(net: nn.Module, weight_decay: float, decay_slopes: bool = True) -> list[dict[str, Any]]:
-    """Parameter groups for an optimiser.
+    """Parameter groups for an optimizer.
 
     Args:
         net: The network.

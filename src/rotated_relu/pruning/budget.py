@@ -6,7 +6,7 @@ rest are left alone:
 
 1. Every slope has a score, the running mean of :math:`(a \, \partial L / \partial a)^2`: the first-order estimate of
    what removing the channel does to the loss, squared. It needs no extra pass, and it does not change when a slope
-   grows and its reader's weights shrink by the same factor, which ``|a|`` does.
+   grows and its consumer's weights shrink by the same factor, which ``|a|`` does.
 2. At fixed points of the run the slopes are sorted by score per saved cost, and so many of the first are chosen that
    the remaining network meets the budget *of that point*. The budget falls from 1 to its end value along a cubic: fast
    while unimportant channels abound, slowly towards the end.
@@ -42,12 +42,12 @@ COSTS_AGAIN = 0.1  # what a channel saves is found anew when so much of the whol
 
 
 class SlopeBudget:
-    """Pulls slopes to zero until the rest of the network meets a budget; call :meth:`step` after every optimiser step.
+    """Pulls slopes to zero until the rest of the network meets a budget; call :meth:`step` after every optimizer step.
 
     Args:
         net: The rotated network in training, wrapped or not, in plain or fast form.
         example_inputs: Tensor or tuple of tensors for one forward pass.
-        steps: Optimiser steps of the whole run.
+        steps: Optimizer steps of the whole run.
         keep: Share of the ``unit`` that the compacted network may keep, above 0 and at most 1.
         unit: ``macs``, ``parameters`` or ``channels``.
         score: ``taylor`` (see the module's text) or ``slope`` (``|a|``).

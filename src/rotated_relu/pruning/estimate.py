@@ -86,8 +86,8 @@ class Remaining:
     def connected(self, dead: Dead) -> bool:
         """Whether the output still depends on the inputs with those at 0."""
         liveness = self._liveness(dead)
-        readers = {user for node in self._graph.inputs for user in node.users}
-        return any(bool(vector.any()) for node in readers for vector in liveness.alive.get(node, []))
+        consumers = {user for node in self._graph.inputs for user in node.users}
+        return any(bool(vector.any()) for node in consumers for vector in liveness.alive.get(node, []))
 
     def _liveness(self, dead: Dead) -> Liveness:
         with torch.no_grad():

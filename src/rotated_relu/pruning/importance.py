@@ -1,11 +1,11 @@
 r"""How much each channel matters: scores by which slopes are sent to zero.
 
 The paper ranks channels by :math:`|a|`. What a slope means depends on what reads it: :math:`a \to c\,a`,
-:math:`W \to W / c` is the same network. Three scores, of which the second allows for the reader's weights and the third
-for all that is behind:
+:math:`W \to W / c` is the same network. Three scores, of which the second allows for the consumer's weights and the
+third for all that is behind:
 
 - ``slope``: :math:`|a_c|`, as published;
-- ``reader``: :math:`|a_c| \, \lVert W_{:,c} \rVert_2` over all convolutions and linear layers that read the channel;
+- ``consumer``: :math:`|a_c| \, \lVert W_{:,c} \rVert_2` over all convolutions and linear layers that read the channel;
 - ``taylor``: the mean over batches of :math:`(a_c \, \partial L / \partial a_c)^2`, the first-order estimate of what
   removing the channel does to the loss, squared. Needs labelled images.
 
@@ -42,7 +42,7 @@ def slope_scores(net: nn.Module) -> Scores:
     return {name: slope.detach().abs().clone() for name, slope in check_slopes(net).items()}
 
 
-def reader_scores(net: nn.Module, example_inputs: Inputs) -> Scores:
+def consumer_scores(net: nn.Module, example_inputs: Inputs) -> Scores:
     """``|a|`` times the norm of the weights that read the channel; ``|a|`` alone where no layer reads it directly.
 
     Args:
@@ -55,10 +55,12 @@ def reader_scores(net: nn.Module, example_inputs: Inputs) -> Scores:
     """
     scores = slope_scores(net)
     plain = as_plain(net)
-    for gate, readers in layers_behind(plain, example_inputs).items():
+    for gate, consumers in layers_behind(plain, example_inputs).items():
         name = f"{gate}.slope" if gate else "slope"
-        if readers:
-            squares = sum(_squares(plain, layer, fold, len(scores[name])) for layer, fold in readers.items())
+        if consumers:
+            squares = sum(
+                _squares(plain, layer, fold, len(scores[name])) for layer, fold in consumers.items()
+            )
             scores[name] *= torch.as_tensor(squares).sqrt()
     return scores
 

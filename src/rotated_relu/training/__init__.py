@@ -9,7 +9,7 @@ from .config import (
     KeepConfig,
     LogConfig,
     ModelConfig,
-    OptimiserConfig,
+    OptimizerConfig,
     ScaleConfig,
     ScheduleConfig,
 )
@@ -27,7 +27,7 @@ __all__ = [
     "KeepConfig",
     "LogConfig",
     "ModelConfig",
-    "OptimiserConfig",
+    "OptimizerConfig",
     "ScaleConfig",
     "ScheduleConfig",
     "Terminated",

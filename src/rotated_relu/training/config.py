@@ -26,6 +26,7 @@ STRATEGIES = ("ddp", "fsdp")
 TRAINS = ("all", "slopes", "weights")
 # How a run is carried out, not what it computes: these may change when it is resumed.
 CIRCUMSTANCES = ("keep", "log", "scale.devices", "scale.nodes", "data.workers")
+RENAMED = {"optimiser": "optimizer"}  # settings of runs of 0.1.0 to their names of today
 Made = TypeVar("Made")
 
 
@@ -135,7 +136,7 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
-class OptimiserConfig:
+class OptimizerConfig:
     """How the weights move.
 
     Attributes:
@@ -155,13 +156,13 @@ class OptimiserConfig:
     decay_slopes: bool = True
 
     def __post_init__(self) -> None:
-        _one_of("optimiser.name", self.name, OPTIMISERS)
-        _need(self.lr > 0, "optimiser.lr", self.lr, "above 0")
-        _need(0 <= self.momentum < 1, "optimiser.momentum", self.momentum, "at least 0 and below 1")
-        _need(self.weight_decay >= 0, "optimiser.weight_decay", self.weight_decay, "0 or more")
+        _one_of("optimizer.name", self.name, OPTIMISERS)
+        _need(self.lr > 0, "optimizer.lr", self.lr, "above 0")
+        _need(0 <= self.momentum < 1, "optimizer.momentum", self.momentum, "at least 0 and below 1")
+        _need(self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "0 or more")
         _need(
             not self.nesterov or self.momentum > 0,
-            "optimiser.nesterov",
+            "optimizer.nesterov",
             self.nesterov,
             "false without momentum",
         )
@@ -285,7 +286,7 @@ class Config:
     Attributes:
         model: Which network.
         data: Which images.
-        optimiser: How the weights move.
+        optimizer: How the weights move.
         schedule: How the learning rate moves.
         keep: When the state is kept.
         log: Where the numbers go.
@@ -317,7 +318,7 @@ class Config:
 
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
-    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     keep: KeepConfig = field(default_factory=KeepConfig)
     log: LogConfig = field(default_factory=LogConfig)
@@ -445,6 +446,7 @@ def _build(kind: type[Made], data: Any, prefix: str) -> Made:
             f"{prefix.rstrip('.') or 'the configuration'} must be a table of settings, got {data!r}"
         )
     hints = get_type_hints(kind)
+    data = {RENAMED.get(key, key): value for key, value in data.items()}
     for key in data:
         if key not in hints:
             raise UnknownNameError("setting", f"{prefix}{key}", [f"{prefix}{name}" for name in hints])

@@ -19,7 +19,7 @@ from ..nn.folding import fast_training, plain_training
 from ..nn.slopes import slopes
 from .config import Config
 from .data.load import ImageData, load_images
-from .engine.batches import Share, TrainBatches
+from .engine.batches import BatchShard, TrainBatches
 from .engine.checkpoints import differences
 from .engine.distributed import quieten_lightning, start, whole
 from .engine.logs import logs_for
@@ -231,7 +231,7 @@ def loop_over(
     """The loop over ``net``, with what shows its progress."""
     if config.channels_last:
         net.to(memory_format=torch.channels_last)
-    share = Share(fabric.global_rank, fabric.world_size, config.accumulate)
+    share = BatchShard(fabric.global_rank, fabric.world_size, config.accumulate)
     batches = TrainBatches(images.train, config, share, fabric.device)
     stepper = Stepper(net, config, images, len(batches), fabric)
     first = fabric.is_global_zero

@@ -32,7 +32,7 @@ def profile(
     Returns:
         Plain data: ``milliseconds_per_step``, ``images_per_second`` (over all processes), ``steps``, ``device``, and
         per phase ``milliseconds`` and ``share``: ``data`` (fetching, moving, varying, normalising), ``forward``
-        (network and loss), ``backward``, ``optimiser``, ``penalty`` (the slopes' L1) and ``other`` (counting, average).
+        (network and loss), ``backward``, ``optimizer``, ``penalty`` (the slopes' L1) and ``other`` (counting, average).
     """
     net = build_model(config, images)
     with warnings.catch_warnings(), contextlib.ExitStack() as stack:

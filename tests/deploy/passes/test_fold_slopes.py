@@ -95,6 +95,6 @@ def test_after_an_addition_with_two_kinds_of_readers_slopes_stay_and_the_report_
     report, operators = exported(net, torch.randn(2, 3, 8, 8), tmp_path / "net.onnx")
     # the stem and block 1 are read by a convolution and by the next addition; block 2 by the head alone
     assert [kept.name for kept in report.kept_slopes] == ["act", "block1.act2"]
-    reason = "two kinds of readers: an addition, which has no weights, and Conv"
+    reason = "two kinds of consumers: an addition, which has no weights, and Conv"
     assert {kept.reason for kept in report.kept_slopes} == {reason}
     assert (report.folded_slopes, operators["Mul"]) == (3, 2)

@@ -77,7 +77,7 @@ def test_slopes_of_a_wide_stream_stay_and_say_why():
     net.block1.act2.slope.data[0] = -1.0  # a positive scale would move behind the addition
     kept = finished(raw_onnx(net, torch.randn(2, 3, 8, 8)), WIDE).kept_slopes
     assert "block1.act2" in [slopes.name for slopes in kept]
-    assert all("two kinds of readers" in slopes.reason and "Conv" in slopes.reason for slopes in kept)
+    assert all("two kinds of consumers" in slopes.reason and "Conv" in slopes.reason for slopes in kept)
 
 
 class Pooled(nn.Module):

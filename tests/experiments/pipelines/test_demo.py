@@ -14,7 +14,7 @@ from support.command_line import call
 SMALL = {
     "model": {"name": "fcnn"},
     "data": {"name": "mnist5k", "flip": False, "crop_padding": 0},
-    "optimiser": {"lr": 0.05},
+    "optimizer": {"lr": 0.05},
     "epochs": 3,
     "precision": "32",
     "slope_l1": 0.03,
@@ -123,7 +123,7 @@ def test_ctrl_c_in_the_demo_names_the_same_command(capsys, monkeypatch, tmp_path
 def test_the_real_recipe_differs_from_its_twin_in_the_slopes_only(monkeypatch):
     monkeypatch.undo()
     rotated = demo_verb.demo_config(seed=5, epochs=2)
-    relu = demo_verb.relu_twin(rotated)
+    relu = demo_verb.relu_baseline(rotated)
     assert (rotated.seed, rotated.epochs, rotated.data.name) == (5, 2, "mnist5k")
     changed = {key for key, value in rotated.to_dict().items() if relu.to_dict()[key] != value}
     assert changed == {"model", "slope_l1"}

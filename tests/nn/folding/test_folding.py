@@ -13,7 +13,7 @@ import rotated_relu as rr
 from rotated_relu.core.errors import CaptureError, FastFormUndoneWarning
 from rotated_relu.nn.folding import as_plain, is_fast
 from rotated_relu.nn.folding.consumers import choose
-from rotated_relu.nn.folding.modules import FoldedRotated, FoldedRotatedReLU, FusedRotatedReLU, Reader
+from rotated_relu.nn.folding.modules import Consumer, FoldedRotated, FoldedRotatedReLU, FusedRotatedReLU
 from rotated_relu.nn.folding.scale import scale_channels
 from rotated_relu.nn.models.preact import PreActBlock, PreActBottleneck, PreActResNet
 from rotated_relu.nn.models.resnet import CifarResNet
@@ -131,7 +131,7 @@ def tokens(width, batch=4):
     return torch.randn(batch, 7, width, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
 
-# Network, example inputs, and counted by hand: (gate, reader) pairs that fold, gates that do not.
+# Network, example inputs, and counted by hand: (gate, consumer) pairs that fold, gates that do not.
 CASES = {
     "post_activation": (lambda: CifarResNet(1), images(), 4, 2),  # conv2 of 3 blocks and fc; act2 of 2 blocks
     "pre_activation": (lambda: PreActResNet(PreActBlock, 1), images(), 6, 0),
@@ -147,7 +147,7 @@ CASES = {
     "shuffle": (Shuffle, images(), 0, 1),
     "shared_layer": (SharedLayer, images(), 1, 2),
     "shared_gate": (SharedGate, images(), 0, 1),
-    "two_readers": (TwoReaders, images(), 2, 0),
+    "two_consumers": (TwoReaders, images(), 2, 0),
     "functional_reader": (FunctionalReader, images(), 0, 1),
     "max_pool": (MaxPooled, images(), 1, 1),
     "read_in_training": (ReadInTraining, images(), 0, 1),
@@ -169,13 +169,13 @@ def train(net, x, steps=20):
     torch.manual_seed(2)
     batches = [x, torch.randn_like(x)]
     labels = torch.randint(3, (len(x),))
-    optimiser = torch.optim.SGD(net.parameters(), lr=0.02, momentum=0.9, weight_decay=5e-3)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.02, momentum=0.9, weight_decay=5e-3)
     net.train()
     for step in range(steps):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss = F.cross_entropy(net(batches[step % 2]), labels) + 1e-2 * rr.slope_l1(net)
         loss.backward()
-        optimiser.step()
+        optimizer.step()
     return net
 
 
@@ -225,7 +225,7 @@ def test_undoing_leaves_no_trace():
     assert isinstance(net.block1.act1, FoldedRotatedReLU)
     assert isinstance(net.block1.act2, FusedRotatedReLU)
     assert isinstance(net.block1.act1, rr.RotatedReLU)
-    assert isinstance(net.block1.conv2, Reader)
+    assert isinstance(net.block1.conv2, Consumer)
     assert isinstance(net.block1.conv2, nn.Conv2d)
     assert rr.plain_training(net) is net
     assert before == {
@@ -283,13 +283,13 @@ def test_after_an_exception_a_part_is_plain_again():
 def test_a_copy_is_bound_to_its_own_slopes():
     net, x = made("residual")
     rr.fast_training(net, x)
-    twin = copy.deepcopy(net)
-    assert twin.block1.conv2._source is twin.block1.act1
+    baseline = copy.deepcopy(net)
+    assert baseline.block1.conv2._source is baseline.block1.act1
     before = net(x)
-    for slope in rr.slopes(twin).values():
+    for slope in rr.slopes(baseline).values():
         slope.data.mul_(2)
     assert torch.equal(net(x), before)
-    torch.testing.assert_close(twin(x), as_plain(twin)(x), rtol=0, atol=1e-12)
+    torch.testing.assert_close(baseline(x), as_plain(baseline)(x), rtol=0, atol=1e-12)
 
 
 def test_a_copied_part_computes_what_it_should():
@@ -303,9 +303,9 @@ def test_a_copied_part_computes_what_it_should():
 def test_pickles_like_any_module():
     net, x = made("residual")
     rr.fast_training(net, x)
-    twin = pickle.loads(pickle.dumps(net))
-    assert torch.equal(twin(x), net(x))
-    assert is_fast(twin)
+    baseline = pickle.loads(pickle.dumps(net))
+    assert torch.equal(baseline(x), net(x))
+    assert is_fast(baseline)
 
 
 def test_loads_the_state_of_a_plain_network():
@@ -438,7 +438,7 @@ def test_distributed_data_parallel_reduces_the_same_gradients(tmp_path):
 
 
 def test_a_hook_that_replaces_a_fused_output_is_obeyed():
-    """The reader may only bypass the very tensor that the gate returned."""
+    """The consumer may only bypass the very tensor that the gate returned."""
     net, x = made("residual")
     net.eval()
     fast = rr.fast_training(copy.deepcopy(net), x)

@@ -176,9 +176,9 @@ def killed(net, **dead):
 
 
 def trained_a_little(net, x):
-    optimiser = torch.optim.SGD(net.parameters(), 0.01)
+    optimizer = torch.optim.SGD(net.parameters(), 0.01)
     net(x).square().mean().backward()
-    optimiser.step()
+    optimizer.step()
     return net.eval()
 
 

@@ -374,13 +374,13 @@ def test_trains_on_loss_falls_and_batch_norm_moves():
     net = small_resnet().train()
     images, labels = torch.randn(16, 3, 32, 32), torch.arange(16) % 10
     statistics = net.bn1.running_mean.clone()
-    optimiser = torch.optim.SGD(net.parameters(), 0.05, momentum=0.9)
+    optimizer = torch.optim.SGD(net.parameters(), 0.05, momentum=0.9)
     losses = []
     for _ in range(8):
         loss = nn.functional.cross_entropy(net(images), labels)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < losses[0]
     assert not torch.equal(net.bn1.running_mean, statistics)
@@ -404,11 +404,11 @@ def test_exports_with_any_batch():
 
 def test_deep_copies_and_moves_its_adapters():
     net = small_resnet().eval()
-    twin = copy.deepcopy(net)
+    baseline = copy.deepcopy(net)
     x = image(32)
     with torch.no_grad():
-        assert torch.equal(twin(x), net(x))
-        assert twin.double()(x.double()).dtype == torch.float64
+        assert torch.equal(baseline(x), net(x))
+        assert baseline.double()(x.double()).dtype == torch.float64
     moved = net.to("meta")
     assert all(buffer.device.type == "meta" for buffer in moved.buffers())
 

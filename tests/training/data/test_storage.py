@@ -13,7 +13,7 @@ from rotated_relu.training.data import storage as stored
 from rotated_relu.training.data.decoding import middle, random_section
 from rotated_relu.training.data.load import load_images
 from rotated_relu.training.data.storage import StoredImages, StreamedSplit
-from rotated_relu.training.engine.batches import Share, TrainBatches
+from rotated_relu.training.engine.batches import BatchShard, TrainBatches
 from rotated_relu.training.engine.seeds import generator_for
 
 
@@ -137,7 +137,7 @@ def test_a_stream_can_be_entered_anywhere_and_divided(folder):
     whole = seen(TrainBatches(images.train, config), 3)
     assert seen(TrainBatches(images.train, config), 3, start=2) == whole[16:]
     assert seen(TrainBatches(images.train, config), 4) != whole
-    halves = [seen(TrainBatches(images.train, config, Share(rank, 2)), 3) for rank in range(2)]
+    halves = [seen(TrainBatches(images.train, config, BatchShard(rank, 2)), 3) for rank in range(2)]
     for step in range(4):
         parts = [half[4 * step : 4 * step + 4] for half in halves]
         assert parts[0] + parts[1] == whole[8 * step : 8 * step + 8]

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from rotated_relu.training import ConfigError, ScaleConfig, fit
-from rotated_relu.training.engine.batches import Share, TrainBatches
+from rotated_relu.training.engine.batches import BatchShard, TrainBatches
 from rotated_relu.training.engine.distributed import launched
 from support import command_line
 from support.process_run import IMAGES, config_for
@@ -127,7 +127,7 @@ def test_a_loss_that_is_not_finite_in_one_process_stops_all(tmp_path):
 def test_the_pieces_of_all_processes_are_the_batches_of_one():
     config = config_for("fcnn")
     whole = TrainBatches(IMAGES.train, config)
-    shares = [TrainBatches(IMAGES.train, config, Share(rank, 2, parts=3)) for rank in range(2)]
+    shares = [TrainBatches(IMAGES.train, config, BatchShard(rank, 2, parts=3)) for rank in range(2)]
     for (single,), *divided in zip(whole.epoch(1), *(share.epoch(1) for share in shares), strict=True):
         # Part after part, and within each part process after process.
         pieces = [piece for both in zip(*divided, strict=True) for piece in both]
@@ -139,7 +139,7 @@ def test_the_pieces_of_all_processes_are_the_batches_of_one():
 
 def test_a_batch_that_cannot_be_divided_is_refused():
     with pytest.raises(ConfigError, match=r"batch_size is 24, but must be a multiple of 5: 5 processes"):
-        TrainBatches(IMAGES.train, config_for("fcnn"), Share(0, 5))
+        TrainBatches(IMAGES.train, config_for("fcnn"), BatchShard(0, 5))
 
 
 def test_processes_that_were_not_started_are_asked_for():

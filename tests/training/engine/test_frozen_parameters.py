@@ -7,16 +7,16 @@ import torch
 
 import rotated_relu as rr
 from rotated_relu.core.errors import UnknownNameError
-from rotated_relu.training import Config, ConfigError, ModelConfig, OptimiserConfig, build_model, finetune
+from rotated_relu.training import Config, ConfigError, ModelConfig, OptimizerConfig, build_model, finetune
 from rotated_relu.training.config import BudgetConfig
-from rotated_relu.training.engine.optimizers import build_optimiser, training_only
+from rotated_relu.training.engine.optimizers import build_optimizer, training_only
 from support.training_data import CONV, IMAGES
 
-FULL = OptimiserConfig(lr=0.05, momentum=0.9, nesterov=True, weight_decay=0.1)
+FULL = OptimizerConfig(lr=0.05, momentum=0.9, nesterov=True, weight_decay=0.1)
 OPTIMISERS = {
     "sgd": FULL,
-    "adam": OptimiserConfig("adam", lr=1e-3, weight_decay=0.1),
-    "adamw": OptimiserConfig("adamw", lr=1e-3, weight_decay=0.1),
+    "adam": OptimizerConfig("adam", lr=1e-3, weight_decay=0.1),
+    "adamw": OptimizerConfig("adamw", lr=1e-3, weight_decay=0.1),
 }
 
 
@@ -38,20 +38,20 @@ def names_of(net):
     return slopes, parameters - slopes, {name for name, _ in net.named_buffers()}
 
 
-@pytest.mark.parametrize("optimiser", OPTIMISERS)
+@pytest.mark.parametrize("optimizer", OPTIMISERS)
 @pytest.mark.parametrize("fast", [True, False])
-def test_only_slopes_move(optimiser, fast):
-    config = dataclasses.replace(CONV, trains="slopes", optimiser=OPTIMISERS[optimiser], fast=fast, ema=0.5)
+def test_only_slopes_move(optimizer, fast):
+    config = dataclasses.replace(CONV, trains="slopes", optimizer=OPTIMISERS[optimizer], fast=fast, ema=0.5)
     found, net = moved(config)
     slopes, _, buffers = names_of(net)
     # Batch norms go on counting: with frozen weights their statistics still follow the slopes.
     assert found == slopes | buffers
 
 
-@pytest.mark.parametrize("optimiser", OPTIMISERS)
+@pytest.mark.parametrize("optimizer", OPTIMISERS)
 @pytest.mark.parametrize("fast", [True, False])
-def test_only_weights_move_and_dead_slopes_stay_dead(optimiser, fast):
-    config = dataclasses.replace(CONV, trains="weights", optimiser=OPTIMISERS[optimiser], fast=fast, ema=0.5)
+def test_only_weights_move_and_dead_slopes_stay_dead(optimizer, fast):
+    config = dataclasses.replace(CONV, trains="weights", optimizer=OPTIMISERS[optimizer], fast=fast, ema=0.5)
     found, net = moved(config, dead=["layer1.0.act1.slope", "layer2.0.act2.slope"])
     _, weights, buffers = names_of(net)
     assert found == weights | buffers
@@ -77,7 +77,7 @@ def test_frozen_parameters_are_in_no_group_and_thaw_afterwards():
     net.fc2.bias.requires_grad_(False)  # frozen by its owner: it stays so
     for trains, expected in (("slopes", 500), ("weights", 784 * 500 + 500 + 5000)):
         with training_only(net, trains):
-            groups = build_optimiser(net, FULL).param_groups
+            groups = build_optimizer(net, FULL).param_groups
             assert sum(p.numel() for group in groups for p in group["params"]) == expected
     assert not net.fc2.bias.requires_grad
     assert net.fc1.weight.requires_grad
@@ -86,7 +86,7 @@ def test_frozen_parameters_are_in_no_group_and_thaw_afterwards():
 
 def test_slopes_train_with_their_penalty():
     proximal = dataclasses.replace(
-        CONV, trains="slopes", optimiser=FULL, slope_l1=1e3, penalty_form="proximal"
+        CONV, trains="slopes", optimizer=FULL, slope_l1=1e3, penalty_form="proximal"
     )
     _, net = moved(proximal)
     assert not any(slope.any() for slope in rr.slopes(net).values())  # pulled by far more than they are long

@@ -23,7 +23,7 @@ from support.paper_networks import (
     wrn_layers,
 )
 
-# The settings table of the paper: optimiser, largest rate, weight decay, batch, epochs, zeta.
+# The settings table of the paper: optimizer, largest rate, weight decay, batch, epochs, zeta.
 SETTINGS = {
     "fcnn_mnist": ("adam", 5e-4, 0.0, 200, 300, 1.0),
     "resnet20_cifar10": ("sgd", 0.1, 1e-4, 128, 1200, 0.1),
@@ -46,7 +46,7 @@ ALIVE = {
 def test_settings_are_those_of_the_table(name):
     recipe = recipes.find(name)
     config = recipe.build()
-    found = (config.optimiser.name, config.optimiser.lr, config.optimiser.weight_decay)
+    found = (config.optimizer.name, config.optimizer.lr, config.optimizer.weight_decay)
     assert (*found, config.batch_size, config.epochs, recipe.published.threshold) == SETTINGS[name]
 
 

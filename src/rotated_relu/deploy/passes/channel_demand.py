@@ -1,4 +1,4 @@
-"""Which channels of an ONNX graph's tensors are read, and what a channel costs its readers.
+"""Which channels of an ONNX graph's tensors are read, and what a channel costs its consumers.
 
 The backward half of :mod:`.onnx_narrow`. Tensors are looked at along axis 1 alone; an operation without a rule reads
 all of its inputs. ``demand`` may be too large, never too small.
@@ -24,13 +24,13 @@ TOUCH = 16.0  # reading or writing one number costs about as much as this many m
 
 @dataclass
 class Demand:
-    """What the readers of each value want.
+    """What the consumers of each value want.
 
     Attributes:
-        channels: Per value, which positions along axis 1 some reader needs.
+        channels: Per value, which positions along axis 1 some consumer needs.
         fixed: Values that an operation without a rule reads, directly or through operations that keep channels.
-        solid: Values of which some reader needs constant channels as numbers: it pads, so that they are no constants.
-        price: Per value, about how many multiply-accumulates per position one channel costs all of its readers.
+        solid: Values of which some consumer needs constant channels as numbers: it pads, so that they are no constants.
+        price: Per value, about how many multiply-accumulates per position one channel costs all of its consumers.
     """
 
     channels: dict[Any, Mask] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class Demand:
         return self.channels[value]
 
     def ask(self, value: Any, channels: Mask | None, price: float) -> None:
-        """Note one more reader; None asks for everything."""
+        """Note one more consumer; None asks for everything."""
         if width(value) is not None:
             self.wants(value)[...] |= True if channels is None else channels
         if channels is None:

@@ -1,10 +1,10 @@
-"""Fold slopes into the weights of their readers, in an ONNX graph.
+"""Fold slopes into the weights of their consumers, in an ONNX graph.
 
 Requires: an ``onnx_ir`` model whose weights are initializers.
 Does: for ``y = a * x`` with one constant ``a`` per channel, read by nothing but Conv, Gemm and MatMul:
 ``conv(a * x, W) = conv(x, W * a)``, with a along the input channels of W; the multiplication goes away. It
 holds for slopes of any sign, and with zero padding, since a * 0 = 0.
-Ensures: the same function up to rounding; multiplications with any other reader stay as they are.
+Ensures: the same function up to rounding; multiplications with any other consumer stay as they are.
 """
 
 from __future__ import annotations
@@ -79,17 +79,17 @@ def _activation(node: Any) -> str | None:
 
 
 def _reason(node: Any, slope: Array) -> str:
-    readers = sorted({use.node.op_type for use in node.outputs[0].uses()})
+    consumers = sorted({use.node.op_type for use in node.outputs[0].uses()})
     negative = int((slope < 0).sum())
-    if "MaxPool" in readers:
+    if "MaxPool" in consumers:
         return f"a max-pool reads it and {negative} of {slope.size} slopes are negative"
-    if "Add" in readers and len(readers) > 1:
-        others = " and ".join(reader for reader in readers if reader != "Add")
-        return f"two kinds of readers: an addition, which has no weights, and {others}"
-    return f"its reader has no weights that could take them: {', '.join(readers) or 'the output'}"
+    if "Add" in consumers and len(consumers) > 1:
+        others = " and ".join(consumer for consumer in consumers if consumer != "Add")
+        return f"two kinds of consumers: an addition, which has no weights, and {others}"
+    return f"its consumer has no weights that could take them: {', '.join(consumers) or 'the output'}"
 
 
-def fold_slopes_into_readers(model: Any) -> int:
+def fold_slopes_into_consumers(model: Any) -> int:
     """Fold all foldable slopes of an ``onnx_ir.Model`` in place and return how many went."""
     folded = 0
     for node in list(model.graph):
@@ -133,22 +133,22 @@ def _slope_and_input(mul: Any) -> tuple[Array, Any] | None:
     return None
 
 
-def _scaled_weight(reader: Any, position: int, slope: Array) -> Array | None:
-    """Weight of a reader with the slope multiplied in, or None if this reader cannot take it."""
-    if position != 0 or len(reader.inputs) < 2 or reader.inputs[1] is None:
+def _scaled_weight(consumer: Any, position: int, slope: Array) -> Array | None:
+    """Weight of a consumer with the slope multiplied in, or None if this consumer cannot take it."""
+    if position != 0 or len(consumer.inputs) < 2 or consumer.inputs[1] is None:
         return None
-    constant = reader.inputs[1].const_value
+    constant = consumer.inputs[1].const_value
     if constant is None:
         return None
     weight: Array = constant.numpy()
-    attributes = {name: attribute.value for name, attribute in reader.attributes.items()}
-    if reader.op_type == "Conv":
+    attributes = {name: attribute.value for name, attribute in consumer.attributes.items()}
+    if consumer.op_type == "Conv":
         return _scaled_conv(weight, slope, attributes.get("group", 1))
-    if reader.op_type == "Gemm" and not attributes.get("transA", 0):
+    if consumer.op_type == "Gemm" and not attributes.get("transA", 0):
         axis = 1 if attributes.get("transB", 0) else 0
         return _scaled_matrix(weight, slope, axis, rank=2)
-    if reader.op_type == "MatMul" and weight.ndim == 2:
-        shape = reader.inputs[0].shape
+    if consumer.op_type == "MatMul" and weight.ndim == 2:
+        shape = consumer.inputs[0].shape
         return _scaled_matrix(weight, slope, 0, rank=len(shape)) if shape is not None else None
     return None
 

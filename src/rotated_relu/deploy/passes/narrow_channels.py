@@ -1,8 +1,8 @@
 """Let tensors of an ONNX graph be narrower than the network's own modules can make them.
 
-A module must give every reader the same tensor, so a residual stream stays as wide as the union of what its blocks use,
-and blocks gather from it. A deployed graph is free: each addition computes the channels that somebody reads, slopes and
-gathers become part of the weights around them.
+A module must give every consumer the same tensor, so a residual stream stays as wide as the union of what its blocks
+use, and blocks gather from it. A deployed graph is free: each addition computes the channels that somebody reads,
+slopes and gathers become part of the weights around them.
 
 Requires: an ``onnx_ir`` model whose weights are initializers.
 Does: carries a *view* of every tensor forward. Channel c of the tensor is ``scale[c] * base[index[c]]``, or the
@@ -247,7 +247,7 @@ class _Rewriter:
     def multiply(self, node: Any, view: View, factors: Array) -> View:
         """Slopes become scales of the view; at once a multiplication if an addition cannot take them otherwise.
 
-        Right behind a ReLU engines fuse the multiplication; later on, with other readers in between, they do not.
+        Right behind a ReLU engines fuse the multiplication; later on, with other consumers in between, they do not.
         """
         index = np.where(factors == 0, -1, view.index)
         view = View(view.base, index, view.scale * factors, view.shift * factors)
@@ -386,7 +386,7 @@ class _Rewriter:
         return self.emit(node.op_type, terms, len(weight), node.outputs[0], attributes)
 
     def worth_selecting(self, view: View, price: float) -> View:
-        """Select what a reader uses out of a wide base if that is cheaper than to read all of it."""
+        """Select what a consumer uses out of a wide base if that is cheaper than to read all of it."""
         channels = width(view.base) or 0
         used = np.flatnonzero(view.index >= 0)
         size = self.rounded(len(used))

@@ -1,6 +1,6 @@
 """What is compared: how each method trains, and how it chooses what goes.
 
-Every method uses the same network, data, split, epochs, augmentation and optimiser; the rotated ones start as the plain
+Every method uses the same network, data, split, epochs, augmentation and optimizer; the rotated ones start as the plain
 network does (all slopes 1). The trainings of the paper's method and of ours differ from the plain one in nothing but
 the slopes and what pulls them.
 
@@ -86,12 +86,12 @@ def training_config(base: Config, training: str, *, strength: float = 0.0, keep:
     """
     rotated = training not in (DENSE, "slimming")
     model = dataclasses.replace(base.model, rotated=rotated, slope_init="ones" if rotated else "published")
-    optimiser = dataclasses.replace(base.optimiser, decay_slopes=base.optimiser.decay_slopes and not rotated)
+    optimizer = dataclasses.replace(base.optimizer, decay_slopes=base.optimizer.decay_slopes and not rotated)
     pulled = training in TUNED
     return dataclasses.replace(
         base,
         model=model,
-        optimiser=optimiser,
+        optimizer=optimizer,
         slope_l1=0.0,
         slope_pull=strength if pulled else 0.0,
         slope_l1_ramp=(0.0, 0.0),

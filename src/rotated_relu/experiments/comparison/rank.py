@@ -42,6 +42,8 @@ def ranked(task: Task, net: nn.Module, config: Config, rank: str) -> RankedChann
 def with_slopes(task: Task, net: nn.Module, config: Config) -> nn.Module:
     """A plain network as a rotated one with all slopes 1: the same function, and channels can be taken out."""
     model = dataclasses.replace(config.model, rotated=True, slope_init="ones")
-    twin = build_model(dataclasses.replace(config, model=model, pulled="slopes", slope_pull=0.0), task.images)
-    twin.load_state_dict({**twin.state_dict(), **net.state_dict()})
-    return twin.eval()
+    baseline = build_model(
+        dataclasses.replace(config, model=model, pulled="slopes", slope_pull=0.0), task.images
+    )
+    baseline.load_state_dict({**baseline.state_dict(), **net.state_dict()})
+    return baseline.eval()

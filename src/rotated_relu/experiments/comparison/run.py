@@ -146,7 +146,7 @@ class Comparison:
             pulled="slopes",
             slope_pull=0.0,
             epochs=self.settings.finetune_epochs,
-            optimiser=dataclasses.replace(base.optimiser, lr=self.settings.finetune_lr * base.optimiser.lr),
+            optimizer=dataclasses.replace(base.optimizer, lr=self.settings.finetune_lr * base.optimizer.lr),
             schedule=dataclasses.replace(base.schedule, name="cosine", warmup=0.0),
             compile=False,  # every network has another shape: compiling takes longer than it saves
         )

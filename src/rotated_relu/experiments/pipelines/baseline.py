@@ -11,7 +11,7 @@ from ...cli.measure import measure_networks, networks_of
 from ...cli.train import fit_or_explain, override
 from ...core.errors import RunError
 from ...core.run_directory import Run, explained, read_json, write_json
-from ..run_networks import Loaded
+from ..run_networks import RunNetworks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +22,7 @@ RELU = "relu"  # folder of the ReLU network's run
 
 
 @dataclass(frozen=True)
-class Pair:
+class BaselinePair:
     """The two runs.
 
     Attributes:
@@ -30,22 +30,22 @@ class Pair:
         relu: That of the ReLU network, in a folder of it; None if there is none.
     """
 
-    rotated: Loaded
-    relu: Loaded | None
+    rotated: RunNetworks
+    relu: RunNetworks | None
 
     @classmethod
-    def at(cls, out: Path, relu: bool = True) -> Pair:
+    def at(cls, out: Path, relu: bool = True) -> BaselinePair:
         """The runs in a directory, which need not exist yet."""
-        return cls(Loaded(Run(out)), Loaded(Run(out / RELU)) if relu else None)
+        return cls(RunNetworks(Run(out)), RunNetworks(Run(out / RELU)) if relu else None)
 
 
-def relu_twin(rotated: Config) -> Config:
+def relu_baseline(rotated: Config) -> Config:
     """The same settings without slopes, and so without what pulls on them."""
     return override(rotated, {"model.rotated": False})
 
 
-def train_twin(
-    loaded: Loaded, config: Config, label: str, *, again: str, remedy: str, device: str, progress: str
+def train_baseline(
+    loaded: RunNetworks, config: Config, label: str, *, again: str, remedy: str, device: str, progress: str
 ) -> None:
     """Train one of the two, or go on with it, or find it trained.
 
@@ -79,7 +79,7 @@ def _check_same(run: Run, config: Config, remedy: str) -> None:
         raise RunError(f"{run.path} holds a run with other settings ({changed}); {remedy}")
 
 
-def measure_pair(pair: Pair, batch_sizes: Sequence[int], rounds: int) -> dict[str, Any]:
+def measure_pair(pair: BaselinePair, batch_sizes: Sequence[int], rounds: int) -> dict[str, Any]:
     """All networks side by side; plain data, kept in ``measure.json``."""
     nets = networks_of(pair.rotated, pair.relu)
     measured = measure_networks(nets, pair.rotated.example_inputs, batch_sizes, repeats=rounds)

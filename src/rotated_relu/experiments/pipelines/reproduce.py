@@ -22,8 +22,8 @@ from ...cli.train import interrupted, override
 from ...core.environment import environment
 from ...core.errors import RunError
 from ...core.run_directory import read_json, write_json
-from ..run_networks import Loaded
-from .baseline import Pair, measure_pair, relu_twin, train_twin
+from ..run_networks import RunNetworks
+from .baseline import BaselinePair, measure_pair, relu_baseline, train_baseline
 
 if TYPE_CHECKING:
     from ...training import Config
@@ -107,7 +107,7 @@ def plan_for(
         whole,
         recipe.first(whole),
         retrain_epochs or recipe.retrain_epochs(whole),
-        relu_twin(whole) if baseline else None,
+        relu_baseline(whole) if baseline else None,
         tolerance,
         threshold,
     )
@@ -133,11 +133,11 @@ def reproduce_run(
             "reproduce works in one process; start its training under torchrun first, with the same settings: "
             f"rotated-relu train ... --out {out}"
         )
-    pair = Pair.at(out, plan.baseline is not None)
+    pair = BaselinePair.at(out, plan.baseline is not None)
     how: dict[str, Any] = {"again": again, "remedy": REMEDY, "device": device, "progress": progress}
     if pair.relu is not None and plan.baseline is not None:
-        train_twin(pair.relu, plan.baseline, "ReLU", **how)
-    train_twin(pair.rotated, plan.train, plan.labels["trained"], **how)
+        train_baseline(pair.relu, plan.baseline, "ReLU", **how)
+    train_baseline(pair.rotated, plan.train, plan.labels["trained"], **how)
     try:
         _prune(pair.rotated, plan)
         _retrain(pair.rotated, plan, device, progress)
@@ -150,7 +150,7 @@ def reproduce_run(
     return record
 
 
-def _prune(loaded: Loaded, plan: Plan) -> None:
+def _prune(loaded: RunNetworks, plan: Plan) -> None:
     run = loaded.run
     if run.has("threshold") and run.has("compact") and _as_asked(read_json(run.file("threshold")), plan):
         console.say("threshold and compacted network: found")
@@ -169,7 +169,7 @@ def _as_asked(found: Mapping[str, Any], plan: Plan) -> bool:
     return bool(found["tolerance"] == plan.tolerance)
 
 
-def _retrain(loaded: Loaded, plan: Plan, device: str, progress: str) -> None:
+def _retrain(loaded: RunNetworks, plan: Plan, device: str, progress: str) -> None:
     label, run = plan.labels["finetuned"], loaded.run
     wanted = finetune_config(plan.train, plan.retrain_epochs)
     if run.has("finetuned") and run.has("finetune_config"):
@@ -182,7 +182,7 @@ def _retrain(loaded: Loaded, plan: Plan, device: str, progress: str) -> None:
     finetune_run(loaded, epochs=plan.retrain_epochs, device=device, progress=progress)
 
 
-def _measured(pair: Pair) -> dict[str, Any]:
+def _measured(pair: BaselinePair) -> dict[str, Any]:
     run = pair.rotated.run
     known: dict[str, Any] = read_json(run.file("measure")) if run.has("measure") else {}
     if known and {"compact"} | ({"relu"} if pair.relu else set()) <= known["networks"].keys():
@@ -203,7 +203,7 @@ class Entry:
     """
 
     label: str
-    loaded: Loaded
+    loaded: RunNetworks
     weights: str
     masked: float | None = None
 
@@ -231,14 +231,14 @@ class Entry:
         }
 
 
-def _paper_saved(loaded: Loaded, threshold: float) -> dict[str, float]:
+def _paper_saved(loaded: RunNetworks, threshold: float) -> dict[str, float]:
     from ..paper.graph import paper_layers
 
     count = paper_layers(loaded.network("trained"), loaded.example_inputs(), threshold).count()
     return {"paper_memory_saved": count.memory_saved, "paper_flops_saved": count.flops_saved}
 
 
-def _entries(pair: Pair, plan: Plan, threshold: float) -> list[Entry]:
+def _entries(pair: BaselinePair, plan: Plan, threshold: float) -> list[Entry]:
     """The networks, in the order of the method."""
     own, labels, published = pair.rotated, plan.labels, plan.recipe.published.threshold
     entries = [] if pair.relu is None else [Entry("ReLU", pair.relu, "trained")]
@@ -248,7 +248,7 @@ def _entries(pair: Pair, plan: Plan, threshold: float) -> list[Entry]:
     return [*entries, *(Entry(labels[weights], own, weights) for weights in ("compact", "finetuned"))]
 
 
-def _record(pair: Pair, plan: Plan, measured: Mapping[str, Any]) -> dict[str, Any]:
+def _record(pair: BaselinePair, plan: Plan, measured: Mapping[str, Any]) -> dict[str, Any]:
     """The outcome as plain data; accuracies in percent, savings as shares of 1."""
     run, settings = pair.rotated.run, plan.recipe.build()
     found = read_json(run.file("threshold"))

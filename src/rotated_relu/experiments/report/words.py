@@ -91,9 +91,9 @@ def cost(data: ReportData, row: NetworkRow | None, name: str) -> Any:
     if row is None:
         return None
     value = row.get(name)
-    twin = row.get("same_cost_as")
-    if value is None and twin is not None and twin != row["key"]:
-        return cost(data, row_of(data, twin), name)
+    baseline = row.get("same_cost_as")
+    if value is None and baseline is not None and baseline != row["key"]:
+        return cost(data, row_of(data, baseline), name)
     return value
 
 

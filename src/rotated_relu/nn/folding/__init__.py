@@ -1,4 +1,4 @@
-"""The fast form of a rotated network for training: slopes act on the weights of their readers."""
+"""The fast form of a rotated network for training: slopes act on the weights of their consumers."""
 
 from __future__ import annotations
 

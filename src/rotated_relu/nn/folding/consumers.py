@@ -1,4 +1,4 @@
-"""Decide which slopes may act on the weights of their readers; changes nothing.
+"""Decide which slopes may act on the weights of their consumers; changes nothing.
 
 Requires: a network that :func:`capture` accepts, in train mode too. Ensures: a :class:`Choice` that holds in both
 modes. A gate is folded if everything that its output reaches, through operations that treat channels separately and
@@ -25,12 +25,12 @@ from torch.fx import Node
 from ...core.modules import Inputs
 from ...graph.capture import Graph, capture, module_path, op_name
 from ..activation import Rotated
-from .modules import FOLDED, READERS
+from .modules import CONSUMERS, FOLDED
 
 
 @dataclass(frozen=True)
 class Fold:
-    """One reader of a folded gate: ``repeat`` consecutive input channels share a slope."""
+    """One consumer of a folded gate: ``repeat`` consecutive input channels share a slope."""
 
     gate: str
     repeat: int
@@ -41,15 +41,15 @@ class Choice:
     """What becomes of each module, by qualified name.
 
     Attributes:
-        folds: Readers that always take the slope of one gate.
+        folds: Consumers that always take the slope of one gate.
         fused: Gates that are not folded.
-        fused_readers: Convolutions and linear layers that read the output of a fused gate directly.
+        fused_consumers: Convolutions and linear layers that read the output of a fused gate directly.
         in_place: Gates whose ReLU may overwrite its input: nobody else reads it, its writer does not keep it.
     """
 
     folds: dict[str, Fold]
     fused: set[str]
-    fused_readers: set[str]
+    fused_consumers: set[str]
     in_place: set[str]
 
 
@@ -86,11 +86,11 @@ def choose(net: nn.Module, example_inputs: Inputs) -> Choice:
     first, second = (mode.folds() for mode in modes)
     gates = [name for name, module in net.named_modules() if isinstance(module, Rotated)]
     folded = {gate for gate in gates if gate in first and first[gate] == second.get(gate)}
-    folds = {reader: fold for gate in folded for reader, fold in first[gate].items()}
+    folds = {consumer: fold for gate in folded for consumer, fold in first[gate].items()}
     fused = {gate for gate in gates if gate not in folded and type(net.get_submodule(gate)) in FOLDED}
-    readers = set.union(*(mode.direct_readers(fused) for mode in modes)) - set(folds)
+    consumers = set.union(*(mode.direct_consumers(fused) for mode in modes)) - set(folds)
     in_place = set.intersection(*(mode.overwritable() for mode in modes)) & (folded | fused)
-    return Choice(folds, fused, readers, in_place)
+    return Choice(folds, fused, consumers, in_place)
 
 
 def layers_behind(net: nn.Module, example_inputs: Inputs) -> dict[str, dict[str, Fold]]:
@@ -131,15 +131,17 @@ class _Mode:
         self.products = self._find_products()
 
     def folds(self) -> dict[str, dict[str, Fold]]:
-        """Gates that can be folded, each with its readers."""
+        """Gates that can be folded, each with its consumers."""
         found = {}
         for gate, products in self.products.items():
-            readers = self._readers(gate, products[0]) if len(products) == 1 and self._once(gate) else None
-            if readers:
-                found[gate] = readers
+            consumers = (
+                self._consumers(gate, products[0]) if len(products) == 1 and self._once(gate) else None
+            )
+            if consumers:
+                found[gate] = consumers
         return found
 
-    def direct_readers(self, gates: set[str]) -> set[str]:
+    def direct_consumers(self, gates: set[str]) -> set[str]:
         """Names of the layers that read the output of one of the gates as it is."""
         users = (user for gate in gates for product in self.products.get(gate, []) for user in product.users)
         return {name for user in users if (name := self._layer(user)) is not None}
@@ -160,7 +162,7 @@ class _Mode:
         return found
 
     def _is_spare(self, node: Any) -> bool:
-        """Whether a tensor has one reader and its writer does not need it in the backward pass."""
+        """Whether a tensor has one consumer and its writer does not need it in the backward pass."""
         return (
             node.op == "call_function"
             and op_name(node) in _KEEP_NO_OUTPUT
@@ -180,8 +182,8 @@ class _Mode:
                     found.setdefault(name, []).extend(_products(node))
         return found
 
-    def _readers(self, gate: str, product: Node) -> dict[str, Fold] | None:
-        """All readers of a gate's output, or None if one of them cannot take the slope."""
+    def _consumers(self, gate: str, product: Node) -> dict[str, Fold] | None:
+        """All consumers of a gate's output, or None if one of them cannot take the slope."""
         if type(self.modules[gate]) not in FOLDED:
             return None
         found, others = self._reached(gate, product)
@@ -216,11 +218,11 @@ class _Mode:
             if len(products) == 1
         }
 
-    def _reads(self, reader: Node, source: Node, layout: _Layout) -> bool:
+    def _reads(self, consumer: Node, source: Node, layout: _Layout) -> bool:
         """Whether a layer is called once and sums over the dimension that holds the channels."""
-        name = self.owner[reader]
+        name = self.owner[consumer]
         calls = sum(1 for node, path in self.owner.items() if path == name and op_name(node) in _LAYERS)
-        return calls == 1 and self._once(name) and layout.dim == _summed_dim(reader, len(_shape(source)))
+        return calls == 1 and self._once(name) and layout.dim == _summed_dim(consumer, len(_shape(source)))
 
     def _layer(self, node: Node) -> str | None:
         """Name of the plain convolution or linear layer that a node is the call of."""
@@ -229,7 +231,7 @@ class _Mode:
         name = self.owner[node]
         module = self.modules.get(name)
         weight = node.args[1] if len(node.args) > 1 else None
-        own = module._parameters.get("weight") if module is not None and type(module) in READERS else None
+        own = module._parameters.get("weight") if module is not None and type(module) in CONSUMERS else None
         state = self.graph.states.get(weight) if isinstance(weight, Node) else None
         return name if own is not None and state is not None and self.parameters.get(state) is own else None
 

@@ -1,4 +1,4 @@
-r"""The two halves of the fast form: gates that leave their slope out, and readers that put it on their weight.
+r"""The two halves of the fast form: gates that leave their slope out, and consumers that put it on their weight.
 
 .. math:: \mathrm{conv}(a \cdot g(x), W) = \mathrm{conv}(g(x), W a),
 
@@ -8,9 +8,9 @@ stay the slope and the weight.
 
 Two kinds of gate:
 
-- *Folded*: a fixed set of readers, found beforehand, takes the slope; the gate returns g(x) alone.
-- *Fused*: somebody else reads too (a residual addition). The gate returns a * g(x) and hangs g(x) on it; a reader that
-  receives this very tensor, unchanged, uses g(x) and W a. Then only g(x) is kept for the backward pass.
+- *Folded*: a fixed set of consumers, found beforehand, takes the slope; the gate returns g(x) alone.
+- *Fused*: somebody else reads too (a residual addition). The gate returns a * g(x) and hangs g(x) on it; a consumer
+  that receives this very tensor, unchanged, uses g(x) and W a. Then only g(x) is kept for the backward pass.
 
 All classes are subclasses of what they stand in for and hold no parameters or buffers of their own: the state dict,
 ``isinstance``, copies and pickles are as before.
@@ -31,7 +31,7 @@ from .scale import scale_channels
 class Pass:
     """Knows whether the network's own forward pass is running; hooks of its root keep it informed.
 
-    A part of the network that is called on its own must compute what its name says: gates and readers outside
+    A part of the network that is called on its own must compute what its name says: gates and consumers outside
     a pass are plain. Activation checkpointing recomputes parts during the backward pass; those belong to a pass.
     Under ``torch.export`` everything is plain, so that whoever captures the network sees its plain form.
     """
@@ -48,14 +48,14 @@ class Pass:
         self.inside = False
 
     def running(self) -> bool:
-        """Whether slopes are on the readers' weights now."""
+        """Whether slopes are on the consumers' weights now."""
         if self.inside or torch.compiler.is_compiling():
             return self.inside
         return torch._C._current_graph_task_id() != -1  # recomputation within a backward pass
 
 
 class Folded:
-    """Mixin of a gate whose readers all take the slope."""
+    """Mixin of a gate whose consumers all take the slope."""
 
     _pass: Pass
 
@@ -77,7 +77,7 @@ class Unscaled(NamedTuple):
 
 
 class Fused:
-    """Mixin of a gate with other readers: one tensor kept, ``gate(x)``."""
+    """Mixin of a gate with other consumers: one tensor kept, ``gate(x)``."""
 
     def forward(self, x: Tensor) -> Tensor:
         """``slope * gate(x)``; under ``torch.compile`` the plain expression, which the compiler fuses."""
@@ -92,7 +92,7 @@ class Fused:
         return y
 
 
-class Reader:
+class Consumer:
     """Mixin of a convolution or linear layer that multiplies its weight by the slopes of what it reads.
 
     Attributes:
@@ -133,7 +133,7 @@ class Reader:
         raise NotImplementedError
 
 
-class _LinearReader(Reader):
+class _LinearReader(Consumer):
     bias: Any
 
     def _with_weight(self, x: Tensor, weight: Tensor) -> Tensor:
@@ -146,7 +146,7 @@ class _LinearReader(Reader):
         return slope
 
 
-class _ConvReader(Reader):
+class _ConvReader(Consumer):
     groups: int
     bias: Any
 
@@ -202,10 +202,10 @@ class ReaderConv3d(_ConvReader, nn.Conv3d):
 # Exact types only: a subclass may compute something else.
 FOLDED: dict[type[nn.Module], type[nn.Module]] = {Rotated: FoldedRotated, RotatedReLU: FoldedRotatedReLU}
 FUSED: dict[type[nn.Module], type[nn.Module]] = {Rotated: FusedRotated, RotatedReLU: FusedRotatedReLU}
-READERS: dict[type[nn.Module], type[nn.Module]] = {
+CONSUMERS: dict[type[nn.Module], type[nn.Module]] = {
     nn.Linear: ReaderLinear,
     nn.Conv1d: ReaderConv1d,
     nn.Conv2d: ReaderConv2d,
     nn.Conv3d: ReaderConv3d,
 }
-PLAIN = {fast: plain for table in (FOLDED, FUSED, READERS) for plain, fast in table.items()}
+PLAIN = {fast: plain for table in (FOLDED, FUSED, CONSUMERS) for plain, fast in table.items()}

@@ -9,13 +9,13 @@ from torch import nn
 from ...core.modules import Inputs
 from ..activation import Rotated
 from .consumers import Choice, choose
-from .modules import FOLDED, FUSED, PLAIN, READERS, Pass
+from .modules import CONSUMERS, FOLDED, FUSED, PLAIN, Pass
 
 
 def fast_training(net: nn.Module, example_inputs: Inputs) -> nn.Module:
     """Let slopes act on the weights of the layers that read them, so that training costs what plain ReLU costs.
 
-    ``conv(a * relu(x), W)`` becomes ``conv(relu(x), W * a)`` where all readers of an activation are convolutions or
+    ``conv(a * relu(x), W)`` becomes ``conv(relu(x), W * a)`` where all consumers of an activation are convolutions or
     linear layers, and a ReLU works in place where nobody else needs its input. Function, parameters, state-dict keys
     and gradients stay. Undo with :func:`plain_training`; see docs/training-speed.md for what hooks see.
 
@@ -85,9 +85,9 @@ def _apply(net: nn.Module, choice: Choice) -> None:
     for name, fold in choice.folds.items():
         source = net.get_submodule(fold.gate)
         # Straight into __dict__: as a registered child the gate would have a second name in the state dict.
-        _become(net, name, READERS, _pass=running, _source=source, _repeat=fold.repeat)
-    for name in choice.fused_readers:
-        _become(net, name, READERS, _pass=running, _source=None, _repeat=1)
+        _become(net, name, CONSUMERS, _pass=running, _source=source, _repeat=fold.repeat)
+    for name in choice.fused_consumers:
+        _become(net, name, CONSUMERS, _pass=running, _source=None, _repeat=1)
     for name in {fold.gate for fold in choice.folds.values()}:
         _become(net, name, FOLDED, _pass=running)
     for name in choice.fused:

@@ -1,9 +1,9 @@
-"""Take an optimiser along: the state of what was kept, under the compacted network's parameters.
+"""Take an optimizer along: the state of what was kept, under the compacted network's parameters.
 
 Momentum and moments have the shape of their parameter (or, factored as in Adafactor, size 1 along some dimensions), and
 are cut as the parameter was. So the next step on the compacted network is the original's step on the kept entries.
 
-Requires: an optimiser of the original's parameters. Ensures: another one of the same class, with the same groups and
+Requires: an optimizer of the original's parameters. Ensures: another one of the same class, with the same groups and
 settings, for the compacted network's parameters; the given one is unchanged. Or an error, and nothing was made.
 """
 
@@ -23,7 +23,7 @@ from .surgery import kept_part
 
 
 def check_optimizer(optimizer: Optimizer, net: nn.Module) -> dict[Tensor, str]:
-    """Names of an optimiser's parameters in a network.
+    """Names of an optimizer's parameters in a network.
 
     Raises:
         CompactionError: If it holds a parameter that is not the network's, or state that cannot be cut along with its
@@ -50,7 +50,7 @@ def check_optimizer(optimizer: Optimizer, net: nn.Module) -> dict[Tensor, str]:
 
 
 def cut_optimizer(optimizer: Optimizer, net: nn.Module, small: nn.Module, plan: Plan) -> Optimizer:
-    """The same optimiser for the compacted network.
+    """The same optimizer for the compacted network.
 
     Args:
         optimizer: Of the original's parameters, in any order and grouping; it is not changed.

@@ -29,7 +29,7 @@ AHEAD = 2  # batches that each worker decodes in advance
 
 
 @dataclass(frozen=True)
-class Share:
+class BatchShard:
     """Which part of every batch is whose.
 
     Attributes:
@@ -64,7 +64,7 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Piece:
+class MicroBatch:
     """What one forward pass reads.
 
     Attributes:
@@ -105,10 +105,10 @@ class TrainBatches:
         self,
         split: Split | StreamedSplit,
         config: Config,
-        share: Share | None = None,
+        share: BatchShard | None = None,
         device: torch.device | None = None,
     ) -> None:
-        self.share = share or Share(parts=config.accumulate)
+        self.share = share or BatchShard(parts=config.accumulate)
         self.config, self.device = config, device or torch.device("cpu")
         self.batch_size = self.share.whole(config.batch_size, len(split))
         if self.batch_size == 0:
@@ -127,13 +127,13 @@ class TrainBatches:
         """Steps of an epoch."""
         return len(self.split) // self.batch_size
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[list[Piece]]:
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[list[MicroBatch]]:
         """Yield, for every step from ``start`` on, the pieces of this process."""
         pairs = self._pairs(epoch, start)
         for step in range(start, len(self)):
             draws = self._draws(epoch, step)
             yield [
-                Piece(*_next(pairs, step, self), None if draws is None else draws[:, where])
+                MicroBatch(*_next(pairs, step, self), None if draws is None else draws[:, where])
                 for where in self.share.slices(self.batch_size)
             ]
 

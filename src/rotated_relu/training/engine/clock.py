@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import torch
 
-PHASES = ("data", "forward", "backward", "optimiser", "penalty", "other")
+PHASES = ("data", "forward", "backward", "optimizer", "penalty", "other")
 
 
 class Clock:

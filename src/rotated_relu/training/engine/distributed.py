@@ -104,7 +104,7 @@ def _divided(net: nn.Module, mesh: Any) -> nn.Module:
     return net
 
 
-class Together:
+class Collectives:
     """What all processes of a run must agree on between two steps; with one process it costs nothing."""
 
     def __init__(self, fabric: Fabric) -> None:

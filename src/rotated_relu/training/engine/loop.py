@@ -1,6 +1,6 @@
 """The training loop: epochs, checkpoints, signals.
 
-Ensures: what a run computes is a function of its settings alone. The whole state is the network, the optimiser, the
+Ensures: what a run computes is a function of its settings alone. The whole state is the network, the optimizer, the
 average, the loss scale and :class:`Progress`; a checkpoint holds just these, and every draw is a function of the place
 in the run (:mod:`rotated_relu.training.engine.seeds`). So a run that was killed ends as the run that never was.
 """
@@ -147,13 +147,13 @@ class Loop:
 
     def state(self) -> dict[str, Any]:
         """All that the rest of the run depends on; called in all processes together."""
-        net, optimiser = _states(self.stepper)
+        net, optimizer = _states(self.stepper)
         average = self.stepper.average
         return {
             "config": self.config.identity(),
             "progress": self.progress.state(self.together.each(self.progress.totals.sums)),
             "net": net,
-            "optimiser": optimiser,
+            "optimizer": optimizer,
             "average": None if average is None else average.values,
             "pull": self.stepper.pull.state_dict(),
             "scale": self.stepper.fabric.strategy.precision.state_dict(),
@@ -161,7 +161,7 @@ class Loop:
 
     def load_state(self, state: dict[str, Any]) -> None:
         """The reverse of :meth:`state`, but for the progress."""
-        _load_states(self.stepper, state["net"], state["optimiser"])
+        _load_states(self.stepper, state["net"], state["optimizer"])
         if self.stepper.average is not None:
             self.stepper.average.load(state["average"])
         self.stepper.pull.load_state_dict(state.get("pull", {}))
@@ -182,29 +182,29 @@ def _is_divided(stepper: Stepper) -> bool:
 
 
 def _states(stepper: Stepper) -> tuple[dict[str, Any], dict[str, Any]]:
-    """State dicts of network and optimiser; whole ones, in the first process, where they are divided."""
+    """State dicts of network and optimizer; whole ones, in the first process, where they are divided."""
     if not _is_divided(stepper):
-        return stepper.net.state_dict(), stepper.optimiser.optimizer.state_dict()
+        return stepper.net.state_dict(), stepper.optimizer.optimizer.state_dict()
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict
 
     return get_state_dict(
         stepper.net,
-        stepper.optimiser.optimizer,
+        stepper.optimizer.optimizer,
         options=StateDictOptions(full_state_dict=True, cpu_offload=True),
     )
 
 
-def _load_states(stepper: Stepper, net: dict[str, Any], optimiser: dict[str, Any]) -> None:
+def _load_states(stepper: Stepper, net: dict[str, Any], optimizer: dict[str, Any]) -> None:
     if not _is_divided(stepper):
         stepper.net.load_state_dict(net)
-        stepper.optimiser.optimizer.load_state_dict(optimiser)
+        stepper.optimizer.optimizer.load_state_dict(optimizer)
         return
     from torch.distributed.checkpoint.state_dict import StateDictOptions, set_state_dict
 
     set_state_dict(
         stepper.net,
-        stepper.optimiser.optimizer,
+        stepper.optimizer.optimizer,
         model_state_dict=net,
-        optim_state_dict=optimiser,
+        optim_state_dict=optimizer,
         options=StateDictOptions(full_state_dict=True),
     )

@@ -1,4 +1,4 @@
-"""The optimiser, and the moving average of the weights."""
+"""The optimizer, and the moving average of the weights."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from ...nn.penalty import parameter_groups
 from ...nn.slopes import slopes
-from ..config import OptimiserConfig
+from ..config import OptimizerConfig
 
 
-def build_optimiser(net: nn.Module, settings: OptimiserConfig) -> torch.optim.Optimizer:
-    """The optimiser over the parameters of ``net`` that want gradients; slopes decay or not as the settings say."""
+def build_optimizer(net: nn.Module, settings: OptimizerConfig) -> torch.optim.Optimizer:
+    """The optimizer over the parameters of ``net`` that want gradients; slopes decay or not as the settings say."""
     groups = parameter_groups(net, settings.weight_decay, settings.decay_slopes)
     if settings.name == "adam":
         return torch.optim.Adam(groups, lr=settings.lr)
@@ -27,7 +27,7 @@ def build_optimiser(net: nn.Module, settings: OptimiserConfig) -> torch.optim.Op
 def training_only(net: nn.Module, trains: str) -> Iterator[None]:
     """Within the ``with`` block only the slopes, or only the rest, want gradients; afterwards what did before.
 
-    The rest of the training needs no other rule: a parameter that wants no gradient is in no group of the optimiser, so
+    The rest of the training needs no other rule: a parameter that wants no gradient is in no group of the optimizer, so
     neither weight decay nor momentum moves it.
 
     Args:

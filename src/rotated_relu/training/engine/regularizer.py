@@ -15,13 +15,13 @@ from .schedules import in_strength, momentum_factor, penalty_strength
 
 
 class Pull:
-    """Acts before and after every optimiser step.
+    """Acts before and after every optimizer step.
 
     Args:
         net: The network, plain or fast, on its device.
         config: The run.
         image_shape: Channels, height and width.
-        steps: Optimiser steps of the whole run.
+        steps: Optimizer steps of the whole run.
     """
 
     def __init__(self, net: nn.Module, config: Config, image_shape: tuple[int, ...], steps: int) -> None:
@@ -58,12 +58,12 @@ class Pull:
         return penalty_strength(self._config, position)
 
     def before(self, position: float) -> None:
-        """Between the backward pass and the optimiser's step."""
+        """Between the backward pass and the optimizer's step."""
         if self._is("subgradient"):
             add_l1_subgradient(self._pulled, self.strength(position))
 
     def after(self, position: float, lr: float) -> None:
-        """After the optimiser's step, with the gradients still there."""
+        """After the optimizer's step, with the gradients still there."""
         if self._is("proximal"):
             shrink(self._pulled, self.strength(position) * lr * momentum_factor(self._config))
         if self.budget is not None:

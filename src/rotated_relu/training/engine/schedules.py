@@ -40,12 +40,12 @@ def total_shrinkage(config: Config, steps: int) -> float:
     for step in range(steps):
         position = step / steps
         total += penalty_strength(config, position) * learning_rate_factor(config.schedule, position)
-    return total * config.optimiser.lr * momentum_factor(config)
+    return total * config.optimizer.lr * momentum_factor(config)
 
 
 def momentum_factor(config: Config) -> float:
     """How much further a constant gradient moves a parameter than without momentum: 1 / (1 - m) under SGD."""
-    return 1 / (1 - config.optimiser.momentum) if config.optimiser.name == "sgd" else 1.0
+    return 1 / (1 - config.optimizer.momentum) if config.optimizer.name == "sgd" else 1.0
 
 
 def in_strength(config: Config, steps: int) -> Config:

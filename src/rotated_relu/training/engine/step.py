@@ -1,4 +1,4 @@
-"""One optimiser step, and one pass over the validation images."""
+"""One optimizer step, and one pass over the validation images."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ...core.errors import DivergedError
 from ...nn.folding import compile_training
 from ..config import Config
 from ..data.load import ImageData, Split
-from .batches import Piece, as_input
+from .batches import MicroBatch, as_input
 from .clock import Clock
-from .distributed import Together
-from .optimizers import Average, build_optimiser
+from .distributed import Collectives
+from .optimizers import Average, build_optimizer
 from .progress import Progress, Totals
 from .regularizer import Pull
 from .schedules import learning_rate_factor
@@ -31,13 +31,13 @@ VALIDATION_BATCH = 500
 
 
 class Stepper:
-    """The network with its optimiser, penalty and moving average.
+    """The network with its optimizer, penalty and moving average.
 
     Args:
         net: The network; moved to the device, and divided over the processes under FSDP.
         config: The run.
         images: Of their training split only mean and std are read.
-        steps: Optimiser steps of an epoch.
+        steps: Optimizer steps of an epoch.
         fabric: The processes.
 
     Attributes:
@@ -49,10 +49,10 @@ class Stepper:
         self.config, self.split, self.steps, self.fabric = config, images.train, steps, fabric
         self.net = net
         self._forward = fabric.setup_module(compile_training(net) if config.compile else net)
-        self.optimiser: Any = fabric.setup_optimizers(build_optimiser(net, config.optimiser))
+        self.optimizer: Any = fabric.setup_optimizers(build_optimizer(net, config.optimizer))
         self.pull = Pull(net, config, images.image_shape, steps * config.epochs)
         self.average = Average(net, config.ema) if config.ema else None
-        self.together = Together(fabric)
+        self.together = Collectives(fabric)
         self.clock = Clock()
 
     def position(self, progress: Progress) -> float:
@@ -64,9 +64,9 @@ class Stepper:
 
     def learning_rate(self, progress: Progress) -> float:
         """Of the next step."""
-        return self.config.optimiser.lr * learning_rate_factor(self.config.schedule, self.position(progress))
+        return self.config.optimizer.lr * learning_rate_factor(self.config.schedule, self.position(progress))
 
-    def step(self, pieces: list[Piece], progress: Progress) -> None:
+    def step(self, pieces: list[MicroBatch], progress: Progress) -> None:
         """Move the weights once, by the mean gradient over all pieces of all processes.
 
         Raises:
@@ -76,7 +76,7 @@ class Stepper:
         torch.manual_seed(
             seed_of("step", self.config.seed, progress.epoch, progress.step, self.together.rank)
         )
-        for group in self.optimiser.param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(progress)
         broken: Tensor | None = None
         for index, piece in enumerate(pieces):
@@ -105,16 +105,16 @@ class Stepper:
         position = self.position(progress)
         if self.pull.needs_gradients:
             # They may carry fp16's loss scale; what is added or read must not be off by that factor.
-            self.fabric.strategy.precision.unscale_gradients(self.optimiser.optimizer)
+            self.fabric.strategy.precision.unscale_gradients(self.optimizer.optimizer)
         if self.pull.acts:
             self.pull.before(position)
             self.clock.lap("penalty")
-        self.optimiser.step()
-        self.clock.lap("optimiser")
+        self.optimizer.step()
+        self.clock.lap("optimizer")
         if self.pull.acts:
             self.pull.after(position, self.learning_rate(progress))
             self.clock.lap("penalty")
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
             self.average.update(self._number(progress))
             self.average.clear(self.pull.zeros())

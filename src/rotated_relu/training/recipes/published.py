@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from ..config import Config, DataConfig, ModelConfig, OptimiserConfig, ScheduleConfig
+from ..config import Config, DataConfig, ModelConfig, OptimizerConfig, ScheduleConfig
 from .recipe import Cost, Published, Recipe
 
 FROM_ALIVE = "Savings follow from the published numbers of filters left alive."
@@ -19,7 +19,7 @@ def fcnn_mnist() -> Config:
     return Config(
         model=ModelConfig("fcnn"),
         data=DataConfig("mnist", validation=0.1, normalisation="none", flip=False, crop_padding=0),
-        optimiser=OptimiserConfig("adam", lr=5e-4, weight_decay=0.0),
+        optimizer=OptimizerConfig("adam", lr=5e-4, weight_decay=0.0),
         schedule=ScheduleConfig("constant"),
         epochs=300,
         batch_size=200,
@@ -83,7 +83,7 @@ def wrn_16_4_svhn() -> Config:
     return Config(
         model=ModelConfig("wrn_16_4"),
         data=DataConfig("svhn", validation=5000, flip=False, crop_padding=0),
-        optimiser=OptimiserConfig(lr=0.01, nesterov=True, weight_decay=5e-4),
+        optimizer=OptimizerConfig(lr=0.01, nesterov=True, weight_decay=5e-4),
         schedule=ScheduleConfig("cosine", warmup=5 / 1000),
         epochs=1000,
     )
@@ -93,7 +93,7 @@ def _cifar(model: str, data: str) -> Config:
     return Config(
         model=ModelConfig(model),
         data=DataConfig(data, validation=5000, normalisation="imagenet"),
-        optimiser=OptimiserConfig(lr=0.1, weight_decay=1e-4),
+        optimizer=OptimizerConfig(lr=0.1, weight_decay=1e-4),
         schedule=ScheduleConfig("cosine"),
         epochs=1200,
     )
@@ -108,7 +108,7 @@ def _wide(data: str) -> Config:
     return Config(
         model=ModelConfig("wrn_40_4", options={"dropout": 0.3}),
         data=DataConfig(data, validation=5000),
-        optimiser=OptimiserConfig(lr=0.1, nesterov=True, weight_decay=5e-4),
+        optimizer=OptimizerConfig(lr=0.1, nesterov=True, weight_decay=5e-4),
         schedule=ScheduleConfig("cosine"),
         epochs=400,
     )

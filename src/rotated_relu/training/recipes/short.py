@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from ..config import Config, DataConfig, ModelConfig, OptimiserConfig, ScheduleConfig
+from ..config import Config, DataConfig, ModelConfig, OptimizerConfig, ScheduleConfig
 from .recipe import Cost, Recipe
 
 
@@ -13,7 +13,7 @@ def demo() -> Config:
     return Config(
         model=ModelConfig("demo_resnet"),
         data=DataConfig("mnist5k", validation=500, flip=False, crop_padding=2),
-        optimiser=OptimiserConfig(lr=0.1, weight_decay=5e-4),
+        optimizer=OptimizerConfig(lr=0.1, weight_decay=5e-4),
         schedule=ScheduleConfig("one-cycle", warmup=0.2),
         epochs=20,
         batch_size=64,
@@ -28,7 +28,7 @@ def resnet20_cifar10_short() -> Config:
     return Config(
         model=ModelConfig("resnet20"),
         data=DataConfig("cifar10", validation=5000, normalisation="imagenet"),
-        optimiser=OptimiserConfig(lr=0.15, weight_decay=5e-4),
+        optimizer=OptimizerConfig(lr=0.15, weight_decay=5e-4),
         schedule=ScheduleConfig("one-cycle", warmup=0.2),
         epochs=30,
     )

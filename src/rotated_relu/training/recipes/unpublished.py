@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..config import Config, DataConfig, ModelConfig, OptimiserConfig, ScheduleConfig
+from ..config import Config, DataConfig, ModelConfig, OptimizerConfig, ScheduleConfig
 from .recipe import Cost, Published, Recipe
 
 SETTINGS = "Settings are ours: the paper's are not in our source."
@@ -22,7 +22,7 @@ def resnet50_imagenet() -> Config:
     return Config(
         model=ModelConfig("resnet50"),
         data=_imagenet(),
-        optimiser=OptimiserConfig(lr=0.1, weight_decay=1e-4),
+        optimizer=OptimizerConfig(lr=0.1, weight_decay=1e-4),
         schedule=ScheduleConfig("cosine", warmup=5 / 90),
         epochs=90,
         batch_size=256,
@@ -80,7 +80,7 @@ def _vit(options: dict[str, Any], data: DataConfig, epochs: int, batch_size: int
     return Config(
         model=ModelConfig("vit", options=dict(options)),
         data=data,
-        optimiser=OptimiserConfig("adamw", lr=1e-3, weight_decay=0.05),
+        optimizer=OptimizerConfig("adamw", lr=1e-3, weight_decay=0.05),
         schedule=ScheduleConfig("cosine", warmup=0.05, start_factor=0.01),
         epochs=epochs,
         batch_size=batch_size,
@@ -100,7 +100,7 @@ def _efficientnet(data: DataConfig, lr: float, weight_decay: float, epochs: int,
     return Config(
         model=ModelConfig("efficientnet_b0"),
         data=data,
-        optimiser=OptimiserConfig(lr=lr, nesterov=True, weight_decay=weight_decay),
+        optimizer=OptimizerConfig(lr=lr, nesterov=True, weight_decay=weight_decay),
         schedule=ScheduleConfig("cosine", warmup=0.05),
         epochs=epochs,
         batch_size=batch_size,
