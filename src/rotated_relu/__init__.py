@@ -27,12 +27,14 @@ if TYPE_CHECKING:
     from .deploy.measure import measure
     from .nn import models
     from .nn.activation import Rotated, RotatedReLU, rotated_slopes_
+    from .nn.distillation import distillation_loss
     from .nn.folding import compile_training, fast_training, plain_training
     from .nn.penalty import slope_l1
     from .nn.rotate import rotate
     from .nn.slopes import apply_threshold, slopes
     from .pruning.budget import SlopeBudget
     from .pruning.removal import Certificate, Compacted, Plan, load, load_compacted, read_plan, save
+    from .pruning.shrink import Shrunk, shrink
     from .pruning.threshold import find_threshold
 
 __version__ = "0.1.0"
@@ -46,17 +48,20 @@ _HOMES = {
     "deploy.measure": ("measure",),
     "nn.penalty": ("slope_l1",),
     "nn.slopes": ("apply_threshold", "slopes"),
+    "nn.distillation": ("distillation_loss",),
     "nn.rotate": ("rotate",),
     "deploy.autotune": ("compact", "compact_fastest"),
+    "pruning.shrink": ("Shrunk", "shrink"),
     "pruning.threshold": ("find_threshold",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Certificate", "Compacted", "Plan", "Rotated", "RotatedReLU", "RotatedReLUError", "RotatedReLUWarning",
-    "SlopeBudget", "apply_threshold", "compact", "compact_fastest", "compile_training", "errors", "export_onnx",
-    "export_openvino", "fast_training", "find_threshold", "load", "load_compacted", "measure", "models",
-    "plain_training", "read_plan", "rotate", "rotated_slopes_", "save", "slope_l1", "slopes",
+    "Shrunk", "SlopeBudget", "apply_threshold", "compact", "compact_fastest", "compile_training",
+    "distillation_loss", "errors", "export_onnx", "export_openvino", "fast_training", "find_threshold", "load",
+    "load_compacted", "measure", "models", "plain_training", "read_plan", "rotate", "rotated_slopes_", "save",
+    "shrink", "slope_l1", "slopes",
 ]  # fmt: skip
 
 
