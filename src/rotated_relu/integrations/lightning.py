@@ -1,15 +1,20 @@
-"""A Lightning callback: the L1 penalty on the slopes, and how many of them are alive."""
+"""Lightning callbacks: the L1 penalty on the slopes, or a budget that takes as many to zero as must go."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from ..core.errors import SlopeError
+from ..core.modules import Inputs
 from ..nn.penalty import ALIVE_AT, add_l1_subgradient, alive_at
 from ..nn.slopes import check_slopes
+from ..pruning.budget import SlopeBudget
 
 
 class SlopePenalty(Callback):
@@ -54,3 +59,62 @@ class SlopePenalty(Callback):
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Log the counts."""
         pl_module.log_dict({key: float(n) for key, n in alive_at(pl_module, self.thresholds).items()})
+
+
+class KeepBudget(Callback):
+    """Takes slopes to exactly zero until the rest of the network meets a budget: ``rr.SlopeBudget`` in a Trainer.
+
+    It acts after every optimizer step, knows the length of the run from the Trainer, and is part of its checkpoints.
+
+    Args:
+        example_inputs: For one forward pass of the network.
+        keep: Share of the ``unit`` that the compacted network may keep, above 0 and at most 1.
+        part: Name of the submodule that is the network; the whole module if empty.
+        options: ``unit``, ``score``, ``start``, ``end`` and ``window`` of :class:`~rotated_relu.SlopeBudget`.
+
+    Raises:
+        SlopeError: At the start of the fit, if the network has no slopes, an option is out of range, or the Trainer
+            does not know how many steps it will take.
+
+    Example::
+
+        >>> lightning.Trainer(max_epochs=20, callbacks=[KeepBudget(images[:1], keep=0.5)]).fit(module, loader)
+    """
+
+    def __init__(self, example_inputs: Inputs, keep: float = 0.5, *, part: str = "", **options: Any) -> None:
+        self.example_inputs, self.keep, self.part, self.options = example_inputs, keep, part, options
+        self.budget: SlopeBudget | None = None
+        self._kept: Mapping[str, Any] | None = None
+        self._steps_seen = 0
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Set the budget up for the length of this run, or go on from a checkpoint."""
+        steps = trainer.estimated_stepping_batches
+        if not math.isfinite(steps):
+            raise SlopeError("a budget needs a Trainer that ends: give it max_epochs or max_steps")
+        net = pl_module.get_submodule(self.part) if self.part else pl_module
+        self.budget = SlopeBudget(net, self.example_inputs, int(steps), self.keep, **self.options)
+        if self._kept is not None:
+            self.budget.load_state_dict(self._kept)
+        self._steps_seen = trainer.global_step
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Move the chosen slopes, if the optimizer has stepped: its gradients are still there."""
+        if self.budget is not None and trainer.global_step > self._steps_seen:
+            self._steps_seen = trainer.global_step
+            self.budget.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """For the Trainer's checkpoint."""
+        return {} if self.budget is None else self.budget.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """From the Trainer's checkpoint."""
+        self._kept = state_dict or None

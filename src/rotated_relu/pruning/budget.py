@@ -28,6 +28,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
 from ..core.errors import SlopeError, UnknownNameError
 from ..core.modules import Inputs
@@ -109,6 +111,14 @@ class SlopeBudget:
         if self._due():
             self._choose(self.share())
         self._bound()
+
+    def follow(self, optimizer: Optimizer) -> RemovableHandle:
+        """Call :meth:`step` by itself after every step of ``optimizer``, in loops that are not yours to change.
+
+        Returns:
+            Its ``remove()`` ends that.
+        """
+        return optimizer.register_step_post_hook(lambda *_: self.step())
 
     def share(self) -> float:
         """Share of the unit that is to be kept at this point of the run."""

@@ -201,7 +201,9 @@ class _Trainer:
             group["lr"] = rate * rate_factor((number - 1) / self.steps)
         value = self.loss(self.net, batch)
         if not bool(value.isfinite()):
-            raise SlopeError(f"the loss became {float(value)} at step {number}; lower the learning rate")
+            raise SlopeError(
+                f"the loss became {float(value.detach())} at step {number}; lower the learning rate"
+            )
         self.optimizer.zero_grad()
         value.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
@@ -239,7 +241,10 @@ def rate_factor(position: float) -> float:
 def _with_slopes(net: nn.Module, inputs: Inputs) -> nn.Module:
     """A copy with slopes of 1, or with those that it has."""
     student = copy.deepcopy(net)
-    return student if slopes(student) else rotate(student, inputs, init="ones")
+    if not slopes(student):
+        for slope in slopes(rotate(student, inputs)).values():
+            nn.init.ones_(slope)
+    return student
 
 
 def _fold(net: nn.Module, inputs: Inputs) -> None:
