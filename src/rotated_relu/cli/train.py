@@ -89,7 +89,9 @@ def train(
     fast: Annotated[
         bool | None,
         typer.Option(
-            "--fast/--no-fast", help="Slopes on the readers' weights: no cost per image.", show_default=False
+            "--fast/--no-fast",
+            help="Slopes on the consumers' weights: no cost per image.",
+            show_default=False,
         ),
     ] = None,
     image_size: Annotated[

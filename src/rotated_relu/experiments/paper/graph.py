@@ -135,7 +135,7 @@ def _layer(node: Node, order: dict[Node, int], index: dict[Node, int], widths: l
     places = value.shape[2:] if convolution else value.shape[1:-1]
     outputs, inputs = int(weight.shape[0]), int(weight.shape[1]) * groups
     before = tuple(index[source] for source in _sources(_data_input(node)))
-    after, stream = _reader(node, order, index)
+    after, stream = _consumer(node, order, index)
     if after is not None and outputs % widths[after]:
         after = None  # the channels were rearranged on the way: count all of them
     if before and inputs % sum(widths[source] for source in before):
@@ -195,16 +195,16 @@ def _stops(node: Node) -> bool:
     return is_weighted(node) or op_name(node) in _PRODUCTS
 
 
-def _reader(start: Node, order: dict[Node, int], index: dict[Node, int]) -> tuple[int | None, bool]:
+def _consumer(start: Node, order: dict[Node, int], index: dict[Node, int]) -> tuple[int | None, bool]:
     """First activation downstream in execution order, and whether a pre-activation stream lies between.
 
     A sum that is read by an activation alone is the end of a post-activation block, whose slopes do cover it.
-    A sum with other readers (a normalisation, the next block's sum) is a stream without slopes of its own.
+    A sum with other consumers (a normalisation, the next block's sum) is a stream without slopes of its own.
     """
-    readers = sorted(_downstream(start), key=lambda item: order[item[0]])
-    if not readers:
+    consumers = sorted(_downstream(start), key=lambda item: order[item[0]])
+    if not consumers:
         return None, False
-    node, stream = readers[0]
+    node, stream = consumers[0]
     return index[node], stream
 
 

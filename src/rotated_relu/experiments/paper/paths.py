@@ -11,7 +11,7 @@ number of filters in the layers that it passes through:
 - the layers outside of blocks (stem, classifier) lie on every path, would add the same to all, and are left out.
 
 Where nothing gets through, there is no path. A way is closed if all filters of an activation on it are dead, or if a
-layer on it reads only dead ones. An activation that reads the block's sum and is its only reader, as in
+layer on it reads only dead ones. An activation that reads the block's sum and is its only consumer, as in
 post-activation networks, closes both ways. (In pre-activation networks the sum goes on as the stream. An activation
 that reads nothing from it closes the block that it begins, not the one before.)
 
@@ -140,7 +140,7 @@ def residual_blocks(net: nn.Module, example_inputs: Inputs, threshold: float = 0
             simply multiply.
     """
     graph = capture(net, example_inputs)
-    reader = _Reader(graph, read_network(graph, net, threshold))
+    reader = _BlockReader(graph, read_network(graph, net, threshold))
     found = [each for node in graph.nodes if (each := reader.residual(node)) is not None]
     for before, after in itertools.pairwise(found):
         if not reader.leads(before.sum, after.fork):
@@ -161,7 +161,7 @@ class _Residual:
     skip: list[Node]
 
 
-class _Reader:
+class _BlockReader:
     """Finds residual blocks in a captured graph and counts their filters."""
 
     def __init__(self, graph: Graph, network: PaperNetwork) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -48,6 +50,32 @@ class ChannelPadShortcut(nn.Module):
     def extra_repr(self) -> str:
         """Show padding and stride in ``print(model)``."""
         return f"pad=({self.before}, {self.after}), stride={self.stride}"
+
+
+def stages(
+    block: Callable[[int, int, int], nn.Module],
+    in_channels: int,
+    widths: Sequence[int],
+    blocks: int,
+    expansion: int = 1,
+) -> list[nn.Sequential]:
+    """Stages of equally many blocks; all but the first stage halve height and width.
+
+    Args:
+        block: Makes one from its input channels, its width and its stride.
+        in_channels: Of the first block.
+        widths: Of the blocks, per stage.
+        blocks: Per stage.
+        expansion: Output channels of a block over its width.
+    """
+    made = []
+    for index, width in enumerate(widths):
+        layers = []
+        for position in range(blocks):
+            layers.append(block(in_channels, width, 2 if index > 0 and position == 0 else 1))
+            in_channels = width * expansion
+        made.append(nn.Sequential(*layers))
+    return made
 
 
 def weight_generator() -> torch.Generator:

@@ -11,10 +11,20 @@ Nayak and Kalyani, TMLR 2024.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
-from .blocks import ChannelPadShortcut, activation, conv1x1, conv3x3, initialise_weights, weight_generator
+from .blocks import (
+    ChannelPadShortcut,
+    activation,
+    conv1x1,
+    conv3x3,
+    initialise_weights,
+    stages,
+    weight_generator,
+)
 
 WIDTHS = (16, 32, 64)
 
@@ -97,15 +107,9 @@ class PreActResNet(nn.Module):
         generator = weight_generator()
         self.conv1 = conv3x3(in_channels, WIDTHS[0])
         self.bn1 = nn.BatchNorm2d(WIDTHS[0]) if block is PreActBlock else nn.Identity()
-        channels, stages = WIDTHS[0], []
-        for index, width in enumerate(WIDTHS):
-            layers = []
-            for position in range(blocks):
-                stride = 2 if index > 0 and position == 0 else 1
-                layers.append(block(channels, width, stride, rotated))
-                channels = width * block.expansion
-            stages.append(nn.Sequential(*layers))
-        self.layer1, self.layer2, self.layer3 = stages
+        made = partial(block, rotated=rotated)
+        self.layer1, self.layer2, self.layer3 = stages(made, WIDTHS[0], WIDTHS, blocks, block.expansion)
+        channels = WIDTHS[-1] * block.expansion
         self.bn = nn.BatchNorm2d(channels)
         self.relu = nn.ReLU()
         self.pool = nn.AdaptiveAvgPool2d(1)

@@ -8,10 +8,12 @@ Source: Zagoruyko and Komodakis, *Wide Residual Networks*, 2016; slopes as in Na
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
-from .blocks import activation, conv1x1, conv3x3, initialise_weights, weight_generator
+from .blocks import activation, conv1x1, conv3x3, initialise_weights, stages, weight_generator
 
 STEM_WIDTH = 16
 
@@ -72,15 +74,10 @@ class WideResNet(nn.Module):
         if rest or blocks < 1:
             raise ValueError(f"the depth of a wide residual network is 6n + 4 with n >= 1, got {depth}")
         self.conv1 = conv3x3(in_channels, STEM_WIDTH)
-        channels, stages = STEM_WIDTH, []
-        for index, width in enumerate((16 * widen, 32 * widen, 64 * widen)):
-            layers = []
-            for position in range(blocks):
-                stride = 2 if index > 0 and position == 0 else 1
-                layers.append(WideBlock(channels, width, stride, rotated, dropout))
-                channels = width
-            stages.append(nn.Sequential(*layers))
-        self.layer1, self.layer2, self.layer3 = stages
+        widths = (16 * widen, 32 * widen, 64 * widen)
+        block = partial(WideBlock, rotated=rotated, dropout=dropout)
+        self.layer1, self.layer2, self.layer3 = stages(block, STEM_WIDTH, widths, blocks)
+        channels = widths[-1]
         self.bn = nn.BatchNorm2d(channels)
         self.relu = nn.ReLU()
         self.pool = nn.AdaptiveAvgPool2d(1)
