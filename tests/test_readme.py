@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 import rotated_relu as rr
-from rotated_relu import cli
+from rotated_relu.cli import app
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -48,7 +48,7 @@ def test_opening_commands_are_targets_of_the_makefile():
 def test_verbs_and_options_that_the_readme_shows_exist():
     import typer
 
-    commands = typer.main.get_command(cli.build_app()).commands
+    commands = typer.main.get_command(app.build_app()).commands
     shown = [line.split("#")[0].split() for line in README.splitlines() if line.startswith("rotated-relu ")]
     assert {words[1] for words in shown} == set(commands) - {"demo"}
     for words in shown:

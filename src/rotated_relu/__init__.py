@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from .pruning.shrink import Shrunk, shrink
     from .pruning.threshold import find_threshold
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "nn.activation": ("Rotated", "RotatedReLU", "rotated_slopes_"),

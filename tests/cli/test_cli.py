@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from rotated_relu import cli
+from rotated_relu.cli import app
 from rotated_relu.core.run_directory import Run, write_json
 from support.command_line import call
 
@@ -24,25 +24,25 @@ def test_version(capsys):
 def test_help_lists_every_verb(capsys):
     code, out, _ = call(capsys, "--help")
     assert code == 0
-    for verb in cli.VERBS:
+    for verb in app.VERBS:
         assert f" {verb} " in flat(out)
 
 
-@pytest.mark.parametrize("verb", cli.VERBS)
+@pytest.mark.parametrize("verb", app.VERBS)
 def test_help_of_every_verb_has_its_example(capsys, verb):
     code, out, _ = call(capsys, verb, "--help")
     assert code == 0
     assert f"Example: rotated-relu {verb}" in flat(out)
 
 
-@pytest.mark.parametrize("verb", cli.VERBS)
+@pytest.mark.parametrize("verb", app.VERBS)
 def test_examples_use_options_that_exist(verb):
     """Every option in an example is one of that verb's."""
     import typer
 
-    command = typer.main.get_command(cli.build_app()).commands[verb]
+    command = typer.main.get_command(app.build_app()).commands[verb]
     known = {name for parameter in command.params for name in parameter.opts}
-    used = {word for word in cli.VERBS[verb][1].split() if word.startswith("--")}
+    used = {word for word in app.VERBS[verb][1].split() if word.startswith("--")}
     assert used <= known
 
 

@@ -174,7 +174,7 @@ def test_unknown_system_error_still_has_advice(tmp_path):
 
 
 def test_every_file_has_a_verb_of_the_command_line():
-    from rotated_relu.cli import VERBS
+    from rotated_relu.cli.app import VERBS
 
     assert {verb.split()[0] for _, verb in FILES.values()} <= VERBS.keys()
 

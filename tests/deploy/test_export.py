@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from rotated_relu.core.errors import ExportError, FileFormatError, ShapeError
+from rotated_relu.core.errors import ExportError, FileFormatError, MissingPackageError, ShapeError
 from rotated_relu.deploy import onnx_session
 from rotated_relu.deploy.export import export_onnx, export_openvino, onnx_runner, to_onnx
 from rotated_relu.deploy.onnx_session import open_session, run_session, session_runner
@@ -254,7 +254,7 @@ def test_openvino_errors(tmp_path, monkeypatch):
     with pytest.raises(ExportError, match="OpenVINO cannot open the model"):
         OpenVinoSession(tmp_path / "bad.xml")
     monkeypatch.setitem(__import__("sys").modules, "openvino", None)
-    with pytest.raises(ExportError, match=r"pip install 'rotated-relu\[openvino\]'"):
+    with pytest.raises(MissingPackageError, match=r"pip install 'rotated-relu\[openvino\]'"):
         export_openvino(nn.Linear(2, 2), torch.randn(2, 2), tmp_path / "net.xml")
 
 

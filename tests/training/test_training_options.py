@@ -165,10 +165,12 @@ def test_weights_and_biases_offline(tmp_path, monkeypatch):
 def test_weights_and_biases_is_asked_for_before_training(tmp_path, monkeypatch):
     import sys
 
-    from rotated_relu.core.errors import RunError
+    from rotated_relu.core.errors import MissingPackageError
 
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(RunError, match="pip install wandb"):
+    with pytest.raises(
+        MissingPackageError, match=r"wandb is not installed: pip install 'rotated-relu\[wandb\]'"
+    ):
         train(tmp_path, dataclasses.replace(CONFIG, log=LogConfig(wandb="test")))
     assert not (tmp_path / "checkpoints").exists()
 

@@ -78,7 +78,7 @@ def attack(
     """Accuracy under FGSM and PGD (L-infinity), and the local Lipschitz constant; kept in attack.json.
 
     Attacks the trained, compacted and fine-tuned networks of every run, as far as there are.
-    Reads test images: meant for the end. Needs torchattack: pip install torchattack.
+    Reads test images: meant for the end. Needs torchattack: pip install 'rotated-relu[attack]'.
     """
     from ..experiments.robustness import AttackSettings
 
@@ -114,7 +114,8 @@ def attack_runs(
         ``environment``.
 
     Raises:
-        AttackError: If the attack library is not installed, or a network's scores are not finite.
+        MissingPackageError: If the attack library is not installed.
+        AttackError: If a network's scores are not finite.
         RunError: If a run has not been trained to the end, or the runs have different test images.
     """
     from ..experiments.robustness import library, robustness

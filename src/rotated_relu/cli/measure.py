@@ -62,14 +62,14 @@ def measure(
 
 def _engines(names: Sequence[str]) -> list[str]:
     """The engines asked for; ``all`` means those whose packages are installed."""
-    from ..core.errors import ExportError
+    from ..core.errors import MissingPackageError
     from ..deploy.engines import ENGINES, check_engine
 
     found = []
     for name in ENGINES if "all" in names else names:
         try:
             check_engine(name)
-        except ExportError as error:
+        except MissingPackageError as error:
             if "all" not in names:
                 raise
             console.say(f"{name} is left out: {error}")

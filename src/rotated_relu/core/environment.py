@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
+
+from .. import __version__
 
 if TYPE_CHECKING:
     import torch
 
-PACKAGES = ("rotated-relu", "torch", "torchvision", "lightning", "onnxruntime", "numpy")
+PACKAGES = ("torch", "torchvision", "lightning", "onnxruntime", "numpy")
 
 
 def environment() -> dict[str, Any]:
@@ -21,8 +24,17 @@ def environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "system": platform.platform(terse=True),
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in PACKAGES},
+        "versions": {"rotated-relu": __version__, **installed_versions()},
     }
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of those of :data:`PACKAGES` that are installed."""
+    versions = {}
+    for name in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions
 
 
 def device_name(device: torch.device) -> str:

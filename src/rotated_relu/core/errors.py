@@ -92,7 +92,11 @@ class ExportError(RotatedReLUError):
 
 
 class AttackError(RotatedReLUError):
-    """A network cannot be attacked: the library is missing, or a setting or the network's scores make no sense."""
+    """A network cannot be attacked: a setting or the network's scores make no sense."""
+
+
+class MissingPackageError(RotatedReLUError, ImportError):
+    """An optional package is not installed; names the extra that brings it."""
 
 
 class RotatedReLUWarning(UserWarning):

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ..core.errors import UnknownNameError
+from ..core.extras import EXTRAS, needs
 from ..core.modules import Inputs, as_inputs
 from .export import to_onnx
 from .onnx_session import session_runner
@@ -46,10 +47,12 @@ def check_engine(engine: str) -> None:
 
     Raises:
         UnknownNameError: If there is no such engine.
-        ExportError: If OpenVINO is not installed.
+        MissingPackageError: If the engine is not installed.
     """
     if engine not in ENGINES:
         raise UnknownNameError("engine", engine, ENGINES)
+    if not engine.startswith("torch"):
+        needs(*EXTRAS["onnx"])
     if engine == "openvino":
         openvino()
 
@@ -80,6 +83,7 @@ def engine_version(engine: str) -> str:
         return str(torch.__version__)
     if engine == "openvino":
         return str(openvino().__version__)
+    needs("onnxruntime")
     import onnxruntime
 
     return str(onnxruntime.__version__)

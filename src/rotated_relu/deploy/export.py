@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from ..core.errors import ExportError, FileFormatError
+from ..core.extras import EXTRAS, needs
 from ..core.files import replacing
 from ..core.modules import Inputs, as_inputs, check_runs, eval_mode
 from ..nn.folding import as_plain
@@ -152,7 +153,8 @@ def export_openvino(
 
     Raises:
         ShapeError: If the network does not run on the inputs.
-        ExportError: If OpenVINO is not installed, and as :func:`export_onnx`.
+        MissingPackageError: If OpenVINO is not installed.
+        ExportError: As :func:`export_onnx`.
     """
     net, inputs, target = _inner(net), as_inputs(example_inputs), Path(path)
     if target.suffix != ".xml":
@@ -179,6 +181,7 @@ def to_onnx(
 
 def raw_onnx(net: nn.Module, example_inputs: Inputs, *, dynamic_size: bool = False) -> OnnxModel:
     """The first half of :func:`to_onnx`: what torch exports, with slopes folded, before any form is given to it."""
+    needs(*EXTRAS["onnx"])
     net, inputs = as_plain(_inner(net)), as_inputs(example_inputs)
     with eval_mode(net):
         check_runs(net, inputs)

@@ -81,7 +81,8 @@ def measure(
     Raises:
         UnknownNameError: If there is no such engine.
         ShapeError: If the network does not run on the inputs.
-        ExportError: If the engine runs ONNX and the network cannot be exported, or OpenVINO is not installed.
+        ExportError: If the engine runs ONNX and the network cannot be exported.
+        MissingPackageError: If the engine is not installed.
     """
     inputs = as_inputs(example_inputs)
     threads = threads or torch.get_num_threads()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import FileFormatError
+from ..core.extras import needs
 from ..core.modules import Inputs, as_inputs
 from .timing import Runnable
 
@@ -24,6 +25,7 @@ def open_session(source: str | Path | bytes, threads: int | None = None) -> Any:
     Raises:
         FileFormatError: If the file does not exist or onnxruntime cannot read it.
     """
+    needs("onnxruntime")
     import onnxruntime as ort
 
     options = ort.SessionOptions()

@@ -1,4 +1,4 @@
-"""Run ONNX models in OpenVINO, and write them in its own format. OpenVINO is optional: ``pip install openvino``."""
+"""Run ONNX models in OpenVINO, and write them in its own format. OpenVINO comes with the extra ``openvino``."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import ExportError
+from ..core.extras import needs
 from ..core.modules import Inputs, as_inputs
 from .timing import Runnable
 
@@ -19,14 +20,11 @@ def openvino() -> Any:
     """The ``openvino`` package.
 
     Raises:
-        ExportError: If it is not installed; says how to install it.
+        MissingPackageError: If it is not installed; says how to install it.
     """
-    try:
-        import openvino as package
-    except ImportError as error:
-        raise ExportError(
-            "the openvino package is not installed: pip install 'rotated-relu[openvino]' (or: pip install openvino)"
-        ) from error
+    needs("openvino")
+    import openvino as package
+
     return package
 
 
@@ -38,7 +36,8 @@ class OpenVinoSession:
         threads: Threads of the engine; torch's own setting if None.
 
     Raises:
-        ExportError: If OpenVINO is missing, or cannot read or compile the model.
+        MissingPackageError: If OpenVINO is not installed.
+        ExportError: If it cannot read or compile the model.
     """
 
     def __init__(self, source: str | Path | bytes, threads: int | None = None) -> None:
@@ -88,7 +87,8 @@ def save_openvino(content: bytes, target: Path) -> int:
     Both files are written beside and renamed, the weights (``.bin``) before the graph (``.xml``).
 
     Raises:
-        ExportError: If OpenVINO is missing, cannot convert the model, or the files cannot be written.
+        MissingPackageError: If OpenVINO is not installed.
+        ExportError: If it cannot convert the model, or the files cannot be written.
     """
     package = openvino()
     try:

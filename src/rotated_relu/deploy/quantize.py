@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from ..core.errors import ExportError
+from ..core.extras import needs
 from ..core.files import replacing
 from ..core.modules import Inputs, as_inputs, eval_mode
 from .export import to_onnx
@@ -83,6 +84,7 @@ def export_int8(
 
 
 def _quantise(content: bytes, calibration: Sequence[Inputs], target: Path) -> None:
+    needs("onnxruntime", "onnx")
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 

@@ -1,6 +1,6 @@
 """Callbacks for the Hugging Face ``Trainer``: the L1 penalty on the slopes, or a budget of what may remain.
 
-Needs ``pip install transformers accelerate``.
+Needs ``pip install 'rotated-relu[huggingface]'``.
 """
 
 from __future__ import annotations
@@ -11,17 +11,14 @@ from typing import Any
 from torch import nn
 
 from ..core.errors import SlopeError
+from ..core.extras import needs
 from ..core.modules import Inputs
 from ..nn.penalty import ALIVE_AT, add_l1_subgradient, alive_at
 from ..nn.slopes import check_slopes
 from ..pruning.budget import SlopeBudget
 
-try:
-    from transformers import TrainerCallback
-except ImportError as error:
-    raise ImportError(
-        "rotated_relu.integrations.huggingface needs the package transformers: pip install transformers accelerate"
-    ) from error
+needs("transformers", "accelerate")
+from transformers import TrainerCallback  # noqa: E402
 
 
 class SlopePenalty(TrainerCallback):  # type: ignore[misc]

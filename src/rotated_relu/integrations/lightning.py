@@ -6,15 +6,18 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import lightning
 import torch
-from lightning.pytorch.callbacks import Callback
 
 from ..core.errors import SlopeError
+from ..core.extras import needs
 from ..core.modules import Inputs
 from ..nn.penalty import ALIVE_AT, add_l1_subgradient, alive_at
 from ..nn.slopes import check_slopes
 from ..pruning.budget import SlopeBudget
+
+needs("lightning")
+import lightning  # noqa: E402
+from lightning.pytorch.callbacks import Callback  # noqa: E402
 
 
 class SlopePenalty(Callback):

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from ..core.errors import CaptureError, RunError
+from ..core.extras import needs
 from ..core.run_directory import Run, is_first_process, read_json, read_metrics, replacing, write_json
 from ..nn.folding import fast_training, plain_training
 from ..nn.slopes import slopes
@@ -246,6 +247,7 @@ def _bar(shown: bool, config: Config, steps: int) -> Iterator[Callable[[Progress
     if not shown:
         yield None
         return
+    needs("rich")
     from rich.progress import Progress as Bar
 
     with Bar(transient=False) as bar:

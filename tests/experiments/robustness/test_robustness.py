@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from rotated_relu.core.errors import AttackError, DataError
+from rotated_relu.core.errors import AttackError, DataError, MissingPackageError
 from rotated_relu.experiments.robustness import (
     AttackSettings,
     OnPixels,
@@ -261,5 +261,5 @@ def test_without_the_library_the_error_says_what_to_install(monkeypatch):
         return ordinary(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(AttackError, match=r"pip install 'rotated-relu\[attack\]'"):
+    with pytest.raises(MissingPackageError, match=r"pip install 'rotated-relu\[attack\]'"):
         fgsm(random_net(), torch.rand(1, 3, 6, 6), torch.tensor([0]), EPS)

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from ...core.counting import count_macs
-from ...core.errors import CompactionError, NothingRemovedWarning, RotatedReLUError, SlopeError
+from ...core.errors import CompactionError, NothingRemovedWarning, SlopeError
+from ...core.extras import needs
 from ...pruning.estimate import Remaining
 from ...pruning.removal import compact
 
@@ -92,7 +93,7 @@ class CoupledGroups:
         example_inputs: For one forward pass.
 
     Raises:
-        RotatedReLUError: If Torch-Pruning is not installed.
+        MissingPackageError: If Torch-Pruning is not installed.
     """
 
     def __init__(self, net: nn.Module, rank: str, example_inputs: Tensor) -> None:
@@ -170,15 +171,11 @@ def torch_pruning() -> Any:
     """The package.
 
     Raises:
-        RotatedReLUError: If it is not installed.
+        MissingPackageError: If it is not installed.
     """
-    try:
-        import torch_pruning as tp
-    except ImportError as error:
-        raise RotatedReLUError(
-            "these methods are Torch-Pruning's, which is not installed: pip install 'rotated-relu[compare]'; or leave "
-            "them out with --methods"
-        ) from error
+    needs("torch_pruning")
+    import torch_pruning as tp
+
     return tp
 
 

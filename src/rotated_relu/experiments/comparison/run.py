@@ -38,7 +38,7 @@ class Comparison:
 
     Raises:
         RunError: If the directory cannot be written to, or holds a comparison with other settings.
-        RotatedReLUError: If a method needs Torch-Pruning and it is not installed.
+        MissingPackageError: If a method needs Torch-Pruning and it is not installed.
     """
 
     def __init__(

@@ -6,11 +6,12 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from ... import __version__
 from ...core.errors import UnknownNameError
+from ...core.extras import needs
 from ...core.run_directory import replacing
 from . import tables, words
 from .figures import Figure, figures
@@ -79,6 +80,7 @@ def render(data: ReportData) -> str:
 
 
 def _page(template: str, drawn: Mapping[str, Figure], **parts: Any) -> str:
+    needs("jinja2", "plotly")
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from plotly.offline import get_plotlyjs
 
@@ -94,7 +96,7 @@ def _page(template: str, drawn: Mapping[str, Figure], **parts: Any) -> str:
         figures=drawn,
         specifications=_script_json({key: _specification(figure) for key, figure in drawn.items()}),
         plotly=get_plotlyjs(),
-        version=_version(),
+        version=__version__,
     )
 
 
@@ -115,10 +117,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_finite(entry) for entry in value]
     return value
-
-
-def _version() -> str:
-    try:
-        return version("rotated-relu")
-    except PackageNotFoundError:
-        return ""

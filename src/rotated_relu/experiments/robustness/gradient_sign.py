@@ -1,4 +1,4 @@
-"""FGSM and PGD, through the package ``torchattack`` (optional: ``pip install torchattack``).
+"""FGSM and PGD, through the package ``torchattack`` (extra ``attack``).
 
 Both go up the cross-entropy ``L`` of the true label by the sign of its gradient with respect to the pixels ``x``:
 
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...core.errors import AttackError
+from ...core.extras import needs
 from .pixels import ball, fixed
 
 
@@ -25,14 +25,11 @@ def library() -> Any:
     """The ``torchattack`` package.
 
     Raises:
-        AttackError: If it is not installed; says how to install it.
+        MissingPackageError: If it is not installed; says how to install it.
     """
-    try:
-        import torchattack
-    except ImportError as error:
-        raise AttackError(
-            "the torchattack package is not installed: pip install 'rotated-relu[attack]' (or: pip install torchattack)"
-        ) from error
+    needs("torchattack")
+    import torchattack
+
     return torchattack
 
 
@@ -46,7 +43,7 @@ def fgsm(net: nn.Module, pixels: Tensor, labels: Tensor, eps: float) -> Tensor:
         eps: Largest change of a pixel.
 
     Raises:
-        AttackError: If torchattack is not installed.
+        MissingPackageError: If torchattack is not installed.
     """
     return _attacked(library().FGSM(net, device=pixels.device, eps=eps), net, pixels, labels, eps)
 
@@ -75,7 +72,7 @@ def pgd(
         seed: Of that place; torch's own generators are left as they were.
 
     Raises:
-        AttackError: If torchattack is not installed.
+        MissingPackageError: If torchattack is not installed.
     """
     attack = library().PGD(
         net,

@@ -123,7 +123,8 @@ def robustness(
         advance: Called with the number of passes (one image through the network and back) that have been done.
 
     Raises:
-        AttackError: If the attack library is not installed, or the network's scores are not finite.
+        MissingPackageError: If the attack library is not installed.
+        AttackError: If the network's scores are not finite.
     """
     size, count, eps = settings.batch_size, len(labels), settings.eps
     iterated = count if pgd_images is None else min(pgd_images, count)

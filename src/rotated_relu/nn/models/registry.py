@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ...core.errors import UnknownNameError
+from ...core.extras import needs
 from .demo import demo_resnet
 from .fcnn import fcnn
 from .preact import preact_resnet110, preact_resnet164
@@ -63,6 +64,7 @@ def create(
     """
     if name in OWN:
         return OWN[name](num_classes=num_classes, rotated=rotated, **options)
+    needs("torchvision")
     if name not in _torchvision_names():
         raise UnknownNameError("model", name, names())
     from torchvision.models import get_model

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from ...core.extras import needs
 from ..rotate import rotate
 
 
@@ -37,6 +38,7 @@ def vit(
         mlp: Hidden features of each MLP.
         dropout: Probability of dropping a value, in the MLPs and after the attentions.
     """
+    needs("torchvision")
     from torchvision.models import VisionTransformer
 
     net = VisionTransformer(

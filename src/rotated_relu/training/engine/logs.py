@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from ...core.errors import RunError
+from ...core.extras import needs
 from ...core.run_directory import Run, explained, read_json, replacing, write_json
 from ..config import Config
 from .progress import Progress
@@ -120,6 +120,7 @@ class TensorBoard:
 
     def resume(self, progress: Progress) -> None:
         """Open a file; TensorBoard hides what older files hold of this epoch and later ones."""
+        needs("tensorboard")
         from torch.utils.tensorboard import SummaryWriter
 
         with explained(self.folder):
@@ -146,10 +147,9 @@ class WeightsAndBiases:
     """The row and the slopes, to Weights & Biases; ``WANDB_MODE=offline`` keeps them in ``wandb/``."""
 
     def __init__(self, run: Run, config: Config) -> None:
-        try:
-            import wandb
-        except ImportError as error:
-            raise RunError("log.wandb needs the package wandb: pip install wandb, or leave it out") from error
+        needs("wandb")
+        import wandb
+
         self.wandb, self.run, self.config = wandb, run, config
         self.session: Any = None
 

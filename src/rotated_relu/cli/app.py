@@ -1,0 +1,80 @@
+"""The verbs, put together: one file per verb, each a thin shell over a function on a run directory.
+
+Libraries that take seconds to import are imported by the verbs that need them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+from .. import __version__
+from . import (
+    attack,
+    compare,
+    console,
+    demo,
+    evaluate,
+    export,
+    finetune,
+    measure,
+    prune,
+    recipes,
+    report,
+    reproduce,
+    train,
+)
+
+# Verb -> function and an example of its use; the order is that of a first run through.
+VERBS: dict[str, tuple[Callable[..., Any], str]] = {
+    "demo": (demo.demo, demo.EXAMPLE),
+    "recipes": (recipes.recipes, recipes.EXAMPLE),
+    "train": (train.train, train.EXAMPLE),
+    "prune": (prune.prune, prune.EXAMPLE),
+    "finetune": (finetune.finetune, finetune.EXAMPLE),
+    "evaluate": (evaluate.evaluate, evaluate.EXAMPLE),
+    "export": (export.export, export.EXAMPLE),
+    "measure": (measure.measure, measure.EXAMPLE),
+    "attack": (attack.attack, attack.EXAMPLE),
+    "report": (report.report, report.EXAMPLE),
+    "compare": (compare.compare, compare.EXAMPLE),
+    "reproduce": (reproduce.reproduce, reproduce.EXAMPLE),
+}
+
+
+def build_app() -> typer.Typer:
+    """Assemble the verbs."""
+    app = typer.Typer(
+        name="rotated-relu",
+        help="Train a network with one slope per filter, drop the filters whose slope is small, prove the "
+        "smaller network equal, and measure it. A run is a directory that every verb understands.",
+        epilog="Start with: rotated-relu demo. Help for a verb, with an example: rotated-relu prune --help",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_options)
+    for name, (verb, example) in VERBS.items():
+        app.command(name, epilog=f"Example: {example}")(verb)
+    return app
+
+
+def _options(
+    version: bool = typer.Option(
+        False,
+        "--version",
+        help="Print the version and exit.",
+        callback=lambda value: _version(value),
+        is_eager=True,
+    ),
+) -> None:
+    del version
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        console.show(f"rotated-relu {__version__}")
+        raise typer.Exit

@@ -1,0 +1,55 @@
+"""Optional packages: which extra brings which, and one line for who lacks one.
+
+``pip install rotated-relu`` brings torch, numpy, scipy and safetensors. Whatever else is imported, is imported inside
+the function that uses it, after :func:`needs` has said so.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+
+from .errors import MissingPackageError
+
+# Extra of pyproject.toml -> packages that it brings, under the name that they are imported by.
+EXTRAS: dict[str, tuple[str, ...]] = {
+    "attack": ("torchattack",),
+    "cli": ("typer", "rich"),
+    "compare": ("torch_pruning",),
+    "huggingface": ("transformers", "accelerate"),
+    "onnx": ("onnx", "onnx_ir", "onnxscript", "onnxruntime"),
+    "openvino": ("openvino",),
+    "report": ("jinja2", "plotly"),
+    "timm": ("timm",),
+    "train": ("torchvision", "lightning", "datasets", "mlxtend", "PIL", "tensorboard", "rich"),
+    "wandb": ("wandb",),
+}
+
+
+def needs(*packages: str) -> None:
+    """Say that what follows needs these packages.
+
+    Args:
+        packages: Top-level names as imported, each in :data:`EXTRAS`.
+
+    Raises:
+        MissingPackageError: If one is not installed; names them all and the command that installs them.
+    """
+    missing = [package for package in packages if not is_installed(package)]
+    if missing:
+        extras = sorted({_extra_of(package) for package in missing})
+        verb = "is" if len(missing) == 1 else "are"
+        raise MissingPackageError(
+            f"{', '.join(missing)} {verb} not installed: pip install 'rotated-relu[{','.join(extras)}]'"
+        )
+
+
+def is_installed(package: str) -> bool:
+    """Whether a package can be imported, without importing it."""
+    if package in sys.modules:
+        return sys.modules[package] is not None
+    return find_spec(package) is not None
+
+
+def _extra_of(package: str) -> str:
+    return next(extra for extra, brought in EXTRAS.items() if package in brought)

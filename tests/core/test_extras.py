@@ -1,0 +1,116 @@
+"""Optional packages: one line says which extra brings what is missing, and pyproject.toml agrees."""
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from rotated_relu.core.errors import MissingPackageError, RotatedReLUError
+from rotated_relu.core.extras import EXTRAS, is_installed, needs
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # pytest brings it
+    import tomli as tomllib
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "src" / "rotated_relu"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+CORE = {"torch", "numpy", "scipy", "safetensors"}
+# Where a package is installed under another name than it is imported by.
+DISTRIBUTIONS = {"PIL": "pillow", "torch_pruning": "torch-pruning", "onnx_ir": "onnx-ir"}
+
+
+def names(requirements):
+    return {re.match(r"[\w.-]+", requirement).group() for requirement in requirements}
+
+
+def test_nothing_is_said_of_packages_that_are_there():
+    needs("PIL", "rich")
+
+
+def test_one_line_names_the_package_and_its_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingPackageError) as caught:
+        needs("onnx", "onnxruntime")
+    assert str(caught.value) == "onnxruntime is not installed: pip install 'rotated-relu[onnx]'"
+    assert isinstance(caught.value, ImportError)
+    assert isinstance(caught.value, RotatedReLUError)
+
+
+def test_packages_of_several_extras_are_named_together(monkeypatch):
+    for package in ("plotly", "typer"):
+        monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingPackageError, match=r"^plotly, typer are not .*\[cli,report\]'$"):
+        needs("plotly", "typer", "rich")
+
+
+def test_a_package_is_found_without_being_imported():
+    assert is_installed("this")
+    assert "this" not in sys.modules
+    assert not is_installed("no_such_package")
+
+
+def test_the_core_needs_four_packages():
+    assert names(PROJECT["dependencies"]) == CORE
+
+
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_the_project_file_brings_what_an_extra_promises(extra):
+    brought = names(PROJECT["optional-dependencies"][extra]) - {"rotated-relu"}
+    assert brought == {DISTRIBUTIONS.get(package, package) for package in EXTRAS[extra]}
+
+
+def test_all_means_all():
+    (requirement,) = PROJECT["optional-dependencies"]["all"]
+    assert set(re.search(r"\[(.*)\]", requirement).group(1).split(",")) == set(EXTRAS)
+
+
+def imported(tree):
+    """Top-level packages that a file imports anywhere but under ``if TYPE_CHECKING``."""
+    hidden = {
+        node
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
+        for node in ast.walk(block)
+    }
+    for node in set(ast.walk(tree)) - hidden:
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield node.module.split(".")[0]
+
+
+def asked_for(tree):
+    """Packages that a file asks for with ``needs``."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "needs":
+            for argument in node.args:
+                if isinstance(argument, ast.Constant):
+                    yield argument.value
+                else:  # needs(*EXTRAS["onnx"])
+                    yield from EXTRAS[ast.literal_eval(argument.value.slice)]
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_optional_packages_are_asked_for_where_they_are_imported(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    optional = set(imported(tree)) - CORE - set(sys.stdlib_module_names) - {"rotated_relu"}
+    assert optional <= {package for brought in EXTRAS.values() for package in brought}
+    given = set()
+    if path.is_relative_to(PACKAGE / "cli"):
+        given |= set(EXTRAS["cli"])  # main() asks before it imports the verbs
+    if path.is_relative_to(PACKAGE / "deploy" / "passes"):
+        given |= {"onnx_ir"}  # passes are handed a graph of it
+    assert optional - given <= set(asked_for(tree))
+
+
+def test_the_command_line_without_its_packages_is_one_line(monkeypatch):
+    from rotated_relu import cli
+
+    monkeypatch.setitem(sys.modules, "typer", None)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--help"])
+    assert ended.value.code == "error: typer is not installed: pip install 'rotated-relu[cli]'"
