@@ -34,11 +34,11 @@ from coverage import as_if_trained
 from torch import nn
 
 import rotated_relu as rr
-import rotated_relu.deploy.autotune
 from rotated_relu.core.counting import count_macs, count_parameters
 from rotated_relu.core.environment import device_name
 from rotated_relu.core.run_directory import write_json
 from rotated_relu.deploy.export import raw_onnx
+from rotated_relu.deploy.fastest import fastest_layout
 from rotated_relu.deploy.onnx_session import session_runner
 from rotated_relu.deploy.timing import compare_latency
 
@@ -230,10 +230,8 @@ def row(name: str, rate: float, repeats: int) -> dict[str, Any]:
                 "difference_in": str(DTYPE[tool]).removeprefix("torch."),
                 "seconds": [round(r["seconds"], 3) for r in results],
             }
-            # As `rotated-relu export` does it: the form of the graph that onnxruntime runs fastest here.
-            contents[tool] = (
-                rr.rounding.fastest_form(net, inputs).content if remove is ours else exported(net, inputs)
-            )
+            # As `rotated-relu export` does it: the layout of the graph that onnxruntime runs fastest here.
+            contents[tool] = fastest_layout(net, inputs).content if remove is ours else exported(net, inputs)
         except Exception as error:
             found.setdefault(tool, {})["error"] = f"{type(error).__name__}: {error}"[:400]
     times = latencies(contents, inputs)

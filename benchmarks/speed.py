@@ -28,8 +28,9 @@ import torchvision
 import rotated_relu as rr
 from rotated_relu.core.counting import count_macs
 from rotated_relu.core.environment import device_name
-from rotated_relu.deploy import autotune as rounding
+from rotated_relu.deploy import autotune
 from rotated_relu.deploy.engines import GRAPH_ENGINES, engine_version, graph_runner, runner
+from rotated_relu.deploy.export import apply_layout
 from rotated_relu.deploy.selection import SAMPLE_MS
 from rotated_relu.deploy.timing import LatencyComparison, compare_latency
 
@@ -86,12 +87,12 @@ def remember(function):
 
 def timed(net, found, inputs, engine: str, rounds: int) -> LatencyComparison:
     """Original, compacted and naively compacted network, in turn, with runners of their own."""
-    small = rounding.compact_to(net, inputs[:1], ZETA, 1).model
+    small = autotune.compact_to(net, inputs[:1], ZETA, 1).model
     if engine in GRAPH_ENGINES:
-        contents = {"original": rounding.raw_onnx(net, inputs[:1]).content}
-        raw = rounding.raw_onnx(found.result.model, inputs[:1])
-        contents["compact"] = rounding.finished(raw, found.form).content
-        contents["naive"] = rounding.raw_onnx(small, inputs[:1]).content
+        contents = {"original": autotune.raw_onnx(net, inputs[:1]).content}
+        raw = autotune.raw_onnx(found.result.model, inputs[:1])
+        contents["compact"] = apply_layout(raw, found.layout).content
+        contents["naive"] = autotune.raw_onnx(small, inputs[:1]).content
         runs = {k: graph_runner(c, inputs, engine=engine, threads=THREADS) for k, c in contents.items()}
     else:
         models = {"original": net, "compact": found.result.model, "naive": small}
@@ -103,7 +104,7 @@ def row(
     name: str, rate: float, net, inputs, batch: int, engine: str, ideals: tuple[float, float]
 ) -> dict[str, object]:
     images = torch.randn(batch, *inputs.shape[1:], generator=torch.Generator().manual_seed(2))
-    found = rounding.compact_fastest(
+    found = autotune.compact_fastest(
         net, inputs, ZETA, timing_inputs=[images], engine=engine, rounds=12, threads=THREADS
     )
     kept = found.round_to is None
@@ -144,7 +145,7 @@ def summary(rows: list[dict[str, object]]) -> dict[str, object]:
 ENGINE_HEAD = ("engine", "rows", "median of MACs", "naive", "median of MACs in widths of 16", "slowest", "fastest",
                "naive slower than the original")  # fmt: skip
 HEAD = ("network", "rate", "batch", "engine", "MACs / left", "same, widths of 16", "speed-up", "naive", "of MACs",
-        "form")  # fmt: skip
+        "layout")  # fmt: skip
 
 
 def tables(found: dict[str, object]) -> str:
@@ -175,7 +176,7 @@ def reductions(net: torch.nn.Module, inputs: torch.Tensor) -> tuple[float, float
     """Multiply-accumulates of the original over those with everything dead removed, and with widths of 16."""
     before = sum(count_macs(net, inputs).values())
     after = (
-        sum(count_macs(rounding.compact_to(net, inputs, ZETA, r).model, inputs).values()) for r in (1, 16)
+        sum(count_macs(autotune.compact_to(net, inputs, ZETA, r).model, inputs).values()) for r in (1, 16)
     )
     one, sixteen = (before / macs for macs in after)
     return one, sixteen
@@ -196,7 +197,7 @@ def main() -> None:
         return
     torch.set_num_threads(THREADS)
     warnings.simplefilter("ignore")
-    rounding.compact_to, rounding.raw_onnx = remember(rounding.compact_to), remember(rounding.raw_onnx)
+    autotune.compact_to, autotune.raw_onnx = remember(autotune.compact_to), remember(autotune.raw_onnx)
     found = json.loads(options.out.read_text()) if options.out.exists() else {"rows": []}
     engines = options.engines.split(",")
     for name in options.only.split(","):
@@ -220,8 +221,8 @@ def main() -> None:
                     "summary": summary(found["rows"]),
                 }
                 options.out.write_text(json.dumps(found, indent=1) + "\n")
-            rounding.compact_to.known.clear()
-            rounding.raw_onnx.known.clear()
+            autotune.compact_to.known.clear()
+            autotune.raw_onnx.known.clear()
     print(json.dumps(found["summary"], indent=1))
 
 

@@ -12,9 +12,10 @@ from PIL import Image
 
 import rotated_relu
 from rotated_relu.cli import measure as measure_verb
-from rotated_relu.deploy import autotune as rounding
+from rotated_relu.deploy import fastest
 from rotated_relu.deploy.engines import ENGINES
-from rotated_relu.deploy.export import finished
+from rotated_relu.deploy.export import apply_layout
+from rotated_relu.deploy.layout import EXACT_WIDTHS
 from rotated_relu.deploy.onnx_session import open_session, run_session
 from rotated_relu.deploy.timing import LatencyComparison
 from rotated_relu.experiments.run_networks import open_run
@@ -105,18 +106,18 @@ def shape_of(path):
     return [dim.dim_param or dim.dim_value for dim in dims]
 
 
-def test_the_form_is_chosen_by_timing_unless_told_otherwise(capsys, monkeypatch, run):
+def test_the_layout_is_chosen_by_timing_unless_told_otherwise(capsys, monkeypatch, run):
     asked = []
 
     def compare(runs, repeats, **_):
         asked.append(len(runs))
         return LatencyComparison({name: [1.0 + index] * repeats for index, name in enumerate(runs)})
 
-    monkeypatch.setattr("rotated_relu.deploy.autotune.compare_latency", compare)
+    monkeypatch.setattr("rotated_relu.deploy.fastest.compare_latency", compare)
     code, _, err = call(capsys, "export", run, "--batch-size", "1", "--batch-size", "8")
     assert code == 0
-    assert "timing forms of the network in onnxruntime" in err
-    # at both batch sizes a heat of all forms, and a final of three and the first; that one is fastest here
+    assert "timing layouts of the network in onnxruntime" in err
+    # at both batch sizes a screening of all layouts, and a comparison of three and the first; that one is fastest here
     assert asked[2:] == [4, 4]
     assert asked[0] == asked[1] > 4
     assert shape_of(run / "compact.onnx") == ["batch", 1, 8, 8]
@@ -204,15 +205,17 @@ def test_the_reference_is_timed_with_all_its_channels(monkeypatch):
         torch.nn.Conv2d(3, 8, 3), rotated_relu.RotatedReLU(8), torch.nn.Conv2d(8, 4, 1)
     ).eval()
     net[1].slope.data[:5] = 0.0
-    timed, narrow = [], rounding.FORMS[0]
+    timed = []
     measuring = importlib.import_module(
         "rotated_relu.deploy.engines"
     )  # the package's `measure` is a function
     monkeypatch.setattr(measuring, "graph_runner", lambda content, *_, **__: timed.append(content))
     monkeypatch.setattr(
-        rounding,
+        fastest,
         "fastest_graph",
-        lambda raw, *_, **__: rounding.FastestForm(narrow, finished(raw, narrow).content, {}),
+        lambda raw, *_, **__: fastest.FastestLayout(
+            EXACT_WIDTHS, apply_layout(raw, EXACT_WIDTHS).content, {}
+        ),
     )
     bench = measure_verb._Bench(
         {"trained": net, "compact": net}, lambda n: torch.zeros(n, 3, 6, 6), [1], 1, 1

@@ -148,7 +148,7 @@ def test_prune_at_a_given_threshold_and_round_up(capsys, run):
 def made_up(monkeypatch, original, others):
     """Instead of timing, so that the outcome is the same on every machine: ms of the original and of all others."""
     monkeypatch.setattr(
-        "rotated_relu.deploy.autotune.compare_latency",
+        "rotated_relu.deploy.fastest.compare_latency",
         lambda runs, repeats, **_: LatencyComparison(
             {name: [original if name == "original" else others] * repeats for name in runs}
         ),
@@ -168,11 +168,11 @@ def test_prune_times_candidates_by_default(capsys, monkeypatch, run):
     assert found["rounding_milliseconds"]["original"] == [3.0, 3.0]
 
 
-def test_prune_keeps_everything_where_nothing_is_proved_faster(capsys, monkeypatch, run):
+def test_prune_keeps_everything_where_nothing_is_confirmed_faster(capsys, monkeypatch, run):
     made_up(monkeypatch, original=2.0, others=2.0)
     code, out, err = call(capsys, "prune", run, "--threshold", read(run / "threshold.json")["value"])
     assert code == 0
-    assert "everything stays: no candidate was proved faster" in " ".join(err.split())
+    assert "everything stays: no candidate was confirmed faster" in " ".join(err.split())
     assert read(run / "threshold.json")["round_to"] is None
     assert "0.0 %" in out
 

@@ -1,13 +1,14 @@
-"""Choosing widths and forms by measurement."""
+"""Choosing widths and layouts by measurement."""
 
 import pytest
 import torch
 
 import rotated_relu as rr
 from rotated_relu.core.errors import CompactionError, UnknownNameError
-from rotated_relu.deploy import autotune as rounding
-from rotated_relu.deploy.autotune import ORIGINAL, compact_fastest, fastest_form
-from rotated_relu.deploy.passes.narrow_channels import Form
+from rotated_relu.deploy import autotune, fastest
+from rotated_relu.deploy.autotune import ORIGINAL, compact_fastest
+from rotated_relu.deploy.fastest import fastest_layout
+from rotated_relu.deploy.layout import AS_EXPORTED, EXACT_WIDTHS, LAYOUTS, GraphLayout
 from rotated_relu.deploy.timing import LatencyComparison
 from support import nets
 
@@ -24,28 +25,28 @@ def made_up(monkeypatch, times):
     def compare(runs, repeats, **_):
         return LatencyComparison({name: [times[name]] * repeats for name in runs})
 
-    monkeypatch.setattr(rounding, "compare_latency", compare)
+    monkeypatch.setattr(fastest, "compare_latency", compare)
 
 
-def test_modules_are_rounded_and_one_of_them_wins():
+def test_modules_are_rounded_and_one_of_them_is_chosen():
     net, x = residual()
     found = compact_fastest(net, x, candidates=(1, 4), engine="torch", rounds=3, threads=1)
     assert set(found.milliseconds) == {"1", "4", ORIGINAL}
     assert all(len(times) == 1 and times[0] > 0 for times in found.milliseconds.values())
-    assert found.form is None
+    assert found.layout is None
     assert found.result.certificate.max_relative_difference <= 1e-9
     # 8 channels less 3; rounded up to 8; all of them
     assert found.result.model.block1.conv1.out_channels == {1: 5, 4: 8, None: 8}[found.round_to]
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
-def test_graphs_take_several_forms_of_the_smallest_network(engine):
+def test_graphs_take_several_layouts_of_the_smallest_network(engine):
     if engine == "openvino":
         pytest.importorskip("openvino")
     net, x = residual()
-    forms = (Form(1), Form(16))
-    found = compact_fastest(net, x, forms=forms, engine=engine, rounds=3, threads=1)
-    assert set(found.milliseconds) == {str(forms[0]), str(forms[1]), ORIGINAL}
+    layouts = (EXACT_WIDTHS, GraphLayout("widths of 16", 16))
+    found = compact_fastest(net, x, layouts=layouts, engine=engine, rounds=3, threads=1)
+    assert set(found.milliseconds) == {"exact widths", "widths of 16", ORIGINAL}
     assert found.result.model.block1.conv1.out_channels == (8 if found.round_to is None else 5)
     assert len(found.speedup) == 1
 
@@ -54,12 +55,12 @@ def test_graphs_may_keep_widths_of_16(monkeypatch):
     x = torch.randn(1, 3, 8, 8)
     net = torch.nn.Sequential(torch.nn.Conv2d(3, 64, 3), rr.RotatedReLU(64), torch.nn.Conv2d(64, 4, 1))
     net[1].slope.data = (torch.arange(64) >= 29).float()  # 35 of 64 are alive, in widths of 16 that is 48
-    made_up(monkeypatch, {str(Form(1)): 3.0, rounding.AS_EXPORTED: 2.0, ORIGINAL: 4.0})
-    found = compact_fastest(net, x, forms=(Form(1),), threads=1)
-    assert (found.round_to, found.form) == (16, rounding.UNTOUCHED)
+    made_up(monkeypatch, {"exact widths": 3.0, autotune.WIDE_MODULES: 2.0, ORIGINAL: 4.0})
+    found = compact_fastest(net, x, layouts=(EXACT_WIDTHS,), threads=1)
+    assert (found.round_to, found.layout) == (16, AS_EXPORTED)
     assert next(iter(found.result.model.parameters())).shape[0] == 48
     assert found.result.plan.widths == (
-        "modules in widths of 16, as exported, was fastest of 3 in onnxruntime at batch 1: 2.00 times as fast as "
+        "modules in widths of 16 was fastest of 3 in onnxruntime at batch 1: 2.00 times as fast as "
         "the original"
     )
 
@@ -70,12 +71,12 @@ def test_the_original_stays_where_nothing_gains(monkeypatch):
     result = rr.compact(net, x, round_to="auto", engine="torch", batch_size=2)
     assert result.model.block1.conv1.out_channels == 8
     assert result.plan.widths == (
-        "everything stays: no candidate was proved faster than the original in torch at batch 2 "
+        "everything stays: no candidate was confirmed faster than the original in torch at batch 2 "
         "(round_to=1 removes all that is dead)"
     )
 
 
-def test_the_plan_says_what_won_and_the_optimizer_follows(monkeypatch):
+def test_the_plan_says_what_was_chosen_and_the_optimizer_follows(monkeypatch):
     net, x = residual()
     made_up(monkeypatch, {"1": 3.0, "8": 2.0, "16": 4.0, ORIGINAL: 4.0})
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
@@ -85,26 +86,26 @@ def test_the_plan_says_what_won_and_the_optimizer_follows(monkeypatch):
     assert result.optimizer is not None
 
 
-def test_a_winner_is_confirmed_by_runners_of_its_own(monkeypatch):
+def test_the_fastest_is_confirmed_by_runners_of_its_own(monkeypatch):
     made_up(monkeypatch, {"1": 3.0, "8": 2.0, ORIGINAL: 4.0})
     started = []
-    maker = rounding._module_maker
+    maker = autotune.module_setup
     monkeypatch.setattr(
-        rounding,
-        "_module_maker",
+        autotune,
+        "module_setup",
         lambda model, *rest: lambda inputs: started.append(len(inputs)) or maker(model, *rest)(inputs),
     )
     net, x = residual()
     compact_fastest(net, x, candidates=(1, 8), engine="torch", timing_inputs=[x, torch.cat([x, x])])
-    # three candidates in the heat and in the final at each of two inputs, then the original and the winner
+    # three candidates in the screening and in the comparison at each of two inputs, then the original and the fastest
     assert started == 2 * [1, 1, 1, 2, 2, 2] + [1, 1, 2, 2]
 
 
-def test_the_fastest_form_of_any_network():
-    found = fastest_form(rr.models.resnet20().eval(), torch.randn(1, 3, 16, 16), rounds=3, threads=1)
-    assert found.form in found.milliseconds
-    # narrow, wide and untouched differ here; forms that give the same graph are timed once
-    assert 1 < len(found.milliseconds) <= len(rounding.FORMS)
+def test_the_fastest_layout_of_any_network():
+    found = fastest_layout(rr.models.resnet20().eval(), torch.randn(1, 3, 16, 16), rounds=3, threads=1)
+    assert found.layout.name in found.milliseconds
+    # narrow, wide and exported differ here; layouts that give the same graph are timed once
+    assert 1 < len(found.milliseconds) <= len(LAYOUTS)
 
 
 def test_bad_arguments():

@@ -14,7 +14,7 @@ from .options import RunPath, Weights
 
 if TYPE_CHECKING:
     from ..deploy.export import ExportReport
-    from ..deploy.passes.narrow_channels import Form
+    from ..deploy.layout import GraphLayout
 
 EXAMPLE = "rotated-relu export runs/first --format openvino"
 FORMATS = ("onnx", "openvino")
@@ -36,10 +36,12 @@ def export(
     batch_size: Annotated[
         list[int],
         typer.Option(
-            min=1, help="Batch sizes at which to find the fastest form; may be given several times."
+            min=1, help="Batch sizes at which to find the fastest layout; may be given several times."
         ),
     ] = list(TIMED_BATCH_SIZES),  # noqa: B006 - typer copies it
-    tune: Annotated[bool, typer.Option(help="Time several forms of the graph and write the fastest.")] = True,
+    tune: Annotated[
+        bool, typer.Option(help="Time several layouts of the graph and write the fastest.")
+    ] = True,
 ) -> None:
     """Write the compacted network as compact.onnx or compact.xml; the batch size is free.
 
@@ -80,20 +82,20 @@ def export_run(
 
     write, suffix = (export_openvino, ".xml") if format == "openvino" else (export_onnx, ".onnx")
     net, example = loaded.network(weights), loaded.example_inputs(2)
-    form = _form(loaded, weights, ENGINE_OF[format], tuned_for or [])
-    return write(net, example, _path(loaded, weights, suffix), dynamic_size=dynamic_size, form=form)
+    layout = _layout(loaded, weights, ENGINE_OF[format], tuned_for or [])
+    return write(net, example, _path(loaded, weights, suffix), dynamic_size=dynamic_size, layout=layout)
 
 
 def _export_int8(loaded: RunNetworks, weights: str, sizes: list[int]) -> None:
     from ..deploy.quantize import export_int8
 
     images = loaded.example_inputs(CALIBRATION_BATCHES * CALIBRATION_BATCH)
-    form = _form(loaded, weights, "onnxruntime", sizes)
+    layout = _layout(loaded, weights, "onnxruntime", sizes)
     path = _path(loaded, weights, ".int8.onnx")
     batches = [
         images[start : start + CALIBRATION_BATCH] for start in range(0, len(images), CALIBRATION_BATCH)
     ]
-    report = export_int8(loaded.network(weights), batches, path, form=form)
+    report = export_int8(loaded.network(weights), batches, path, layout=layout)
     console.show(
         f"{report.path}: {weights} network in 8 bits, {console.kibibytes(report.file_bytes)}, outputs differ by "
         f"{100 * report.relative_difference:.2g} % (root mean square) on {len(images)} validation images"
@@ -105,14 +107,14 @@ def _path(loaded: RunNetworks, weights: str, suffix: str) -> Path:
     return compact.with_name(("trained" if weights == "trained" else compact.stem) + suffix)
 
 
-def _form(loaded: RunNetworks, weights: str, engine: str, sizes: list[int]) -> Form | None:
-    """The fastest form on this machine at these batch sizes; None without any."""
-    from ..deploy.autotune import fastest_form
+def _layout(loaded: RunNetworks, weights: str, engine: str, sizes: list[int]) -> GraphLayout | None:
+    """The fastest layout on this machine at these batch sizes; None without any."""
+    from ..deploy.fastest import fastest_layout
 
     if not sizes:
         return None
-    console.say(f"timing forms of the network in {engine}")
+    console.say(f"timing layouts of the network in {engine}")
     timing = [loaded.example_inputs(size) for size in sizes]
-    return fastest_form(
+    return fastest_layout(
         loaded.network(weights), loaded.example_inputs(2), engine=engine, timing_inputs=timing
-    ).form
+    ).layout

@@ -47,7 +47,7 @@ def measure(
 
     All networks are timed in turn, so that a busy machine slows all of them alike. The first one is the
     reference: the network of the other run if one is given, else the trained network. Engines that run graphs
-    get each network in the form that is fastest there.
+    get each network in the layout that is fastest there.
     """
     loaded = open_run(run)
     nets = networks_of(loaded, None if against is None else open_run(against))
@@ -181,13 +181,13 @@ class _Bench:
         return compare_latency(runs, self.repeats)
 
     def runnable(self, name: str, engine: str, inputs: Tensor) -> Runnable:
-        """A network in an engine; graphs in the form that is fastest at this batch size.
+        """A network in an engine; graphs in the layout that is fastest at this batch size.
 
         The one that the others are compared with is as torch exports it: our exporter would take dead channels out.
         """
-        from ..deploy.autotune import fastest_graph
         from ..deploy.engines import GRAPH_ENGINES, check_engine, graph_runner, runner
         from ..deploy.export import raw_onnx
+        from ..deploy.fastest import fastest_graph
 
         check_engine(engine)
         if engine not in GRAPH_ENGINES:

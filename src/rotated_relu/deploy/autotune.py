@@ -1,13 +1,13 @@
-"""Choose widths and the form of exported graphs by timing candidates, because fewer MACs are not always less time.
+"""Choose widths and the layout of exported graphs by timing candidates, because fewer MACs are not always less time.
 
 Engines compute channels in blocks (8 or 16 floats to a vector register), so that 19 channels can take as long as 32,
 and a gather can cost more than what it saves. Both depend on processor, engine and batch size, and on what the engine
 fuses: a model of single operations does not see that. So a handful of candidates are compacted and timed in turn, the
-original among them. One of them replaces the original if it is proved faster twice: see :mod:`.contest`.
+original among them. One of them replaces the original if it is faster twice: see :mod:`.selection`.
 
 - Engines that run modules (``torch``, ``torch.compile``): the candidates are widths rounded up to 1, 8 and 16.
 - Engines that run graphs (``onnxruntime``, ``openvino``): everything dead goes from the modules, and the candidates are
-  forms of the exported graph (:mod:`.onnx_narrow`), where zero channels fill up the widths. One more candidate has
+  layouts of the exported graph (:mod:`.layout`), in which zero channels fill up the widths. One more candidate has
   widths of 16 in the modules and is run as exported: with SiLU gates and squeeze-excite, which keep channels that are
   constant, selections inside blocks cost more than the channels they save.
 """
@@ -15,9 +15,8 @@ original among them. One of them replaces the original if it is proved faster tw
 from __future__ import annotations
 
 import contextlib
-import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,44 +28,19 @@ from ..core.errors import CompactionError, NothingRemovedWarning
 from ..core.modules import Inputs, as_inputs
 from ..pruning.removal import Compacted
 from ..pruning.removal import compact as compact_to
-from .engines import GRAPH_ENGINES, check_engine, graph_runner, runner
-from .export import OnnxModel, finished, raw_onnx
-from .passes.narrow_channels import Form
-from .selection import SAMPLE_MS, Verdict, settle
-from .timing import LatencyComparison, Runnable, compare_latency
+from .engines import GRAPH_ENGINES, check_engine
+from .export import apply_layout, raw_onnx
+from .fastest import CandidateTimer, Setup, distinct, graph_setup, module_setup
+from .layout import AS_EXPORTED, LAYOUTS, GraphLayout
+from .selection import Selection, select_fastest
 
 AUTO = "auto"
 CANDIDATES = (1, 8, 16)
-UNTOUCHED = Form(enabled=False)
-FORMS = (
-    Form(1, 1, 192),
-    Form(8, 4, 192),
-    Form(16, 4, 192),
-    Form(16, 4, 64),
-    Form(1, math.inf, 1024),
-    Form(16, 0, 0),
-    UNTOUCHED,
-)  # fmt: skip
 BATCH_SIZES = (1, 64)
 KEEP_ALL = 2**20  # a rounding that removes nothing
 ORIGINAL = "original"
 WIDE = 16
-AS_EXPORTED = f"modules in widths of {WIDE}, as exported,"
-
-
-@dataclass(frozen=True)
-class FastestForm:
-    """Outcome of :func:`fastest_form`.
-
-    Attributes:
-        form: The form of the graph that the engine runs fastest.
-        content: The ONNX model in that form.
-        milliseconds: For each candidate the median time of one call, in ms, per timing input.
-    """
-
-    form: Form
-    content: bytes
-    milliseconds: dict[Form, list[float]]
+WIDE_MODULES = f"modules in widths of {WIDE}"
 
 
 @dataclass(frozen=True)
@@ -75,15 +49,15 @@ class Fastest:
 
     Attributes:
         result: The compaction that was fastest; its ``plan.widths`` says what was chosen.
-        round_to: Its rounding; None if no candidate was proved faster than the original, and everything stays.
-        form: The form to export it in, for engines that run graphs, else None.
+        round_to: Its rounding; None if no candidate was confirmed faster than the original, and everything stays.
+        layout: The layout to export it in, for engines that run graphs, else None.
         speedup: How many times faster than the original it is, per timing input, measured after the choice was made.
         milliseconds: For each candidate the median time of one call, in ms, per timing input.
     """
 
     result: Compacted
     round_to: int | None
-    form: Form | None
+    layout: GraphLayout | None
     speedup: list[float]
     milliseconds: dict[str, list[float]]
 
@@ -150,13 +124,13 @@ def compact_fastest(
     *,
     timing_inputs: Sequence[Inputs] = (),
     engine: str = "onnxruntime",
-    forms: Sequence[Form] = FORMS,
+    layouts: Sequence[GraphLayout] = LAYOUTS,
     rounds: int = 15,
     threads: int | None = None,
 ) -> Fastest:
     """Compact in several ways and keep the one that an engine runs fastest on this machine, or the original.
 
-    A candidate replaces the original if it is proved faster over all timing inputs, and not slower at any, in two
+    A candidate replaces the original if it is confirmed faster over all timing inputs, and not slower at any, in two
     independent rounds of timing. That takes some seconds per timing input, longer for networks of seconds per call.
 
     Args:
@@ -167,9 +141,9 @@ def compact_fastest(
         timing_inputs: Inputs to time, such as a batch of 1 and a large one; all count alike. ``example_inputs`` if
             there are none.
         engine: ``onnxruntime``, ``openvino``, ``torch`` or ``torch.compile``.
-        forms: Forms of the graph to try, for engines that run graphs.
+        layouts: Layouts of the graph to try, for engines that run graphs.
         rounds: Interleaved timing rounds; up to three times as many for fast networks, down to 8 for slow ones. With
-            fewer than 5 nothing can be proved.
+            fewer than 5 none is confirmed.
         threads: Of the engine; torch's setting if None.
 
     Raises:
@@ -178,63 +152,15 @@ def compact_fastest(
         ExportError: If the engine's package is missing, or it runs graphs and the network cannot be exported.
     """
     check_engine(engine)
-    if not (forms if engine in GRAPH_ENGINES else candidates):
+    if not (layouts if engine in GRAPH_ENGINES else candidates):
         raise CompactionError("compact_fastest needs at least one candidate, such as round_to 1, 8 and 16")
     with _quiet():
         tried = _Tried(
             net, example_inputs, threshold, list(timing_inputs) or [example_inputs], engine, threads
         )
         if engine in GRAPH_ENGINES:
-            return tried.graphs(forms, rounds)
+            return tried.graphs(layouts, rounds)
         return tried.modules(sorted(set(candidates)), rounds)
-
-
-def fastest_form(
-    net: nn.Module,
-    example_inputs: Inputs,
-    *,
-    engine: str = "onnxruntime",
-    timing_inputs: Sequence[Inputs] = (),
-    forms: Sequence[Form] = FORMS,
-    rounds: int = 15,
-    threads: int | None = None,
-) -> FastestForm:
-    """Find the form in which an engine runs a network fastest, for the ``form`` of ``export_onnx``.
-
-    Args:
-        net: Any network that can be exported.
-        example_inputs: For the export.
-        engine: ``onnxruntime`` or ``openvino``.
-        timing_inputs: Inputs to time; all count alike. ``example_inputs`` if there are none.
-        forms: The candidates, the preferred first: a later one has to be proved faster twice.
-        rounds: Interleaved timing rounds, as in :func:`compact_fastest`.
-        threads: Of the engine; torch's setting if None.
-
-    Raises:
-        ExportError: If the network cannot be exported, or the engine's package is missing.
-    """
-    check_engine(engine)
-    timing = list(timing_inputs) or [example_inputs]
-    raw = raw_onnx(net, example_inputs)
-    return fastest_graph(raw, timing, engine=engine, forms=forms, rounds=rounds, threads=threads)
-
-
-def fastest_graph(
-    raw: OnnxModel,
-    timing_inputs: Sequence[Inputs],
-    *,
-    engine: str = "onnxruntime",
-    forms: Sequence[Form] = FORMS,
-    rounds: int = 15,
-    threads: int | None = None,
-) -> FastestForm:
-    """:func:`fastest_form` of a network that :func:`rotated_relu.deploy.export.raw_onnx` has exported already."""
-    graphs = _different({str(form): finished(raw, form).content for form in forms})
-    makers = {name: _graph_maker(content, engine, threads) for name, content in graphs.items()}
-    verdict = settle(_Bench(makers, timing_inputs), list(graphs), len(timing_inputs), rounds=rounds)
-    times = {form: verdict.milliseconds[str(form)] for form in forms if str(form) in graphs}
-    form = next(form for form in times if str(form) == verdict.chosen)
-    return FastestForm(form, graphs[verdict.chosen], times)
 
 
 @contextlib.contextmanager
@@ -243,9 +169,6 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NothingRemovedWarning)
         yield
-
-
-Maker = Callable[[Inputs], Runnable]
 
 
 @dataclass
@@ -262,85 +185,51 @@ class _Tried:
     def compacted(self, round_to: int) -> Compacted:
         return compact_to(self.net, self.example_inputs, self.threshold, round_to)
 
-    def graphs(self, forms: Sequence[Form], rounds: int) -> Fastest:
-        """Everything dead goes and candidates are forms of the exported graph, or widths are multiples of 16."""
+    def graphs(self, layouts: Sequence[GraphLayout], rounds: int) -> Fastest:
+        """Everything dead goes and candidates are layouts of the exported graph, or widths are multiples of 16."""
         result, wide = self.compacted(1), self.compacted(WIDE)
         raw = raw_onnx(result.model, self.example_inputs)
         contents = {ORIGINAL: raw_onnx(self.net, self.example_inputs).content}
-        contents |= {str(form): finished(raw, form).content for form in forms}
-        contents = _different(contents | {AS_EXPORTED: raw_onnx(wide.model, self.example_inputs).content})
-        verdict = self.settled(
-            {name: _graph_maker(content, self.engine, self.threads) for name, content in contents.items()},
+        contents |= {layout.name: apply_layout(raw, layout).content for layout in layouts}
+        contents = distinct(contents | {WIDE_MODULES: raw_onnx(wide.model, self.example_inputs).content})
+        found = self.selected(
+            {name: graph_setup(content, self.engine, self.threads) for name, content in contents.items()},
             rounds,
         )
-        form = next((form for form in forms if str(form) == verdict.chosen), UNTOUCHED)
-        return self.outcome(verdict, {verdict.chosen: result, AS_EXPORTED: wide}, form)
+        layout = next((layout for layout in layouts if layout.name == found.chosen), AS_EXPORTED)
+        return self.outcome(found, {found.chosen: result, WIDE_MODULES: wide}, layout)
 
     def modules(self, candidates: Sequence[int], rounds: int) -> Fastest:
         """Candidates are roundings of the modules' widths."""
         results = {str(round_to): self.compacted(round_to) for round_to in candidates}
         models = {ORIGINAL: self.net} | {name: result.model for name, result in results.items()}
-        verdict = self.settled(
-            {name: _module_maker(model, self.engine, self.threads) for name, model in models.items()}, rounds
+        found = self.selected(
+            {name: module_setup(model, self.engine, self.threads) for name, model in models.items()}, rounds
         )
-        return self.outcome(verdict, results, None)
+        return self.outcome(found, results, None)
 
-    def settled(self, makers: Mapping[str, Maker], rounds: int) -> Verdict:
+    def selected(self, setups: Mapping[str, Setup], rounds: int) -> Selection:
         """The fastest, if it beats the original."""
-        bench = _Bench(makers, self.timing_inputs)
-        return settle(bench, list(makers), len(self.timing_inputs), ORIGINAL, rounds)
+        timer = CandidateTimer(setups, self.timing_inputs)
+        return select_fastest(timer, list(setups), len(self.timing_inputs), ORIGINAL, rounds)
 
-    def outcome(self, verdict: Verdict, results: Mapping[str, Compacted], form: Form | None) -> Fastest:
+    def outcome(
+        self, found: Selection, results: Mapping[str, Compacted], layout: GraphLayout | None
+    ) -> Fastest:
         """The chosen compaction with the reason in its plan."""
-        chosen = verdict.chosen
+        chosen = found.chosen
         result = self.compacted(KEEP_ALL) if chosen == ORIGINAL else results[chosen]
         sizes = [len(as_inputs(inputs)[0]) for inputs in self.timing_inputs]
         where = f"in {self.engine} at batch {' and '.join(map(str, sizes))}"
-        gains = " and ".join(f"{gain:.2f}" for gain in verdict.speedup)
+        gains = " and ".join(f"{gain:.2f}" for gain in found.speedup)
         result.plan.widths = (
-            f"everything stays: no candidate was proved faster than the original {where} (round_to=1 removes all "
+            f"everything stays: no candidate was confirmed faster than the original {where} (round_to=1 removes all "
             "that is dead)"
             if chosen == ORIGINAL
-            else f"{chosen} was fastest of {len(verdict.milliseconds)} {where}: {gains} times as fast as the original"
+            else f"{chosen} was fastest of {len(found.milliseconds)} {where}: {gains} times as fast as the original"
         )
         round_to = None if chosen == ORIGINAL else result.plan.round_to
-        return Fastest(result, round_to, form, verdict.speedup, verdict.milliseconds)
-
-
-def _different(graphs: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Without the graphs that are the same as an earlier one: there is no need to time it twice."""
-    first: dict[bytes, str] = {}
-    for name, content in graphs.items():
-        first.setdefault(content, name)
-    return {name: content for name, content in graphs.items() if first[content] == name}
-
-
-def _graph_maker(content: bytes, engine: str, threads: int | None) -> Maker:
-    return lambda inputs: graph_runner(content, inputs, engine=engine, threads=threads)
-
-
-def _module_maker(model: nn.Module, engine: str, threads: int | None) -> Maker:
-    return lambda inputs: runner(model, inputs, engine=engine, threads=threads)
-
-
-@dataclass(frozen=True)
-class _Bench:
-    """Times candidates at some inputs, set up anew each time; those of one input at a time are in memory."""
-
-    makers: Mapping[str, Maker]
-    timing_inputs: Sequence[Inputs]
-
-    def __call__(self, names: Sequence[str], rounds: Sequence[int]) -> list[LatencyComparison]:
-        """One comparison per input."""
-        return [
-            self.compared(names, inputs, count)
-            for inputs, count in zip(self.timing_inputs, rounds, strict=True)
-        ]
-
-    def compared(self, names: Sequence[str], inputs: Inputs, rounds: int) -> LatencyComparison:
-        """The candidates in turn at one input."""
-        runs = {name: self.makers[name](inputs) for name in names}
-        return compare_latency(runs, rounds, warmup=1, min_sample_ms=SAMPLE_MS)
+        return Fastest(result, round_to, layout, found.speedup, found.milliseconds)
 
 
 def _integer(round_to: Any) -> int:

@@ -1,4 +1,4 @@
-"""Export a network to one ONNX file, proved equal in onnxruntime before the file appears under its name."""
+"""Export a network to one ONNX file, verified in onnxruntime before the file appears under its name."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ from ..core.extras import EXTRAS, needs
 from ..core.files import replacing
 from ..core.modules import Inputs, as_inputs, check_runs, eval_mode
 from ..nn.folding import as_plain
+from .layout import EXACT_WIDTHS, GraphLayout
 from .onnx_session import open_session, run_session, session_runner
 from .openvino_session import OpenVinoSession, save_openvino
 from .passes.fold_slopes import KeptSlopes, drop_notes, fold_slopes_into_consumers, kept_slopes, mark_slopes
-from .passes.narrow_channels import Form, narrow_graph
+from .passes.narrow_channels import narrow_graph
 from .timing import Runnable
 
 OPSET = 20
@@ -89,7 +90,7 @@ def export_onnx(
     tolerance: float = 1e-4,
     batch_sizes: Sequence[int] = (1, 3),
     dynamic_size: bool = False,
-    form: Form | None = None,
+    layout: GraphLayout | None = None,
 ) -> ExportReport:
     """Export a network in eval mode to one ONNX file with a dynamic batch dimension.
 
@@ -102,11 +103,11 @@ def export_onnx(
         example_inputs: A tensor or a tuple of tensors; the first dimension of each is the batch if they share
             it.
         path: The ``.onnx`` file; its folder must exist. An older file stays in place until the new one is
-            proved.
+            verified.
         tolerance: Largest relative difference allowed between onnxruntime and torch.
         batch_sizes: Batch sizes to compare at, beside that of the examples.
         dynamic_size: Leave height and width of images (inputs of rank 4) free as well; also compared at a larger size.
-        form: How residual streams and widths are laid out; :func:`~rotated_relu.deploy.autotune.fastest_form`
+        layout: How residual streams and widths are laid out; :func:`~rotated_relu.deploy.fastest.fastest_layout`
             finds the best for an engine. The default adds no padding.
 
     Returns:
@@ -117,12 +118,12 @@ def export_onnx(
         ExportError: If it cannot be exported, differs by more than the tolerance, or cannot be written.
     """
     net, inputs = _inner(net), as_inputs(example_inputs)
-    model = to_onnx(net, inputs, form=form, dynamic_size=dynamic_size)
+    model = to_onnx(net, inputs, layout=layout, dynamic_size=dynamic_size)
     try:
         session = open_session(model.content)
     except FileFormatError as error:
         raise ExportError(f"the exported model does not load: {error}") from error
-    proved = prove(
+    verified = verify(
         net,
         inputs,
         lambda trial: run_session(session, trial),
@@ -133,7 +134,7 @@ def export_onnx(
     )
     target = Path(path)
     _write(model.content, target)
-    return report_of(target, len(model.content), model, proved)
+    return report_of(target, len(model.content), model, verified)
 
 
 def export_openvino(
@@ -144,7 +145,7 @@ def export_openvino(
     tolerance: float = 1e-4,
     batch_sizes: Sequence[int] = (1, 3),
     dynamic_size: bool = False,
-    form: Form | None = None,
+    layout: GraphLayout | None = None,
 ) -> ExportReport:
     """Export a network to OpenVINO's own format: an ``.xml`` file and the ``.bin`` file of weights beside it.
 
@@ -161,14 +162,14 @@ def export_openvino(
         raise ExportError(
             f"an OpenVINO model is a pair of files, .xml and .bin: name the .xml file, not {target.name}"
         )
-    model = to_onnx(net, inputs, form=form, dynamic_size=dynamic_size)
+    model = to_onnx(net, inputs, layout=layout, dynamic_size=dynamic_size)
     session = OpenVinoSession(model.content)
-    proved = prove(net, inputs, session.run, "OpenVINO", tolerance, batch_sizes, dynamic_size)
-    return report_of(target, save_openvino(model.content, target), model, proved)
+    verified = verify(net, inputs, session.run, "OpenVINO", tolerance, batch_sizes, dynamic_size)
+    return report_of(target, save_openvino(model.content, target), model, verified)
 
 
 def to_onnx(
-    net: nn.Module, example_inputs: Inputs, *, form: Form | None = None, dynamic_size: bool = False
+    net: nn.Module, example_inputs: Inputs, *, layout: GraphLayout | None = None, dynamic_size: bool = False
 ) -> OnnxModel:
     """Convert a network to a serialised ONNX model, unchecked.
 
@@ -176,11 +177,11 @@ def to_onnx(
         ShapeError: If the network does not run on the inputs.
         ExportError: If torch cannot export the network, or the model exceeds 2 GB.
     """
-    return finished(raw_onnx(net, example_inputs, dynamic_size=dynamic_size), form)
+    return apply_layout(raw_onnx(net, example_inputs, dynamic_size=dynamic_size), layout)
 
 
 def raw_onnx(net: nn.Module, example_inputs: Inputs, *, dynamic_size: bool = False) -> OnnxModel:
-    """The first half of :func:`to_onnx`: what torch exports, with slopes folded, before any form is given to it."""
+    """The first half of :func:`to_onnx`: what torch exports, with slopes folded, before any layout is given to it."""
     needs(*EXTRAS["onnx"])
     net, inputs = as_plain(_inner(net)), as_inputs(example_inputs)
     with eval_mode(net):
@@ -218,13 +219,13 @@ def raw_onnx(net: nn.Module, example_inputs: Inputs, *, dynamic_size: bool = Fal
     return OnnxModel(content, slopes - len(kept), kept)
 
 
-def finished(raw: OnnxModel, form: Form | None = None) -> OnnxModel:
+def apply_layout(raw: OnnxModel, layout: GraphLayout | None = None) -> OnnxModel:
     """The second half of :func:`to_onnx`: narrow the graph of :func:`raw_onnx`."""
     import onnx
     import onnx_ir
 
     model = onnx_ir.serde.deserialize_model(onnx.load_from_string(raw.content))
-    narrow_graph(model, form or Form())
+    narrow_graph(model, layout or EXACT_WIDTHS)
     kept = kept_slopes(model)
     drop_notes(model, marks=True)
     content = onnx_ir.serde.serialize_model(model).SerializeToString()
@@ -261,7 +262,7 @@ class Proof(NamedTuple):
     image_sizes: tuple[tuple[int, ...], ...]
 
 
-def prove(
+def verify(
     net: nn.Module,
     inputs: tuple[Any, ...],
     execute: Callable[[tuple[Any, ...]], list[Tensor]],
@@ -296,7 +297,7 @@ def prove(
 
 
 def report_of(target: Path, file_bytes: int, model: OnnxModel, proof: Proof) -> ExportReport:
-    """The report on a file that was proved and written."""
+    """The report on a file that was verified and written."""
     return ExportReport(
         path=str(target),
         file_bytes=file_bytes,

@@ -20,8 +20,8 @@ from ..core.extras import needs
 from ..core.files import replacing
 from ..core.modules import Inputs, as_inputs, eval_mode
 from .export import to_onnx
+from .layout import GraphLayout
 from .onnx_session import open_session, run_session
-from .passes.narrow_channels import Form
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,11 @@ class Int8Report:
 
 
 def export_int8(
-    net: nn.Module, calibration: Sequence[Inputs], path: str | os.PathLike[str], *, form: Form | None = None
+    net: nn.Module,
+    calibration: Sequence[Inputs],
+    path: str | os.PathLike[str],
+    *,
+    layout: GraphLayout | None = None,
 ) -> Int8Report:
     """Export a network to ONNX with weights and activations in 8 bits; the batch stays dynamic.
 
@@ -57,7 +61,7 @@ def export_int8(
         net: Any module that can be exported; unchanged.
         calibration: Batches of inputs like those of the data, not of the test set.
         path: The ``.onnx`` file; its folder must exist.
-        form: As in :func:`rotated_relu.export_onnx`.
+        layout: As in :func:`rotated_relu.export_onnx`.
 
     Returns:
         A report with the difference on the calibration batches. How much accuracy that costs is for the caller to
@@ -71,7 +75,7 @@ def export_int8(
             "int8 needs at least one batch of calibration inputs: it learns the ranges from them"
         )
     target = Path(path)
-    content = to_onnx(net, calibration[0], form=form).content
+    content = to_onnx(net, calibration[0], layout=layout).content
     try:
         with replacing(target) as beside:
             _quantise(content, calibration, beside)

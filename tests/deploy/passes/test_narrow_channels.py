@@ -11,20 +11,27 @@ from torch.nn import functional as F
 
 import rotated_relu as rr
 from rotated_relu.core.errors import ExportError
-from rotated_relu.deploy.export import finished, raw_onnx, to_onnx
+from rotated_relu.deploy.export import apply_layout, raw_onnx, to_onnx
+from rotated_relu.deploy.layout import AS_EXPORTED, EXACT_WIDTHS, GraphLayout
 from rotated_relu.deploy.onnx_session import open_session, run_session
-from rotated_relu.deploy.passes.narrow_channels import Form
 from rotated_relu.nn.activation import RotatedReLU
 from support import nets
 from support.random_networks import THRESHOLD, Program, RandomNetwork, example_inputs
 
-NARROW, WIDE = Form(1, math.inf, 1024), Form(1, 0, 1024)
-FORMS = [Form(), NARROW, WIDE, Form(4, math.inf, 1024), Form(3, math.inf, 0), Form(16, 4, 64)]
+NARROW, WIDE = GraphLayout("narrow", 1, math.inf, 1024), GraphLayout("wide", 1, 0, 1024)
+LAYOUTS = [
+    EXACT_WIDTHS,
+    NARROW,
+    WIDE,
+    GraphLayout("narrow, widths of 4", 4, math.inf, 1024),
+    GraphLayout("narrow, widths of 3, gathers", 3, math.inf, 0),
+    GraphLayout("widths of 16", 16, 4, 64),
+]
 
 
-def same(raw, form, inputs):
+def same(raw, layout, inputs):
     """The finished graph, after comparing it with the raw one."""
-    model = finished(raw, form)
+    model = apply_layout(raw, layout)
     expected = run_session(open_session(raw.content), inputs)
     for one, other in zip(expected, run_session(open_session(model.content), inputs), strict=True):
         torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-5 * max(1.0, float(one.abs().max())))
@@ -50,10 +57,10 @@ def stream(dead1, dead2):
     return net
 
 
-@pytest.mark.parametrize("form", FORMS, ids=str)
-def test_a_residual_stream_in_every_form(form):
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+def test_a_residual_stream_in_every_layout(layout):
     raw = raw_onnx(stream([0, 1, 2], [3, 4]), torch.randn(2, 3, 8, 8))
-    same(raw, form, torch.randn(5, 3, 8, 8))
+    same(raw, layout, torch.randn(5, 3, 8, 8))
 
 
 def test_each_addition_is_as_wide_as_its_readers_want():
@@ -75,7 +82,7 @@ def test_wide_streams_keep_their_width_and_select_nothing():
 def test_slopes_of_a_wide_stream_stay_and_say_why():
     net = nets.awake(nets.Residual())
     net.block1.act2.slope.data[0] = -1.0  # a positive scale would move behind the addition
-    kept = finished(raw_onnx(net, torch.randn(2, 3, 8, 8)), WIDE).kept_slopes
+    kept = apply_layout(raw_onnx(net, torch.randn(2, 3, 8, 8)), WIDE).kept_slopes
     assert "block1.act2" in [slopes.name for slopes in kept]
     assert all("two kinds of consumers" in slopes.reason and "Conv" in slopes.reason for slopes in kept)
 
@@ -92,9 +99,9 @@ class Pooled(nn.Module):
 def test_a_max_pool_takes_positive_slopes_only():
     net, x = Pooled().eval(), torch.randn(2, 3, 12, 12)
     net.act.slope.data = torch.tensor([0.5, 1.5, 2.0, 1.0])
-    assert same(raw_onnx(net, x), Form(), x).kept_slopes == ()
+    assert same(raw_onnx(net, x), EXACT_WIDTHS, x).kept_slopes == ()
     net.act.slope.data[1] = -1.5
-    (kept,) = same(raw_onnx(net, x), Form(), x).kept_slopes
+    (kept,) = same(raw_onnx(net, x), EXACT_WIDTHS, x).kept_slopes
     assert kept.name == "act"
     assert kept.reason == "a max-pool reads it and 1 of 4 slopes are negative"
 
@@ -144,7 +151,7 @@ def test_constant_channels_go_into_the_bias():
     net = nets.awake(Inverted())
     nets.kill(net, "act1", [0, 1, 2])
     nets.kill(net, "act2", [2, 3])
-    model = same(raw_onnx(net, torch.randn(2, 3, 6, 6)), Form(), torch.randn(2, 3, 6, 6))
+    model = same(raw_onnx(net, torch.randn(2, 3, 6, 6)), EXACT_WIDTHS, torch.randn(2, 3, 6, 6))
     # 4, 5, 6, 7 are alive on both sides; 0 and 1 are constant behind the depthwise convolution
     assert conv_widths(model) == [(4, 3), (4, 1), (4, 4)]
 
@@ -152,7 +159,11 @@ def test_constant_channels_go_into_the_bias():
 def test_widths_are_filled_up_with_zeros():
     net = nets.awake(Inverted())
     nets.kill(net, "act1", [0, 1, 2])
-    model = same(raw_onnx(net, torch.randn(2, 3, 6, 6)), Form(round_to=8), torch.randn(2, 3, 6, 6))
+    model = same(
+        raw_onnx(net, torch.randn(2, 3, 6, 6)),
+        GraphLayout("widths of 8", round_to=8),
+        torch.randn(2, 3, 6, 6),
+    )
     assert conv_widths(model) == [(8, 3), (8, 1), (4, 8)]  # the output keeps its width
 
 
@@ -163,9 +174,9 @@ def test_every_second_pixel_is_a_stride():
     assert operators(model)["Slice"] == operators(model)["Gather"] == operators(model)["Pad"] == 0
 
 
-def test_a_disabled_form_changes_nothing():
+def test_the_layout_as_exported_changes_nothing():
     raw = raw_onnx(stream([0], [1]), torch.randn(2, 3, 8, 8))
-    assert operators(finished(raw, Form(enabled=False))) == operators(raw)
+    assert operators(apply_layout(raw, AS_EXPORTED)) == operators(raw)
 
 
 class Fixed(nn.Module):
@@ -196,5 +207,5 @@ def test_random_networks(seed):
         open_session(raw.content)
     except ExportError:
         pytest.skip("torch cannot export it with a dynamic batch")
-    for form in FORMS[1:5]:
-        same(raw, form, inputs)
+    for layout in LAYOUTS[1:5]:
+        same(raw, layout, inputs)

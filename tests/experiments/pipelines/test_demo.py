@@ -38,9 +38,9 @@ def small(monkeypatch):
         demo_verb, "demo_config", lambda seed, epochs: Config.from_dict({**SMALL, "seed": seed})
     )
     monkeypatch.setattr(demo_verb, "ROUNDS", 3)
-    # What is proved faster depends on the machine: here everything beats the original, all forms alike.
+    # What is confirmed faster depends on the machine: here everything beats the original, all layouts alike.
     monkeypatch.setattr(
-        "rotated_relu.deploy.autotune.compare_latency",
+        "rotated_relu.deploy.fastest.compare_latency",
         lambda runs, repeats, **_: LatencyComparison(
             {name: [2.0 if name == "original" else 1.0] * repeats for name in runs}
         ),

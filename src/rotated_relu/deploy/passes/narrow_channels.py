@@ -17,8 +17,7 @@ constant ``shift[c]`` where ``index[c]`` is -1. With P the matrix of a view:
 Engines with blocked layouts pay for a gather with two conversions of the tensor; a 1x1 convolution stays in the layout.
 Ensures: the same function up to rounding, for finite inputs; tensors that any other operation reads are as they were.
 
-Which of two forms is faster depends on processor and engine: :class:`Form` holds what is open, and
-:mod:`.rounding` times candidates.
+What depends on processor and engine, a :class:`~rotated_relu.deploy.layout.GraphLayout` says.
 """
 
 from __future__ import annotations
@@ -30,6 +29,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..layout import GraphLayout
 from .channel_demand import (
     HOMOGENEOUS,
     TOUCH,
@@ -53,24 +53,6 @@ from .channel_demand import (
 
 Ids = NDArray[np.int64]
 _LINEAR = frozenset(["AveragePool", "GlobalAveragePool", "Identity", "ReduceMean", "Slice"])
-
-
-@dataclass(frozen=True)
-class Form:
-    """What is open when a graph is narrowed.
-
-    Attributes:
-        round_to: Widths are multiples of it, filled up with channels whose weights are 0.
-        eagerness: An addition or a norm becomes narrow if that saves ``1 / eagerness`` of what the selection costs,
-            by the count of multiply-accumulates; 0 never, ``inf`` always.
-        conv_limit: Widest tensor from which a 1x1 convolution selects; above it a gather does.
-        enabled: False leaves the graph as torch exported it.
-    """
-
-    round_to: int = 1
-    eagerness: float = 1.0
-    conv_limit: int = 192
-    enabled: bool = True
 
 
 @dataclass(frozen=True)
@@ -115,20 +97,20 @@ class View:
         return result
 
 
-def narrow_graph(model: Any, form: Form) -> None:
+def narrow_graph(model: Any, layout: GraphLayout) -> None:
     """Narrow an ``onnx_ir.Model`` in place; graphs with control flow are left alone."""
     attributes = [value for node in model.graph for value in node.attributes.values()]
-    if not form.enabled or any(hasattr(value.value, "inputs") for value in attributes):
+    if not layout.enabled or any(hasattr(value.value, "inputs") for value in attributes):
         return
-    rewriter = _Rewriter(model.graph, form)
+    rewriter = _Rewriter(model.graph, layout)
     for node in list(model.graph):
         rewriter.visit(node)
     rewriter.finish()
 
 
 class _Rewriter:
-    def __init__(self, graph: Any, form: Form) -> None:
-        self.graph, self.form = graph, form
+    def __init__(self, graph: Any, layout: GraphLayout) -> None:
+        self.graph, self.options = graph, layout
         self.demand = demand_of(graph)
         self.views: dict[Any, View] = {}
         self.selected: dict[tuple[Any, ...], Any] = {}
@@ -253,12 +235,12 @@ class _Rewriter:
         view = View(view.base, index, view.scale * factors, view.shift * factors)
         self.slopes[view.base] = dict(node.metadata_props)
         added = any(use.node.op_type == "Add" for use in node.outputs[0].uses())
-        lazy = self.form.eagerness > 0 and (width(view.base) or 0) <= self.form.conv_limit
+        lazy = self.options.narrowing_bias > 0 and (width(view.base) or 0) <= self.options.convolution_limit
         return view if lazy or not added or self.is_free(node.outputs[0]) else self.scaled(view)
 
     def rounded(self, channels: int) -> int:
         """A width rounded up."""
-        return max(1, -(-channels // self.form.round_to)) * self.form.round_to
+        return max(1, -(-channels // self.options.round_to)) * self.options.round_to
 
     def scaled(self, view: View) -> View:
         """The same view with scales of 1: one multiplication of the base."""
@@ -319,7 +301,7 @@ class _Rewriter:
         size, channels = matrix.shape
         dtype = base.dtype.numpy()
         space = [1] * (len(base.shape) - 2)
-        if space and channels <= self.form.conv_limit:
+        if space and channels <= self.options.convolution_limit:
             terms = [base, self.number(matrix.reshape(*matrix.shape, *space), dtype)]
             return self.emit("Conv", terms + ([self.number(bias, dtype)] if bias.any() else []), size, base)
         origin = base
@@ -338,11 +320,15 @@ class _Rewriter:
 
     def selecting_costs(self, channels: int, size: int) -> float:
         """Multiply-accumulates per position, or what copies cost in that unit: a gather converts the layout twice."""
-        return size * (channels + 2 * TOUCH if channels <= self.form.conv_limit else 8 * TOUCH)
+        return size * (channels + 2 * TOUCH if channels <= self.options.convolution_limit else 8 * TOUCH)
 
     def pays(self, saving: float, cost: float) -> bool:
         """Whether a selection is worth its cost."""
-        return saving * self.form.eagerness > cost if math.isfinite(self.form.eagerness) else True
+        return (
+            saving * self.options.narrowing_bias > cost
+            if math.isfinite(self.options.narrowing_bias)
+            else True
+        )
 
     # --- operations ------------------------------------------------------------------------------------------------
 
@@ -519,7 +505,7 @@ class _Rewriter:
             stays = views[free.index(False)]
             if self.stays_wide(node, views[free.index(True)], stays, layout):
                 return self.add_wide(node, views[free.index(True)], stays, live)
-        if len(layout) > self.form.conv_limit and len(layout) < len(live):
+        if len(layout) > self.options.convolution_limit and len(layout) < len(live):
             layout = np.append(layout, -1)  # a gather from the sum may need a channel of zeros
         bases = [
             self.retarget(view, layout) if own else self.exact(view, layout).base

@@ -169,10 +169,10 @@ class Comparison:
     def time(self) -> None:
         """Measure each network of the fine-tuned levels in onnxruntime, interleaved with the plain one.
 
-        The plain one as torch exports it, the others, whatever the method, in the form that runs fastest.
+        The plain one as torch exports it, the others, whatever the method, in the layout that runs fastest.
         """
-        from ...deploy.autotune import fastest_form
         from ...deploy.export import raw_onnx
+        from ...deploy.fastest import fastest_layout
         from ...deploy.onnx_session import session_runner
         from ...deploy.timing import compare_latency
 
@@ -184,7 +184,7 @@ class Comparison:
             small = self.points.pruned(point)
             assert small is not None
             plain = raw_onnx(self.trainings.plain(point.seed), inputs).content
-            contents = {"plain": plain, "small": fastest_form(small, inputs).content}
+            contents = {"plain": plain, "small": fastest_layout(small, inputs).content}
             runs = {name: session_runner(content, inputs) for name, content in contents.items()}
             timed = compare_latency(runs, self.settings.latency_repeats)
             row["latency_ms"], row["plain_latency_ms"] = timed.medians_ms["small"], timed.medians_ms["plain"]
