@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rotated_relu.cli.report import paths_part, report_data
 from rotated_relu.experiments.paper.paths import Block
+from rotated_relu.experiments.report.collect import paths_part, report_data
 from rotated_relu.experiments.run_networks import open_run
 from support.command_line import call, done
 

@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 
 import rotated_relu
-from rotated_relu.cli import measure as measure_verb
 from rotated_relu.deploy import fastest
 from rotated_relu.deploy.engines import ENGINES
 from rotated_relu.deploy.export import apply_layout
@@ -19,6 +18,7 @@ from rotated_relu.deploy.layout import EXACT_WIDTHS
 from rotated_relu.deploy.onnx_session import open_session, run_session
 from rotated_relu.deploy.timing import LatencyComparison
 from rotated_relu.experiments.run_networks import open_run
+from rotated_relu.experiments.stages import measure as measure_stage
 from support import command_line
 
 
@@ -143,7 +143,7 @@ def test_slopes_that_stay_are_listed_with_the_reason(capsys, run):
     assert code == 0
     # two in each of three blocks; the stem's slopes are read by the first block's convolution and by its addition
     assert "slopes of 6 activations cost nothing" in out
-    reason = "two kinds of readers: an addition, which has no weights, and Conv"
+    reason = "two kinds of consumers: an addition, which has no weights, and Conv"
     assert out.endswith(f"slopes of relu stay: {reason}")
 
 
@@ -160,7 +160,7 @@ def made_up(monkeypatch):
             {name: [size * SPEED[engine] * (1 if name == last else 2)] * 3 for name in self.nets}
         )
 
-    monkeypatch.setattr(measure_verb._Bench, "timed", timed)
+    monkeypatch.setattr(measure_stage._Bench, "timed", timed)
 
 
 def test_all_engines_are_compared_and_the_fastest_named(capsys, made_up, run):
@@ -217,7 +217,7 @@ def test_the_reference_is_timed_with_all_its_channels(monkeypatch):
             EXACT_WIDTHS, apply_layout(raw, EXACT_WIDTHS).content, {}
         ),
     )
-    bench = measure_verb._Bench(
+    bench = measure_stage._Bench(
         {"trained": net, "compact": net}, lambda n: torch.zeros(n, 3, 6, 6), [1], 1, 1
     )
     for name in bench.nets:

@@ -12,12 +12,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from rotated_relu.cli import train as train_verb
-from rotated_relu.cli.prune import prune_run
 from rotated_relu.core.errors import SlopeError
 from rotated_relu.core.run_directory import FILES
 from rotated_relu.deploy.timing import LatencyComparison
 from rotated_relu.experiments.run_networks import open_run
+from rotated_relu.experiments.stages import train as train_stage
+from rotated_relu.experiments.stages.prune import prune_run
 from rotated_relu.pruning.removal import read_plan
 from rotated_relu.training import Terminated
 from support.command_line import call, done
@@ -381,7 +381,7 @@ def test_a_full_disk_leaves_the_run_as_it_was(capsys, monkeypatch, run):
 def test_overrides_are_checked_as_a_whole():
     from rotated_relu.training import Config
 
-    assert train_verb.override(Config(slope_l1=0.1), {"model.rotated": False}).slope_l1 == 0.0
+    assert train_stage.override(Config(slope_l1=0.1), {"model.rotated": False}).slope_l1 == 0.0
     config = Config.from_dict({"model": {"name": "wrn_40_4", "options": {"dropout": 0.3}}})
-    assert train_verb.override(config, {"model.name": "resnet20"}).model.options == {}
-    assert train_verb.override(config, {"model.name": "wrn_40_4"}).model.options == {"dropout": 0.3}
+    assert train_stage.override(config, {"model.name": "resnet20"}).model.options == {}
+    assert train_stage.override(config, {"model.name": "wrn_40_4"}).model.options == {"dropout": 0.3}

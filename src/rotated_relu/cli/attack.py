@@ -2,49 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..core.environment import environment
-from ..core.errors import RunError
-from ..core.run_directory import write_json
-from ..experiments.run_networks import WEIGHTS, RunNetworks, open_run
+from ..experiments.run_networks import open_run
+from ..experiments.stages.attack import attack_runs
 from . import console
 from .options import Progress, check_choices
 
 if TYPE_CHECKING:
     from rich.table import Table
-    from torch import Tensor
-
-    from ..experiments.robustness import AttackSettings, OnPixels
 
 EXAMPLE = "rotated-relu attack runs/first runs/first-relu --images 1000 --pgd-images 200"
-
-
-@dataclass(frozen=True)
-class Victim:
-    """One network to attack.
-
-    Attributes:
-        run: The run directory as it was given.
-        weights: ``trained``, ``compact`` or ``finetuned``.
-        kind: What reports call it: ``relu`` or ``rotated`` for a trained one, else ``weights``.
-        net: The network, on pixels.
-    """
-
-    run: str
-    weights: str
-    kind: str
-    net: OnPixels
-
-    @property
-    def name(self) -> str:
-        """For progress and tables."""
-        return f"{self.run}: {self.weights}"
 
 
 def attack(
@@ -89,61 +60,6 @@ def attack(
     console.show(attack_table(data))
 
 
-def attack_runs(
-    runs: Mapping[str, RunNetworks],
-    settings: AttackSettings,
-    images: int,
-    pgd_images: int | None = None,
-    *,
-    device: str = "cpu",
-    progress: str = "none",
-) -> dict[str, Any]:
-    """Attack all networks of some runs and keep the result in the first of them, once all is done.
-
-    Args:
-        runs: By the names that the result uses; all trained on the same images.
-        settings: What the attacker may do.
-        images: Test images, at most all.
-        pgd_images: Of these, the first ones, for PGD and the Lipschitz constant; all if None.
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        progress: ``bar``, ``lines`` (one per network) or ``none``.
-
-    Returns:
-        Plain data: ``settings`` (those of the attacker, and ``images``, ``pgd_images``, ``split``), ``networks`` (per
-        network ``run``, ``weights``, ``kind``, ``clean``, ``fgsm``, ``pgd`` in percent, ``lipschitz``), ``library``,
-        ``environment``.
-
-    Raises:
-        MissingPackageError: If the attack library is not installed.
-        AttackError: If a network's scores are not finite.
-        RunError: If a run has not been trained to the end, or the runs have different test images.
-    """
-    from ..experiments.robustness import library, robustness
-
-    version = str(library().__version__)
-    for loaded in runs.values():
-        loaded.run.need("weights")
-    pixels, labels = _common_images(runs, images, settings.seed)
-    pgd_images = min(pgd_images or len(labels), len(labels))
-    victims = list(_victims(runs, _torch_device(device)))
-    rows = []
-    with _shown(progress, victims, len(labels), pgd_images, settings.steps) as (begin, advance):
-        for victim in victims:
-            begin(victim)
-            found = robustness(victim.net, pixels, labels, settings, pgd_images=pgd_images, advance=advance)
-            what = {"run": victim.run, "weights": victim.weights, "kind": victim.kind}
-            rows.append({**what, **asdict(found)})
-    counts = {"images": len(labels), "pgd_images": pgd_images, "split": "test"}
-    data = {
-        "settings": {**settings.to_dict(), **counts},
-        "networks": rows,
-        "library": f"torchattack {version}",
-        "environment": environment(),
-    }
-    write_json(next(iter(runs.values())).run.file("attack"), data)
-    return data
-
-
 def attack_table(data: Mapping[str, Any]) -> Table:
     """Table of :func:`attack_runs`: one row per network."""
     settings = data["settings"]
@@ -160,66 +76,3 @@ def attack_table(data: Mapping[str, Any]) -> Table:
         used += f", {console.count(settings['pgd_images'])} for PGD and Lipschitz"
     title = f"L-infinity, eps {settings['eps']:g}, {settings['steps']} steps; {used}"
     return console.table(title, ("network", "clean", "FGSM", "PGD", "Lipschitz"), rows)
-
-
-def _torch_device(name: str) -> str:
-    import torch
-
-    if name != "auto":
-        return name
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _common_images(runs: Mapping[str, RunNetworks], count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """The chosen test images, after making sure that all runs have the same."""
-    import torch
-
-    from ..experiments.robustness import choose_images
-
-    names = list(runs)
-    chosen = [choose_images(runs[name].images.test, count, seed) for name in names]
-    for name, (images, labels) in zip(names[1:], chosen[1:], strict=True):
-        if not (torch.equal(images, chosen[0][0]) and torch.equal(labels, chosen[0][1])):
-            raise RunError(
-                f"{name} has other test images than {names[0]}: attack runs that were trained on the same data"
-            )
-    return chosen[0]
-
-
-def _victims(runs: Mapping[str, RunNetworks], device: str) -> Iterator[Victim]:
-    """Every network that the runs have, trained ones first within a run."""
-    from ..experiments.robustness import OnPixels
-
-    for run, loaded in runs.items():
-        for weights in WEIGHTS:
-            if weights == "trained" or loaded.run.has(weights):
-                kind = loaded.trained_key if weights == "trained" else weights
-                net = OnPixels(loaded.network(weights), loaded.images.mean, loaded.images.std)
-                yield Victim(run, weights, kind, net.to(device))
-
-
-@contextlib.contextmanager
-def _shown(
-    progress: str, victims: Sequence[Victim], images: int, pgd_images: int, steps: int
-) -> Iterator[tuple[Callable[[Victim], None], Callable[[int], None]]]:
-    """Show how far the attacks are; yields what to call for every network, and for every few passes."""
-    from ..experiments.robustness import passes
-
-    places = {victim: f"{place} of {len(victims)}" for place, victim in enumerate(victims, 1)}
-    if progress != "bar":
-
-        def say(victim: Victim) -> None:
-            if progress == "lines":
-                console.say(f"attacking {victim.name} network ({places[victim]})")
-
-        yield say, lambda done: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress as Bar
-
-    with Bar(console=Console(stderr=True)) as bar:
-        task = bar.add_task("", total=passes(images, pgd_images, steps) * len(victims))
-        yield (
-            lambda victim: bar.update(task, description=f"{places[victim]}: {victim.weights}"),
-            lambda done: bar.advance(task, done),
-        )

@@ -9,9 +9,9 @@ import typer
 
 from ..core.environment import environment
 from ..core.run_directory import write_json
+from ..experiments.stages.train import override
 from . import console
 from .options import Device, Progress, check_choices
-from .train import interrupted, override
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -96,7 +96,7 @@ def compare(
     given: Any = {key: tuple(values) for key, values in lists.items() if values}
     settings = Settings(base, finetune_epochs=finetune_epochs, tune_epochs=tune_epochs, **given)
     comparison = Comparison(settings, out, say=console.show, device=device, progress=progress)
-    try:
+    with console.stoppable(f"the comparison in {out}", "the same command"):
         for stage in (
             comparison.train,
             comparison.prune,
@@ -106,8 +106,6 @@ def compare(
         ):
             stage()
             write_results(comparison, recipe)
-    except KeyboardInterrupt as error:
-        interrupted(f"the comparison in {out}", "the same command", error)
     console.show(savings_table(comparison))
     console.show(f"open {out / 'compare.html'}")
 

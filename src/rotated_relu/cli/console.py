@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
-
-def say(message: str) -> None:
-    """Progress, for a person watching; stdout stays free for results."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(message, markup=False)
+from ..core.messages import say as say
 
 
 def show(*things: object) -> None:
@@ -25,6 +24,24 @@ def fail(message: str) -> None:
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     console.print("error: ", style="bold red", end="")
     console.print(message, markup=False)
+
+
+@contextlib.contextmanager
+def stoppable(what: str, again: str, kept: str = "its state is kept") -> Iterator[None]:
+    """Within the ``with`` block, Ctrl-C and TERM end in one line; exit code 130, or 143 for TERM.
+
+    Args:
+        what: What is being done, and where.
+        again: The command that goes on.
+        kept: What there is of it.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        from ..training import Terminated
+
+        say(f"\nstopped: {what}; {kept}. Go on with: {again}")
+        raise typer.Exit(143 if isinstance(error, Terminated) else 130) from None
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..core.environment import environment
-from ..core.run_directory import write_json
-from ..experiments.run_networks import RunNetworks, open_run, reference_key
+from ..experiments.run_networks import open_run
+from ..experiments.stages.measure import BATCH_SIZES, measure_run
 from . import console
 from .options import RunPath
 
 if TYPE_CHECKING:
     from rich.table import Table
-    from torch import Tensor, nn
-
-    from ..deploy.timing import LatencyComparison, Runnable
 
 EXAMPLE = "rotated-relu measure runs/first --against runs/first-relu --batch-size 64"
-BATCH_SIZES = (1, 64)
-COSTS = ("parameters", "conv_linear_weights", "macs", "file_bytes", "peak_memory_bytes")
 
 
 def measure(
@@ -50,167 +43,11 @@ def measure(
     get each network in the layout that is fastest there.
     """
     loaded = open_run(run)
-    nets = networks_of(loaded, None if against is None else open_run(against))
-    data = measure_networks(
-        nets, loaded.example_inputs, batch_size, engine=_engines(engine), repeats=repeats, threads=threads
-    )
-    write_json(loaded.run.file("measure"), data)
+    reference = None if against is None else open_run(against)
+    data = measure_run(loaded, reference, batch_size, engines=engine, repeats=repeats, threads=threads)
     console.show(measurement_table(data))
     if len(data["engines"]) > 1:
         console.show(engine_table(data), *fastest_words(data))
-
-
-def _engines(names: Sequence[str]) -> list[str]:
-    """The engines asked for; ``all`` means those whose packages are installed."""
-    from ..core.errors import MissingPackageError
-    from ..deploy.engines import ENGINES, check_engine
-
-    found = []
-    for name in ENGINES if "all" in names else names:
-        try:
-            check_engine(name)
-        except MissingPackageError as error:
-            if "all" not in names:
-                raise
-            console.say(f"{name} is left out: {error}")
-            continue
-        found.append(name)
-    return list(dict.fromkeys(found))
-
-
-def networks_of(loaded: RunNetworks, reference: RunNetworks | None = None) -> dict[str, nn.Module]:
-    """The networks of a run to measure, by the names that reports use; fine-tuning changes no cost."""
-    nets = {} if reference is None else {reference_key(reference, loaded): reference.network("trained")}
-    nets[loaded.trained_key] = loaded.network("trained")
-    if loaded.newest() != "trained":
-        nets["compact"] = loaded.network(loaded.newest())
-    return nets
-
-
-def measure_networks(
-    nets: Mapping[str, nn.Module],
-    example_inputs: Callable[[int], Tensor],
-    batch_sizes: Sequence[int] = BATCH_SIZES,
-    *,
-    engine: str | Sequence[str] = "onnxruntime",
-    repeats: int = 30,
-    threads: int | None = None,
-) -> dict[str, Any]:
-    """Measure networks side by side; the first is what the others are compared with.
-
-    Args:
-        nets: Name to network.
-        example_inputs: Gives inputs of a batch size.
-        batch_sizes: Those to time; the last is the one that verdicts quote.
-        engine: One or several of :data:`rotated_relu.deploy.engines.ENGINES`.
-        repeats: Timed rounds.
-        threads: Of the engine; torch's setting if None.
-
-    Returns:
-        Plain data: ``reference`` (name of the first), ``networks`` (name to costs), ``saved`` (name to shares
-        of the reference's costs), ``layer_macs`` and ``layer_weights`` (name to layer to count), ``latency``
-        (per batch size ``milliseconds`` of each round, ``medians_ms``, ``speedup``) and ``engine`` of the first
-        engine, ``engines`` (the same for each), ``fastest`` (per batch size the engine that runs the smallest network
-        fastest), ``environment``.
-    """
-    from ..core.counting import count_macs, count_weights
-
-    one = example_inputs(1)
-    names = list(nets)
-    costs = {name: _costs(net, one) for name, net in nets.items()}
-    bench = _Bench(nets, example_inputs, list(batch_sizes), repeats, threads)
-    engines = [bench.run(name) for name in ([engine] if isinstance(engine, str) else engine)]
-    return {
-        "reference": names[0],
-        "networks": costs,
-        "saved": {name: _saved(costs[name], costs[names[0]]) for name in names[1:]},
-        "layer_macs": {name: count_macs(net, one) for name, net in nets.items()},
-        "layer_weights": {name: count_weights(net) for name, net in nets.items()},
-        "latency": engines[0]["latency"],
-        "engine": engines[0]["engine"],
-        "engines": engines,
-        "fastest": _fastest(engines, names[-1]),
-        "environment": environment() | ({} if threads is None else {"threads": threads}),
-    }
-
-
-def _costs(net: nn.Module, one: Tensor) -> dict[str, int]:
-    from ..core.counting import count_macs, count_parameters, count_weights, file_bytes, peak_memory
-
-    return {
-        "parameters": count_parameters(net),
-        "conv_linear_weights": sum(count_weights(net).values()),
-        "macs": sum(count_macs(net, one).values()),
-        "file_bytes": file_bytes(net),
-        "peak_memory_bytes": peak_memory(net, one)[0],
-    }
-
-
-def _saved(costs: dict[str, int], reference: dict[str, int]) -> dict[str, float]:
-    return {key: 1 - costs[key] / reference[key] if reference[key] else 0.0 for key in COSTS}
-
-
-@dataclass
-class _Bench:
-    """Times networks side by side, one engine after the other; each network is exported once."""
-
-    nets: Mapping[str, nn.Module]
-    example_inputs: Callable[[int], Tensor]
-    batch_sizes: list[int]
-    repeats: int
-    threads: int | None
-    raw: dict[str, Any] = field(default_factory=dict)
-
-    def run(self, engine: str) -> dict[str, Any]:
-        """Timings in one engine, as plain data."""
-        from ..deploy.engines import engine_version
-
-        timed = [self.timed(engine, size) for size in self.batch_sizes]
-        latency = [
-            {"batch_size": size, **found.to_dict(), "speedup": self.speedup(found)}
-            for size, found in zip(self.batch_sizes, timed, strict=True)
-        ]
-        return {"engine": f"{engine} {engine_version(engine)}", "latency": latency}
-
-    def timed(self, engine: str, size: int) -> LatencyComparison:
-        """Timings at one batch size."""
-        from ..deploy.timing import compare_latency
-
-        inputs = self.example_inputs(size)
-        runs = {name: self.runnable(name, engine, inputs) for name in self.nets}
-        return compare_latency(runs, self.repeats)
-
-    def runnable(self, name: str, engine: str, inputs: Tensor) -> Runnable:
-        """A network in an engine; graphs in the layout that is fastest at this batch size.
-
-        The one that the others are compared with is as torch exports it: our exporter would take dead channels out.
-        """
-        from ..deploy.engines import GRAPH_ENGINES, check_engine, graph_runner, runner
-        from ..deploy.export import raw_onnx
-        from ..deploy.fastest import fastest_graph
-
-        check_engine(engine)
-        if engine not in GRAPH_ENGINES:
-            return runner(self.nets[name], inputs, engine=engine, threads=self.threads)
-        if name not in self.raw:
-            self.raw[name] = raw_onnx(self.nets[name], self.example_inputs(1))
-        content = self.raw[name].content
-        if name != next(iter(self.nets)) or len(self.nets) == 1:
-            content = fastest_graph(self.raw[name], [inputs], engine=engine, threads=self.threads).content
-        return graph_runner(content, inputs, engine=engine, threads=self.threads)
-
-    def speedup(self, found: LatencyComparison) -> dict[str, float]:
-        """Of each network over the first."""
-        first, *others = self.nets
-        return {name: found.speedup(name, over=first) for name in others}
-
-
-def _fastest(engines: Sequence[Mapping[str, Any]], network: str) -> dict[str, str]:
-    """Per batch size the engine with the lowest median for a network."""
-    sizes = [timed["batch_size"] for timed in engines[0]["latency"]]
-    medians = [[timed["medians_ms"][network] for timed in engine["latency"]] for engine in engines]
-    best = [min(range(len(engines)), key=lambda i, n=n: medians[i][n]) for n in range(len(sizes))]  # type: ignore[misc]
-    return {str(size): str(engines[index]["engine"]) for size, index in zip(sizes, best, strict=True)}
 
 
 def engine_table(data: Mapping[str, Any]) -> Table:

@@ -2,45 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from ..core.errors import ThresholdError, UnknownNameError
-from ..core.run_directory import Run, read_json, write_json
+from ..core.errors import ThresholdError
 from ..experiments.run_networks import RunNetworks, open_run
+from ..experiments.stages.prune import TIMED_BATCH_SIZES, Pruned, prune_run
 from . import console
 from .options import RunPath
 
-if TYPE_CHECKING:
-    from torch import nn
-
-    from ..pruning.importance import Scores
-    from ..pruning.removal import Compacted
-    from ..pruning.threshold import SweepPoint, Threshold
-
 EXAMPLE = "rotated-relu prune runs/first --tolerance 0.2"
-ANY_FALL = 100.0  # of an accuracy in percent
 AUTO = "auto"
-TIMED_BATCH_SIZES = (1, 64)
-SCORES = ("slope", "taylor")
-
-
-@dataclass(frozen=True)
-class Pruned:
-    """What :func:`prune_run` did.
-
-    Attributes:
-        found: The threshold and the sweep.
-        result: The compacted network with plan and certificate.
-    """
-
-    found: Threshold
-    result: Compacted
 
 
 def prune(
@@ -109,71 +82,6 @@ def prune(
     console.show(f"next: rotated-relu finetune {run} --epochs 3")
 
 
-def prune_run(
-    loaded: RunNetworks,
-    *,
-    tolerance: float = 0.2,
-    budget: dict[str, float] | None = None,
-    threshold: float | None = None,
-    score: str = "slope",
-    round_to: int | None = None,
-    engine: str = "onnxruntime",
-    batch_sizes: Sequence[int] = TIMED_BATCH_SIZES,
-) -> Pruned:
-    """Prune a trained run and write the results into it.
-
-    Args:
-        loaded: The run.
-        tolerance: Points of validation accuracy that may be lost.
-        budget: Shares to keep, instead; see :func:`rotated_relu.find_threshold`.
-        threshold: Exactly this zeta, instead.
-        score: What ranks the channels, and what the threshold is compared with: ``slope`` or ``taylor``.
-        round_to: Widths are rounded up to a multiple of it; None times candidates, the original among them, and
-            keeps the fastest (1 with a budget: dead filters that are kept would count against it).
-        engine: What is timed then; see :func:`rotated_relu.compact`.
-        batch_sizes: At which batch sizes.
-    """
-    if score not in SCORES:
-        raise UnknownNameError("score", score, SCORES)
-    if budget and round_to is None:
-        round_to = 1
-    widths = _Widths(round_to, engine, list(batch_sizes))
-    with loaded.run.claimed():
-        return _prune(loaded, tolerance, budget, threshold, score, widths)
-
-
-def _prune(
-    loaded: RunNetworks,
-    tolerance: float,
-    budget: dict[str, float] | None,
-    threshold: float | None,
-    score: str,
-    widths: _Widths,
-) -> Pruned:
-    from ..nn.slopes import apply_threshold
-    from ..pruning.removal import save
-
-    net = loaded.network("trained")
-    scores = _scores(loaded, net) if score == "taylor" else None
-    found = _search(loaded, net, tolerance, budget, threshold, scores)
-    if scores is not None:
-        apply_threshold(net, found.value, scores)
-    result, timed = _compacted(loaded, net, found.value if scores is None else 0.0, widths)
-    run = loaded.run
-    # From here on the run describes this threshold: what was made from another one must not lie beside it.
-    run.discard("threshold", "compact", "finetuned", "evaluation", "onnx", "measure", "summary", "report")
-    run.discard("openvino", "openvino_weights", "int8", "attack")
-    run.discard("finetune_config", "finetune_metrics", "reproduction")
-    run.discard_folder("finetune")
-    save(result, run.file("compact"))
-    write_json(
-        run.file("threshold"),
-        {**found.to_dict(), "score_kind": score, **timed, "certificate": result.certificate.to_dict()},
-    )
-    run.discard("search")
-    return Pruned(found, result)
-
-
 def rounding(text: str) -> int | None:
     """The multiple that ``--round-to`` asks for; None for ``auto``."""
     if text == AUTO:
@@ -183,110 +91,6 @@ def rounding(text: str) -> int | None:
             f"{text!r} is neither 'auto' nor a positive whole number", param_hint="--round-to"
         )
     return int(text)
-
-
-@dataclass(frozen=True)
-class _Widths:
-    """How widths are chosen: a multiple, or None to time candidates in an engine at some batch sizes."""
-
-    round_to: int | None
-    engine: str
-    batch_sizes: list[int]
-
-
-def _compacted(
-    loaded: RunNetworks, net: nn.Module, threshold: float, widths: _Widths
-) -> tuple[Compacted, dict[str, Any]]:
-    """The compacted network, and what was timed to choose its rounding."""
-    from ..deploy.autotune import compact_fastest
-    from ..pruning.removal import compact
-
-    example = loaded.example_inputs()
-    if widths.round_to is not None:
-        return compact(net, example, threshold, widths.round_to), {"round_to": widths.round_to}
-    console.say(f"timing candidates for the small network in {widths.engine}")
-    timing = [loaded.example_inputs(size) for size in widths.batch_sizes]
-    fastest = compact_fastest(net, example, threshold, timing_inputs=timing, engine=widths.engine)
-    console.say(fastest.result.plan.widths)
-    return fastest.result, {
-        "round_to": fastest.round_to,
-        "widths": fastest.result.plan.widths,
-        "rounding_engine": widths.engine,
-        "rounding_batch_sizes": widths.batch_sizes,
-        "rounding_milliseconds": fastest.milliseconds,
-    }
-
-
-def _search(
-    loaded: RunNetworks,
-    net: nn.Module,
-    tolerance: float,
-    budget: dict[str, float] | None,
-    threshold: float | None,
-    scores: Scores | None,
-) -> Threshold:
-    from ..pruning.threshold import find_threshold
-    from ..training import evaluate_model
-
-    validation = loaded.images.validation
-
-    def accuracy(candidate: nn.Module) -> float:
-        return evaluate_model(candidate, validation)
-
-    if threshold is not None:
-        return find_threshold(net, accuracy, tolerance=ANY_FALL, candidates=[threshold], scores=scores)
-    kept = KeptSearch(loaded.run, sorted(budget or {}), "slope" if scores is None else "taylor")
-    points = kept.points()
-    done = f", {len(points)} thresholds of a search that was stopped are known" if points else ""
-    console.say(f"searching the threshold on {len(validation)} validation images{done}")
-    return find_threshold(
-        net,
-        accuracy,
-        tolerance=tolerance,
-        budget=budget or None,
-        example_inputs=loaded.example_inputs(),
-        scores=scores,
-        known=points,
-        evaluated=kept.add,
-    )
-
-
-def _scores(loaded: RunNetworks, net: nn.Module) -> Scores:
-    from ..training import loss_scores
-
-    console.say("scoring the channels on training images")
-    return loss_scores(net, loaded.images, loaded.config, loaded.example_inputs())
-
-
-class KeptSearch:
-    """The evaluated thresholds of a search, in ``threshold.partial.json``, so that a killed one goes on.
-
-    Args:
-        run: The run.
-        costs: Names of the costs that were counted; a search that counts others starts afresh.
-        score: What ranks the channels; likewise.
-    """
-
-    def __init__(self, run: Run, costs: list[str], score: str) -> None:
-        self.path = run.file("search")
-        # Scores and costs belong to these weights.
-        digest = hashlib.sha256(run.need("weights").read_bytes()).hexdigest()
-        self.key = {"weights": digest, "costs": costs, "score": score}
-        self.found: dict[float, dict[str, Any]] = {}
-
-    def points(self) -> list[SweepPoint]:
-        """What is known of this search; nothing if another one, or none, was stopped here."""
-        from ..pruning.threshold import SweepPoint
-
-        data = read_json(self.path) if self.path.is_file() else {}
-        if data.get("key") == self.key:
-            self.found = {point["threshold"]: point for point in data["sweep"]}
-        return [SweepPoint(**point) for point in self.found.values()]
-
-    def add(self, point: SweepPoint) -> None:
-        """Keep one more."""
-        self.found[point.threshold] = dataclasses.asdict(point)
-        write_json(self.path, {"key": self.key, "sweep": list(self.found.values())})
 
 
 def _show(loaded: RunNetworks, pruned: Pruned) -> None:

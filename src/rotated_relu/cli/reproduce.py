@@ -11,7 +11,7 @@ import typer
 
 from ..experiments.pipelines.reproduce import plan_for, reproduce_run
 from . import console
-from .options import Device, Progress
+from .options import Device, Progress, check_choices
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -95,6 +95,7 @@ def reproduce(
         "retrain_epochs": retrain_epochs,
     }
     given = {key: value for key, value in changes.items() if value is not None}
+    check_choices(device, progress)
     plan = plan_for(name, given, **choices, baseline=baseline)
     again = _command(
         name, out, {**changes, **choices, "device": device if device != "auto" else None}, baseline
@@ -103,7 +104,8 @@ def reproduce(
     console.say(
         f"{plan.recipe.about} Expected cost: {cost.words()}{', twice with the ReLU network' if baseline else ''}."
     )
-    record = reproduce_run(plan, out, again=again, device=device, progress=progress)
+    with console.stoppable(f"reproduction in {out}", again):
+        record = reproduce_run(plan, out, device=device, progress=progress, command=again)
     console.show(outcome_table(record), *notes(record), f"open {out / 'report.html'}")
 
 

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from ..core.environment import environment
-from ..core.errors import RunError
-from ..core.run_directory import Run, is_first_process, read_json, write_json
+from ..core.run_directory import Run, is_first_process
+from ..experiments.stages.train import profile_run, settings
 from . import console
 from .options import Device, Progress, check_choices
 
-if TYPE_CHECKING:
-    from ..training import Config
-
-NO_PULL = {"slope_l1": 0.0, "slope_pull": 0.0, "budget.keep": 1.0}
 EXAMPLE = "rotated-relu train demo --slope-l1 0.003 --epochs 10 --out runs/first"
 
 
@@ -169,6 +164,8 @@ def train(
     Options override the recipe. Only --out is needed to resume. Every choice is made on validation images
     that are taken out of the training set; the test set is not read.
     """
+    from ..training import fit
+
     overrides = {
         "model.name": model,
         "model.rotated": rotated,
@@ -204,106 +201,30 @@ def train(
         "seed": seed,
     }
     given = {key: value for key, value in overrides.items() if value is not None}
-    settings = override(_start(recipe, config, out, given), given)
+    check_choices(device, progress)
+    chosen = settings(recipe, config, out, given)
     if profile:
-        show_profile(settings, out, device)
+        found = profile_run(chosen, out, device)
+        if is_first_process():
+            show_profile(found, chosen.batch_size, out)
         return
-    fitted = fit_or_explain(settings, out, device=device, progress=progress)
+    with console.stoppable(f"training in {out}", f"rotated-relu train --out {out}"):
+        fitted = fit(chosen, out, progress=progress, device=device)
     if not is_first_process():
         return
     console.show(
-        f"{out}: {settings.model.name} on {settings.data.name}, {settings.epochs} epochs, "
+        f"{out}: {chosen.model.name} on {chosen.data.name}, {chosen.epochs} epochs, "
         f"validation accuracy {console.percent(fitted.validation_accuracy)}"
     )
-    console.show(f"next: rotated-relu {'prune' if settings.model.rotated else 'evaluate'} {out}")
+    console.show(f"next: rotated-relu {'prune' if chosen.model.rotated else 'evaluate'} {out}")
 
 
-def fit_or_explain(config: Config, out: Path, *, device: str, progress: str, again: str | None = None) -> Any:
-    """Fit; on Ctrl-C say how to resume and exit with code 130.
-
-    Args:
-        config: The run.
-        out: Its directory.
-        device: What to train on.
-        progress: How to show progress.
-        again: The command that resumes; ``train --out`` if None.
-    """
-    from ..training import fit
-
-    check_choices(device, progress)
-    try:
-        return fit(config, out, progress=progress, device=device)
-    except KeyboardInterrupt as error:
-        interrupted(f"training in {out}", again or f"rotated-relu train --out {out}", error)
-
-
-def show_profile(config: Config, out: Path, device: str) -> None:
-    """Time some steps, print where the time goes and write ``profile.json``; the run itself is not touched."""
-    from ..training import load_data
-    from ..training.profile import profile
-
-    run = Run.create(out)
-    found = profile(config, load_data(config), device)
-    if not is_first_process():
-        return
-    write_json(run.file("profile"), {**found, "environment": environment()})
-    title = f"One step of {config.batch_size} images: {console.milliseconds(found['milliseconds_per_step'])}"
+def show_profile(found: Mapping[str, Any], batch_size: int, out: Path) -> None:
+    """Print where the time of a step goes."""
+    title = f"One step of {batch_size} images: {console.milliseconds(found['milliseconds_per_step'])}"
     rows = [
         (phase, console.milliseconds(part["milliseconds"]), console.share(part["share"]))
         for phase, part in found["phases"].items()
     ]
     console.show(console.table(title, ("phase", "time", "share"), rows))
-    console.show(f"{found['images_per_second']:,.0f} images per second; {run.file('profile')}")
-
-
-def interrupted(what: str, again: str, error: KeyboardInterrupt) -> None:
-    """Say that Ctrl-C or TERM stopped something and what goes on with it; exit with code 130, or 143 for TERM."""
-    from ..training import Terminated
-
-    console.say(f"\nstopped: {what}; its state is kept. Go on with: {again}")
-    raise typer.Exit(143 if isinstance(error, Terminated) else 130)
-
-
-def override(config: Config, changes: dict[str, Any]) -> Config:
-    """A configuration with some settings replaced, checked as a whole.
-
-    Args:
-        config: The start.
-        changes: Dotted names to values. Turning slopes off turns off what is about them.
-    """
-    if changes.get("model.rotated") is False:
-        changes = {**NO_PULL, "trains": "all", **changes}
-    if changes.get("slope_pull"):
-        changes = {"slope_l1": 0.0, **changes}  # the same in another unit
-    if "model.name" in changes and changes["model.name"] != config.model.name:
-        # The options belong to the other network's builder.
-        config = dataclasses.replace(config, model=dataclasses.replace(config.model, options={}))
-    data = config.to_dict()
-    for name, value in changes.items():
-        *parents, leaf = name.split(".")
-        table = data
-        for parent in parents:
-            table = table[parent]
-        table[leaf] = value
-    return type(config).from_dict(data)
-
-
-def _start(recipe: str | None, file: Path | None, out: Path, given: dict[str, Any]) -> Config:
-    """The settings to begin with: a recipe, a file, those of the run to resume, or the defaults."""
-    from ..training import Config
-    from ..training.recipes import get
-
-    if recipe is not None and file is not None:
-        raise RunError("give either a recipe or --config, not both")
-    if recipe is not None:
-        return get(recipe)
-    if file is not None:
-        return Config.from_dict(read_json(file))
-    if Run(out).has("config"):
-        return Config.from_dict(read_json(Run(out).file("config")))
-    if {"model.name", "data.name"} <= given.keys():
-        return Config()
-    raise RunError(
-        f"nothing to train: {out} holds no run to resume; give a recipe (see: rotated-relu recipes), "
-        "--config FILE, or both --model and --data"
-    )
+    console.show(f"{found['images_per_second']:,.0f} images per second; {Run(out).file('profile')}")

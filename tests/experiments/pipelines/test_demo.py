@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from rotated_relu.cli import demo as demo_verb
 from rotated_relu.deploy.timing import LatencyComparison
+from rotated_relu.experiments.pipelines import demo as demo_pipeline
 from rotated_relu.pruning.removal import read_plan
 from rotated_relu.training import Config
 from support.command_line import call
@@ -35,9 +35,9 @@ PROMISED = (
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     monkeypatch.setattr(
-        demo_verb, "demo_config", lambda seed, epochs: Config.from_dict({**SMALL, "seed": seed})
+        demo_pipeline, "demo_config", lambda seed, epochs: Config.from_dict({**SMALL, "seed": seed})
     )
-    monkeypatch.setattr(demo_verb, "ROUNDS", 3)
+    monkeypatch.setattr(demo_pipeline, "ROUNDS", 3)
     # What is confirmed faster depends on the machine: here everything beats the original, all layouts alike.
     monkeypatch.setattr(
         "rotated_relu.deploy.fastest.compare_latency",
@@ -45,7 +45,7 @@ def small(monkeypatch):
             {name: [2.0 if name == "original" else 1.0] * repeats for name in runs}
         ),
     )
-    monkeypatch.setattr(demo_verb, "FINETUNE_EPOCHS", 1)
+    monkeypatch.setattr(demo_pipeline, "FINETUNE_EPOCHS", 1)
 
 
 def test_demo_leaves_what_it_promises_and_can_be_repeated(capsys, tmp_path):
@@ -100,12 +100,12 @@ def test_demo_leaves_what_it_promises_and_can_be_repeated(capsys, tmp_path):
     assert "seed 0, asked for 1" in said
     assert "--fresh" in said
     (out / "notes.txt").write_text("mine")
-    demo_verb.clear(out)
+    demo_pipeline.clear(out)
     assert [child.name for child in out.iterdir()] == ["notes.txt"]
 
 
 def test_clear_of_what_is_not_there(tmp_path):
-    demo_verb.clear(tmp_path / "nothing")
+    demo_pipeline.clear(tmp_path / "nothing")
     assert not (tmp_path / "nothing").exists()
 
 
@@ -122,8 +122,8 @@ def test_ctrl_c_in_the_demo_names_the_same_command(capsys, monkeypatch, tmp_path
 
 def test_the_real_recipe_differs_from_its_twin_in_the_slopes_only(monkeypatch):
     monkeypatch.undo()
-    rotated = demo_verb.demo_config(seed=5, epochs=2)
-    relu = demo_verb.relu_baseline(rotated)
+    rotated = demo_pipeline.demo_config(seed=5, epochs=2)
+    relu = demo_pipeline.relu_baseline(rotated)
     assert (rotated.seed, rotated.epochs, rotated.data.name) == (5, 2, "mnist5k")
     changed = {key for key, value in rotated.to_dict().items() if relu.to_dict()[key] != value}
     assert changed == {"model", "slope_l1"}
@@ -133,5 +133,5 @@ def test_the_real_recipe_differs_from_its_twin_in_the_slopes_only(monkeypatch):
 def test_precision_follows_the_processor(monkeypatch):
     monkeypatch.undo()
     for native, precision in ((True, "bf16"), (False, "32")):
-        monkeypatch.setattr(demo_verb, "has_bf16", lambda native=native: native)
-        assert demo_verb.demo_config(0, None).precision == precision
+        monkeypatch.setattr(demo_pipeline, "has_bf16", lambda native=native: native)
+        assert demo_pipeline.demo_config(0, None).precision == precision

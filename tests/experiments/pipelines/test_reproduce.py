@@ -136,7 +136,7 @@ def test_another_threshold_keeps_the_training(capsys, whole, tmp_path):
 STAGES = {
     "relu": ("rotated_relu.training.engine.step.Stepper.validate", 1),
     "training": ("rotated_relu.training.engine.step.Stepper.validate", 2),
-    "search": ("rotated_relu.cli.prune.KeptSearch.add", 3),
+    "search": ("rotated_relu.experiments.stages.prune.KeptSearch.add", 3),
     "compacting": ("rotated_relu.pruning.removal.save", 1),
     "retraining": ("rotated_relu.training.engine.step.Stepper.validate", 1),
     "retrained": ("rotated_relu.core.run_directory.Run.discard_folder", 1),

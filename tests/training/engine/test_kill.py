@@ -65,7 +65,8 @@ def test_killed_again_and_again(tmp_path, whole):
 
 PRUNE_AND_DIE = """
 import os, signal, sys
-from rotated_relu.cli import main, prune
+from rotated_relu.cli import main
+from rotated_relu.experiments.stages import prune
 
 original, calls = prune.KeptSearch.add, []
 

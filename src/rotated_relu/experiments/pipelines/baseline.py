@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...cli import console
-from ...cli.measure import measure_networks, networks_of
-from ...cli.train import fit_or_explain, override
+from ...core import messages
 from ...core.errors import RunError
+from ...core.messages import Say
 from ...core.run_directory import Run, explained, read_json, write_json
 from ..run_networks import RunNetworks
+from ..stages.measure import measure_networks, networks_of
+from ..stages.train import override
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,7 +46,14 @@ def relu_baseline(rotated: Config) -> Config:
 
 
 def train_baseline(
-    loaded: RunNetworks, config: Config, label: str, *, again: str, remedy: str, device: str, progress: str
+    loaded: RunNetworks,
+    config: Config,
+    label: str,
+    *,
+    remedy: str,
+    device: str,
+    progress: str,
+    say: Say = messages.say,
 ) -> None:
     """Train one of the two, or go on with it, or find it trained.
 
@@ -53,18 +61,20 @@ def train_baseline(
         loaded: Its run.
         config: Its settings.
         label: What to call it.
-        again: The command that goes on after Ctrl-C.
         remedy: What to do if the directory holds a run with other settings; ends the message.
         device: What to train on.
         progress: How to show progress.
+        say: Called with what is about to be done.
 
     Raises:
         RunError: If it does.
     """
+    from ...training import fit
+
     state = "found trained" if loaded.run.has("weights") else f"training, {config.epochs} epochs"
-    console.say(f"{label}: {state}")
+    say(f"{label}: {state}")
     _check_same(loaded.run, config, remedy)
-    fit_or_explain(config, loaded.run.path, device=device, progress=progress, again=again)
+    fit(config, loaded.run.path, device=device, progress=progress)
 
 
 def _check_same(run: Run, config: Config, remedy: str) -> None:

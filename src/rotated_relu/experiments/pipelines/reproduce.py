@@ -13,16 +13,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...cli import console
-from ...cli.evaluate import SPLITS, keep_accuracy, kept_accuracies
-from ...cli.finetune import finetune_config, finetune_run
-from ...cli.prune import prune_run
-from ...cli.report import report_run
-from ...cli.train import interrupted, override
+from ...core import messages
 from ...core.environment import environment
 from ...core.errors import RunError
+from ...core.messages import Say
 from ...core.run_directory import read_json, write_json
+from ..report.collect import report_run
 from ..run_networks import RunNetworks
+from ..stages.evaluate import SPLITS, keep_accuracy, kept_accuracies
+from ..stages.finetune import finetune_config, finetune_run
+from ..stages.prune import prune_run
+from ..stages.train import override
 from .baseline import BaselinePair, measure_pair, relu_baseline, train_baseline
 
 if TYPE_CHECKING:
@@ -114,16 +115,23 @@ def plan_for(
 
 
 def reproduce_run(
-    plan: Plan, out: Path, *, again: str, device: str = "auto", progress: str = "none"
+    plan: Plan,
+    out: Path,
+    *,
+    device: str = "auto",
+    progress: str = "none",
+    command: str | None = None,
+    say: Say = messages.say,
 ) -> dict[str, Any]:
     """Do what is left to be done; return what ``reproduction.json`` holds.
 
     Args:
         plan: The experiment.
         out: The rotated network's run; the ReLU network's is ``out/relu``.
-        again: The command that goes on.
         device: What to train on.
         progress: How to show the progress of trainings.
+        command: What made it, for the page.
+        say: Called with what is about to be done.
 
     Raises:
         RunError: If ``out`` holds a run with other settings, or ``torchrun`` started several processes.
@@ -134,31 +142,27 @@ def reproduce_run(
             f"rotated-relu train ... --out {out}"
         )
     pair = BaselinePair.at(out, plan.baseline is not None)
-    how: dict[str, Any] = {"again": again, "remedy": REMEDY, "device": device, "progress": progress}
+    how: dict[str, Any] = {"remedy": REMEDY, "device": device, "progress": progress, "say": say}
     if pair.relu is not None and plan.baseline is not None:
         train_baseline(pair.relu, plan.baseline, "ReLU", **how)
     train_baseline(pair.rotated, plan.train, plan.labels["trained"], **how)
-    try:
-        _prune(pair.rotated, plan)
-        _retrain(pair.rotated, plan, device, progress)
-        measured = _measured(pair)
-        record = _record(pair, plan, measured)
-        write_json(pair.rotated.run.file("reproduction"), record)
-        report_run(pair.rotated, pair.relu, command=again)
-    except KeyboardInterrupt as error:
-        interrupted(f"reproduction in {out}", again, error)
+    _prune(pair.rotated, plan, say)
+    _retrain(pair.rotated, plan, device, progress, say)
+    record = _record(pair, plan, _measured(pair, say))
+    write_json(pair.rotated.run.file("reproduction"), record)
+    report_run(pair.rotated, pair.relu, command=command)
     return record
 
 
-def _prune(loaded: RunNetworks, plan: Plan) -> None:
+def _prune(loaded: RunNetworks, plan: Plan, say: Say) -> None:
     run = loaded.run
     if run.has("threshold") and run.has("compact") and _as_asked(read_json(run.file("threshold")), plan):
-        console.say("threshold and compacted network: found")
+        say("threshold and compacted network: found")
         return
     # Rounded to 1: what is compared with the paper is all that can go.
     tolerance = plan.tolerance if plan.tolerance is not None else TOLERANCE
-    found = prune_run(loaded, tolerance=tolerance, threshold=plan.threshold, round_to=1).found
-    console.say(f"threshold {found.value:g}: {found.alive} of {found.total} filters alive")
+    found = prune_run(loaded, tolerance=tolerance, threshold=plan.threshold, round_to=1, say=say).found
+    say(f"threshold {found.value:g}: {found.alive} of {found.total} filters alive")
 
 
 def _as_asked(found: Mapping[str, Any], plan: Plan) -> bool:
@@ -169,25 +173,25 @@ def _as_asked(found: Mapping[str, Any], plan: Plan) -> bool:
     return bool(found["tolerance"] == plan.tolerance)
 
 
-def _retrain(loaded: RunNetworks, plan: Plan, device: str, progress: str) -> None:
+def _retrain(loaded: RunNetworks, plan: Plan, device: str, progress: str, say: Say) -> None:
     label, run = plan.labels["finetuned"], loaded.run
     wanted = finetune_config(plan.train, plan.retrain_epochs)
     if run.has("finetuned") and run.has("finetune_config"):
         known = type(wanted).from_dict(read_json(run.file("finetune_config")))
         if known.identity() == wanted.identity():
-            console.say(f"{label}: found trained")
+            say(f"{label}: found trained")
             run.discard_folder("finetune")  # left by one that was stopped just before it did so
             return
-    console.say(f"{label}: training, {wanted.epochs} epochs")
+    say(f"{label}: training, {wanted.epochs} epochs")
     finetune_run(loaded, epochs=plan.retrain_epochs, device=device, progress=progress)
 
 
-def _measured(pair: BaselinePair) -> dict[str, Any]:
+def _measured(pair: BaselinePair, say: Say) -> dict[str, Any]:
     run = pair.rotated.run
     known: dict[str, Any] = read_json(run.file("measure")) if run.has("measure") else {}
     if known and {"compact"} | ({"relu"} if pair.relu else set()) <= known["networks"].keys():
         return known
-    console.say("measuring all networks in turn")
+    say("measuring all networks in turn")
     return measure_pair(pair, BATCH_SIZES, ROUNDS)
 
 

@@ -1,0 +1,84 @@
+"""Train the compacted network of a run on."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from ...core.run_directory import Run, is_first_process, read_json, replacing, write_json
+from ..run_networks import RunNetworks
+from .evaluate import forget_accuracies
+from .train import NO_PULL, override
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ...training import Config
+
+LR_SHARE = 0.1  # of the training's largest learning rate
+
+
+def finetune_run(
+    loaded: RunNetworks, *, epochs: int, lr: float | None = None, device: str = "auto", progress: str = "none"
+) -> nn.Module:
+    """Fine-tune the compacted network of a run and save it beside the compacted one.
+
+    Settings and metrics of the epochs are kept beside it, in ``finetune.json`` and ``finetune_metrics.csv``.
+    """
+    with loaded.run.claimed():
+        return _finetune(loaded, finetune_config(loaded.config, epochs, lr), device, progress)
+
+
+def _finetune(loaded: RunNetworks, config: Config, device: str, progress: str) -> nn.Module:
+    from ...pruning.removal import load_compacted, save
+    from ...training import build_model
+    from ...training import finetune as train_on
+
+    run = loaded.run
+    result = load_compacted(run.need("compact"), build_model(loaded.config, loaded.images))
+    scratch = _scratch(run, config)
+    net = train_on(result.model, config, loaded.images, scratch.path, progress=progress, device=device)
+    if not is_first_process():
+        return net
+    # Made from the weights that are about to be replaced.
+    run.discard("finetuned", "onnx", "measure", "attack", "report", "reproduction")
+    forget_accuracies(run, "finetuned")
+    write_json(run.file("finetune_config"), config.to_dict())
+    with replacing(run.file("finetune_metrics")) as beside:
+        shutil.copyfile(scratch.file("metrics"), beside)
+    save(replace(result, model=net), run.file("finetuned"))
+    run.discard_folder(scratch.path.name)
+    return net
+
+
+def finetune_config(config: Config, epochs: int, lr: float | None = None) -> Config:
+    """How to train the compacted network of a run.
+
+    Args:
+        config: Settings of the training before. Without a pull on the slopes they are those of a first training where
+            only slopes trained before: the weights are still random. Else a cosine from a smaller learning rate.
+        epochs: Passes over the training images.
+        lr: Largest learning rate, in place of the one that follows from ``config``.
+    """
+    fresh = config.trains == "slopes"
+    changes: dict[str, Any] = (
+        {"trains": "weights"} if fresh else {"schedule.name": "cosine", "schedule.warmup": 0.0}
+    )
+    share = 1.0 if fresh else LR_SHARE
+    changes["optimizer.lr"] = share * config.optimizer.lr if lr is None else lr
+    return override(config, {**changes, "epochs": epochs, **NO_PULL})
+
+
+def _scratch(run: Run, config: Config) -> Run:
+    """Where the epochs are kept until all are done; emptied if it holds those of other settings."""
+    path = run.path / "finetune"
+    if not is_first_process():
+        return Run(path)
+    settings = Run(path).file("config")
+    known = type(config).from_dict(read_json(settings)).identity() if settings.is_file() else None
+    if known != config.identity():
+        run.discard_folder(path.name)
+    scratch = Run.create(path)
+    write_json(settings, config.to_dict())
+    return scratch

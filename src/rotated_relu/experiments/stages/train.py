@@ -1,0 +1,92 @@
+"""Train into a run directory, or go on with what was stopped there; settings from recipe, file, run and overrides."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...core.environment import environment
+from ...core.errors import RunError
+from ...core.run_directory import Run, is_first_process, read_json, write_json
+
+if TYPE_CHECKING:
+    from ...training import Config
+
+NO_PULL = {"slope_l1": 0.0, "slope_pull": 0.0, "budget.keep": 1.0}
+
+
+def override(config: Config, changes: dict[str, Any]) -> Config:
+    """A configuration with some settings replaced, checked as a whole.
+
+    Args:
+        config: The start.
+        changes: Dotted names to values. Turning slopes off turns off what is about them.
+    """
+    if changes.get("model.rotated") is False:
+        changes = {**NO_PULL, "trains": "all", **changes}
+    if changes.get("slope_pull"):
+        changes = {"slope_l1": 0.0, **changes}  # the same in another unit
+    if "model.name" in changes and changes["model.name"] != config.model.name:
+        # The options belong to the other network's builder.
+        config = dataclasses.replace(config, model=dataclasses.replace(config.model, options={}))
+    data = config.to_dict()
+    for name, value in changes.items():
+        *parents, leaf = name.split(".")
+        table = data
+        for parent in parents:
+            table = table[parent]
+        table[leaf] = value
+    return type(config).from_dict(data)
+
+
+def settings(recipe: str | None, file: Path | None, out: Path, given: dict[str, Any]) -> Config:
+    """The settings of a training: those of a recipe, a file, the run to resume, or the defaults, with some replaced.
+
+    Args:
+        recipe: Name of a recipe, or None.
+        file: JSON file of settings, or None.
+        out: The run directory; its own settings are taken where neither is given.
+        given: Dotted names to values, as for :func:`override`.
+
+    Raises:
+        RunError: If both a recipe and a file are given, or there is nothing to begin with.
+    """
+    return override(_start(recipe, file, out, given), given)
+
+
+def _start(recipe: str | None, file: Path | None, out: Path, given: dict[str, Any]) -> Config:
+    """The settings to begin with."""
+    from ...training import Config
+    from ...training.recipes import get
+
+    if recipe is not None and file is not None:
+        raise RunError("give either a recipe or --config, not both")
+    if recipe is not None:
+        return get(recipe)
+    if file is not None:
+        return Config.from_dict(read_json(file))
+    if Run(out).has("config"):
+        return Config.from_dict(read_json(Run(out).file("config")))
+    if {"model.name", "data.name"} <= given.keys():
+        return Config()
+    raise RunError(
+        f"nothing to train: {out} holds no run to resume; give a recipe (see: rotated-relu recipes), "
+        "--config FILE, or both --model and --data"
+    )
+
+
+def profile_run(config: Config, out: Path, device: str = "auto") -> dict[str, Any]:
+    """Time some steps and write where the time goes into ``profile.json``; the run itself is not touched.
+
+    Returns:
+        See :func:`rotated_relu.training.profile.profile`.
+    """
+    from ...training import load_data
+    from ...training.profile import profile
+
+    run = Run.create(out)
+    found = profile(config, load_data(config), device)
+    if is_first_process():
+        write_json(run.file("profile"), {**found, "environment": environment()})
+    return found
