@@ -22,7 +22,8 @@ import rotated_relu as rr
 from rotated_relu.core.environment import environment
 from rotated_relu.core.run_directory import write_json
 from rotated_relu.experiments.comparison.methods import training_config
-from rotated_relu.pruning.estimate import Remaining, dead_slopes
+from rotated_relu.pruning.estimate import CostEstimate
+from rotated_relu.pruning.mask import zero_mask
 from rotated_relu.training import Config, fit, load_data
 from rotated_relu.training.data.load import ImageData
 from rotated_relu.training.recipes import get
@@ -57,11 +58,11 @@ def fewer(images: ImageData, count: int) -> ImageData:
 def row(config: Config, images: ImageData, run: Path) -> dict[str, Any]:
     trained = fit(config, run, images=images, progress="none")
     slopes = torch.cat([slope.detach().abs() for slope in rr.slopes(trained.net).values()])
-    remaining = Remaining(trained.net, images.example_inputs())
+    estimate = CostEstimate(trained.net, images.example_inputs())
     return {
         "epochs": config.epochs,
         "validation": trained.validation_accuracy,
-        "macs_left": remaining.of(dead_slopes(trained.net))["macs"] / remaining.macs,
+        "macs_left": estimate.share(zero_mask(trained.net), "macs"),
         "channels": slopes.numel(),
         "left": {f"{zeta:g}": int((slopes > zeta).sum()) for zeta in THRESHOLDS},
     }

@@ -22,7 +22,7 @@ from rotated_relu.core.environment import environment
 from rotated_relu.core.run_directory import write_json
 from rotated_relu.experiments.comparison.prune import RankedChannels
 from rotated_relu.experiments.run_networks import Loaded, open_run
-from rotated_relu.pruning.estimate import Remaining
+from rotated_relu.pruning.estimate import CostEstimate
 from rotated_relu.pruning.importance import Scores, consumer_scores, per_cost, slope_scores, taylor_scores
 from rotated_relu.training import evaluate_model, sample_batches
 
@@ -37,7 +37,7 @@ def scores(loaded: Loaded) -> dict[str, Scores]:
         "consumer": consumer_scores(net, inputs),
         "taylor": taylor_scores(net, batches, F.cross_entropy),
     }
-    saves = Remaining(net, inputs).per_channel({})
+    saves = CostEstimate(net, inputs).saved_per_channel({}, "macs")
     return found | {f"{kind}/cost": per_cost(one, saves) for kind, one in found.items()}
 
 

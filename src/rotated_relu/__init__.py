@@ -31,9 +31,11 @@ if TYPE_CHECKING:
     from .nn.folding import compile_training, fast_training, plain_training
     from .nn.penalty import slope_l1
     from .nn.rotate import rotate
-    from .nn.slopes import apply_threshold, slopes
+    from .nn.slopes import slopes
     from .pruning.budget import SlopeBudget
+    from .pruning.mask import Mask, apply_mask, apply_threshold
     from .pruning.removal import Certificate, Compacted, Plan, load, load_compacted, read_plan, save
+    from .pruning.select import select_channels
     from .pruning.shrink import Shrunk, shrink
     from .pruning.threshold import find_threshold
 
@@ -47,7 +49,9 @@ _HOMES = {
     "nn.folding": ("compile_training", "fast_training", "plain_training"),
     "deploy.measure": ("measure",),
     "nn.penalty": ("slope_l1",),
-    "nn.slopes": ("apply_threshold", "slopes"),
+    "nn.slopes": ("slopes",),
+    "pruning.mask": ("Mask", "apply_mask", "apply_threshold"),
+    "pruning.select": ("select_channels",),
     "nn.distillation": ("distillation_loss",),
     "nn.rotate": ("rotate",),
     "deploy.autotune": ("compact", "compact_fastest"),
@@ -57,11 +61,11 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "Certificate", "Compacted", "Plan", "Rotated", "RotatedReLU", "RotatedReLUError", "RotatedReLUWarning",
-    "Shrunk", "SlopeBudget", "apply_threshold", "compact", "compact_fastest", "compile_training",
+    "Certificate", "Compacted", "Mask", "Plan", "Rotated", "RotatedReLU", "RotatedReLUError", "RotatedReLUWarning",
+    "Shrunk", "SlopeBudget", "apply_mask", "apply_threshold", "compact", "compact_fastest", "compile_training",
     "distillation_loss", "errors", "export_onnx", "export_openvino", "fast_training", "find_threshold", "load",
     "load_compacted", "measure", "models", "plain_training", "read_plan", "rotate", "rotated_slopes_", "save",
-    "shrink", "slope_l1", "slopes",
+    "select_channels", "shrink", "slope_l1", "slopes",
 ]  # fmt: skip
 
 

@@ -11,10 +11,8 @@ from rotated_relu.core.errors import (
     NothingRotatedWarning,
     RotationError,
     ShapeError,
-    SlopeError,
     UnknownNameError,
 )
-from rotated_relu.nn.slopes import apply_threshold
 
 IMAGE = torch.randn(2, 3, 32, 32)
 
@@ -154,26 +152,6 @@ def test_wrong_input_is_named_before_anything_changes():
     with pytest.raises(ShapeError):
         rr.rotate(net, torch.randn(1, 4, 8, 8))
     assert not rr.slopes(net)
-
-
-def test_threshold_zeroes_strictly_below_and_counts():
-    act = rr.RotatedReLU(4)
-    act.slope.data = torch.tensor([0.05, -0.05, 0.1, -2.0])
-    assert apply_threshold(act, 0.1) == {"slope": 2}
-    assert act.slope.tolist() == pytest.approx([0.0, 0.0, 0.1, -2.0])
-
-
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_slopes_that_are_not_finite_are_named(bad):
-    net = nn.Sequential(rr.RotatedReLU(3))
-    net[0].slope.data[1] = bad
-    with pytest.raises(SlopeError, match=r"0\.slope: 1 of 3 slopes are NaN or infinite"):
-        apply_threshold(net, 0.1)
-
-
-def test_no_slopes_says_how_to_get_some():
-    with pytest.raises(SlopeError, match=r"rotated_relu\.rotate"):
-        apply_threshold(nn.ReLU(), 0.1)
 
 
 class _Optional(nn.Module):

@@ -8,50 +8,9 @@ from torch import nn
 
 import rotated_relu as rr
 from rotated_relu.nn.activation import RotatedReLU
-from rotated_relu.pruning.estimate import Remaining
+from support.nets import two_layers
 
 X = torch.zeros(1, 3)
-
-
-def two_layers():
-    """3 -> 4 -> 2 -> 1, all slopes 1: 3*4 + 4*2 + 2*1 = 22 multiplications, as many weights, 7 biases, 6 slopes."""
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(3, 4), RotatedReLU(4), nn.Linear(4, 2), RotatedReLU(2), nn.Linear(2, 1))
-    with torch.no_grad():
-        for slope in rr.slopes(net).values():
-            slope.fill_(1.0)
-    return net
-
-
-def mask(*values):
-    return torch.tensor(values, dtype=torch.bool)
-
-
-def test_counts_of_the_whole_network():
-    whole = Remaining(two_layers(), X)
-    assert (whole.macs, whole.parameters, whole.channels) == (22, 22 + 7 + 6, 6)
-
-
-def test_counts_without_two_channels():
-    # One of 4 hidden units gone: 3 + 2 multiplications, and 3 + 1 + 2 weights and biases, and its slope.
-    # One of 2 in the next layer: 3 more inputs of it, 1 consumer; 3 + 1 + 1 parameters and its slope.
-    rest = Remaining(two_layers(), X).of({"1.slope": mask(1, 0, 0, 0), "3.slope": mask(0, 1)})
-    assert rest == {"macs": 22 - 5 - 4, "parameters": 35 - 7 - 6, "channels": 4}
-
-
-def test_counting_leaves_the_network_alone_and_zero_weights_do_not_matter():
-    net = two_layers()
-    with torch.no_grad():
-        net[2].weight.zero_()
-    before = copy.deepcopy(net.state_dict())
-    assert Remaining(net, X).of({})["macs"] == 22
-    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
-
-
-def test_what_one_more_channel_saves():
-    saved = Remaining(two_layers(), X).per_channel({"1.slope": mask(1, 1, 1, 1)})
-    # With the first activation dead nothing of it is left to save; the second layer's own inputs are gone too.
-    assert saved == {"1.slope": 0.0, "3.slope": 1.0}
 
 
 def train(net, budget, steps, grads):
@@ -114,8 +73,8 @@ def test_one_that_matters_after_all_is_let_go():
 
 def test_a_plain_network_is_never_cut_in_two():
     net = two_layers()
-    # Less than one unit per layer, 3 + 1 + 1 multiplications, cannot be had.
-    budget = rr.SlopeBudget(net, X, 100, 0.1, start=0.1, end=0.5, window=0.1)
+    # Less than one unit per layer, 3 + 1 + 1 of 22 multiplications, cannot be had.
+    budget = rr.SlopeBudget(net, X, 100, 5 / 22, start=0.1, end=0.5, window=0.1)
     train(net, budget, 100, GRADS)
     assert [int((slope != 0).sum()) for slope in rr.slopes(net).values()] == [1, 1]
     # The best ones stay.
@@ -204,3 +163,153 @@ def test_unknown_names_suggest_the_nearest(settings):
 def test_a_network_without_slopes_is_refused():
     with pytest.raises(rr.errors.SlopeError):
         rr.SlopeBudget(nn.Linear(3, 2), X, 10)
+
+
+# --- gradients to judge by -------------------------------------------------------------------------------------------
+
+
+def backward(net):
+    net(torch.ones(2, 3)).square().mean().backward()
+
+
+def cleared(net):
+    backward(net)
+    net.zero_grad()
+
+
+def zeroed(net):
+    backward(net)
+    net.zero_grad(set_to_none=False)
+
+
+def of_another_network(net):
+    other = two_layers()
+    backward(other)
+    torch.optim.SGD(other.parameters(), lr=0.1).step()
+
+
+def frozen(net):
+    for slope in rr.slopes(net).values():
+        slope.requires_grad_(False)
+    backward(net)
+
+
+@pytest.mark.parametrize(
+    ("before", "message"),
+    [
+        (cleared, "no slope has a gradient"),
+        (zeroed, "every gradient of the network is 0"),
+        (lambda net: None, "no slope has a gradient"),
+        (of_another_network, "no slope has a gradient"),
+        (frozen, "requires_grad"),
+    ],
+    ids=[
+        "zero_grad came first",
+        "zero_grad to zeros",
+        "before backward",
+        "another network's",
+        "frozen slopes",
+    ],
+)
+def test_a_step_without_gradients_is_refused_and_changes_nothing(before, message):
+    net = two_layers()
+    budget = rr.SlopeBudget(net, X, 20, 0.5)
+    before(net)
+    was = copy.deepcopy((net.state_dict(), budget.state_dict()))
+    with pytest.raises(rr.errors.SlopeError, match=message):
+        budget.step()
+    assert str((net.state_dict(), budget.state_dict())) == str(was)
+
+
+def test_gradients_that_go_missing_later_are_noticed_at_once():
+    net = two_layers()
+    budget = rr.SlopeBudget(net, X, 20, 0.5)
+    backward(net)
+    budget.step()
+    net.zero_grad()
+    with pytest.raises(rr.errors.SlopeError, match="no slope has a gradient"):
+        budget.step()
+
+
+def test_the_slopes_own_size_needs_no_gradients():
+    budget = rr.SlopeBudget(two_layers(), X, 20, 0.5, score="slope")
+    budget.step()
+    assert budget.state_dict()["number"] == 1
+
+
+def test_a_head_that_starts_at_zero_is_no_fault():
+    net = two_layers()
+    with torch.no_grad():
+        net[4].weight.zero_()  # no slope has a gradient other than 0 yet
+    budget = rr.SlopeBudget(net, X, 20, 0.5)
+    backward(net)
+    assert not any(bool(slope.grad.any()) for slope in rr.slopes(net).values())
+    budget.step()
+    assert budget.state_dict()["number"] == 1
+
+
+def test_accumulated_gradients_are_one_step():
+    scores = []
+    for parts in (1, 2):
+        net = two_layers()
+        budget = rr.SlopeBudget(net, X, 20, 0.5)
+        for _ in range(parts):
+            (net(torch.ones(2, 3)).square().mean() / parts).backward()
+        budget.step()
+        scores.append(budget.state_dict()["scores"]["1.slope"])
+    assert torch.allclose(*scores, rtol=1e-6)
+
+
+def test_a_gradient_that_overflowed_tells_nothing():
+    net = two_layers()
+    budget = rr.SlopeBudget(net, X, 100, 5 / 6, unit="channels", start=0.2, end=0.4, window=0.2)
+    train(net, budget, 1, {name: torch.full_like(grad, torch.inf) for name, grad in GRADS.items()})
+    assert all(float(score.sum()) == 0 for score in budget.state_dict()["scores"].values())
+    train(net, budget, 99, GRADS)
+    assert rr.slopes(net)["1.slope"].tolist() == [0.0, 1.0, 1.0, 1.0]
+
+
+def test_following_an_optimizer_of_other_parameters_is_refused():
+    net = two_layers()
+    budget = rr.SlopeBudget(net, X, 20, 0.5)
+    with pytest.raises(rr.errors.SlopeError, match="holds none of the network's slopes"):
+        budget.follow(torch.optim.SGD(net[0].parameters(), lr=0.1))
+
+
+# --- budgets that cannot be met --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("unit", "keep", "least"),
+    # One unit of each layer: 3 + 1 + 1 of 22 multiplications, 5 + 3 + 2 of 35 parameters, 2 of 6 channels.
+    [("macs", 0.001, 0.2273), ("parameters", 0.2, 0.2858), ("channels", 0.3, 0.3334)],
+)
+def test_a_budget_below_what_must_stay_is_refused_with_the_least(unit, keep, least):
+    with pytest.raises(
+        rr.errors.SlopeError, match=f"at most {keep:g} of the {unit} cannot be had.* {least:g} of them"
+    ):
+        rr.SlopeBudget(two_layers(), X, 100, keep, unit=unit)
+
+
+class Branches(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.act_a = nn.Linear(3, 2), RotatedReLU(2)
+        self.b, self.act_b = nn.Linear(3, 2), RotatedReLU(2)
+        self.head = nn.Linear(4, 1)
+
+    def forward(self, x):
+        return self.head(torch.cat([self.act_a(self.a(x)), self.act_b(self.b(x))], 1))
+
+
+def test_of_two_ways_side_by_side_one_stays():
+    # 16 multiplications; one way with one channel has 3 + 1, a quarter.
+    net = Branches()
+    with torch.no_grad():
+        for slope in rr.slopes(net).values():
+            slope.fill_(1.0)
+    budget = rr.SlopeBudget(net, X, 200, 0.25, start=0.1, end=0.5, window=0.1)
+    train(
+        net, budget, 200, {"act_a.slope": torch.tensor([1.0, 2.0]), "act_b.slope": torch.tensor([3.0, 4.0])}
+    )
+    assert sorted(slope.tolist() for slope in rr.slopes(net).values()) == [[0.0, 0.0], [0.0, 1.0]]

@@ -16,8 +16,9 @@ from rotated_relu.core.errors import (
     UnknownNameError,
 )
 from rotated_relu.nn.activation import RotatedReLU
-from rotated_relu.nn.slopes import apply_threshold
-from rotated_relu.pruning.threshold import find_threshold, thresholded
+from rotated_relu.pruning.importance import Scores
+from rotated_relu.pruning.mask import apply_mask, masked, threshold_mask
+from rotated_relu.pruning.threshold import find_threshold
 
 
 def net_with(*values):
@@ -207,10 +208,10 @@ def test_slopes_are_restored_bit_for_bit_whatever_happens(error):
     assert torch.equal(net[0].slope.detach().view(torch.int32), before)
 
 
-def test_thresholded_restores_and_counts():
+def test_masked_restores_and_counts():
     net = tenths()
     before = net[0].slope.detach().clone()
-    with thresholded(net, 0.35) as count:
+    with masked(net, threshold_mask(net, 0.35)) as count:
         assert count == alive(net) == 7
     assert torch.equal(net[0].slope, before)
 
@@ -290,8 +291,37 @@ def test_scores_rank_instead_of_slopes():
     found = find_threshold(net, cliff(at=4), scores=scores, max_evaluations=50)
     assert found.alive == 4
     assert 6 < found.value < 7
-    apply_threshold(net, found.value, scores)
+    apply_mask(net, found.mask)
     assert net[0].slope.tolist() == pytest.approx([0.1, -0.2, 0.3, -0.4] + [0] * 6)
+
+
+def test_the_result_carries_the_mask_and_what_kind_of_score_made_it():
+    found = find_threshold(tenths(), cliff(at=4), max_evaluations=50)
+    assert found.mask["0.slope"].tolist() == [True] * 6 + [False] * 4
+    assert found.criterion == found.mask.criterion
+    assert found.criterion.describe() == f"|slope| below {found.value:.3g}"
+    assert (found.criterion.by_slope, found.criterion.threshold) == (True, found.value)
+
+
+def test_scores_say_what_they_are_and_a_budget_what_it_allowed():
+    scores = Scores({"0.slope": torch.arange(10.0, 0.0, -1.0)}, "taylor", "macs")
+    found = find_threshold(tenths(), lambda net: 1.0, budget={"channels": 0.5}, scores=scores)
+    assert found.mask["0.slope"].tolist() == [False] * 5 + [True] * 5
+    assert not found.criterion.by_slope
+    assert found.criterion.describe() == "Taylor score per MAC below 5.5, to keep 0.5 of the channels"
+    plain = find_threshold(tenths(), lambda net: 1.0, budget={"channels": 0.5}, scores=dict(scores))
+    assert (plain.criterion.score, plain.criterion.per) == ("custom", "")
+
+
+def test_the_result_is_plain_data_without_the_mask():
+    data = find_threshold(tenths(), cliff(at=4), budget={"channels": 0.5}).to_dict()
+    assert "mask" not in data
+    assert data["criterion"] == {
+        "score": "slope",
+        "per": "",
+        "threshold": data["value"],
+        "keep": {"channels": 0.5},
+    }
 
 
 def test_costs_are_counted_on_the_network_that_the_scores_leave():

@@ -244,6 +244,17 @@ class ScaledTokens(nn.Module):
         return self.fc2(self.act(self.fc1(x)) * self.scale)
 
 
+def two_layers() -> nn.Sequential:
+    """3 -> 4 -> 2 -> 1, all slopes 1: 3*4 + 4*2 + 2*1 = 22 multiplications, as many weights, 7 biases, 6 slopes."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 4), RotatedReLU(4), nn.Linear(4, 2), RotatedReLU(2), nn.Linear(2, 1))
+    with torch.no_grad():
+        for module in net:
+            if isinstance(module, RotatedReLU):
+                module.slope.fill_(1.0)
+    return net
+
+
 # Case -> network, dead channels of its activations, shape of the input.
 DEAD = {
     "residual": (Residual, {"act": [0, 1], "block1.act1": [2, 3], "block1.act2": [0, 4]}, (4, 3, 8, 8)),

@@ -24,10 +24,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..core.errors import CompactionError, NothingRemovedWarning
+from ..core.errors import CompactionError, NothingRemovedWarning, SlopeError
 from ..core.modules import Inputs, as_inputs
-from ..pruning.removal import Compacted
-from ..pruning.removal import compact as compact_to
+from ..pruning.mask import threshold_mask
+from ..pruning.removal import Compacted, remove_channels
 from .engines import GRAPH_ENGINES, check_engine
 from .export import apply_layout, raw_onnx
 from .fastest import CandidateTimer, Setup, distinct, graph_setup, module_setup
@@ -35,6 +35,7 @@ from .layout import AS_EXPORTED, LAYOUTS, GraphLayout
 from .selection import Selection, select_fastest
 
 AUTO = "auto"
+THRESHOLD = 0.1  # of slopes, where neither a threshold nor a mask is given
 CANDIDATES = (1, 8, 16)
 BATCH_SIZES = (1, 64)
 KEEP_ALL = 2**20  # a rounding that removes nothing
@@ -65,25 +66,29 @@ class Fastest:
 def compact(
     net: nn.Module,
     example_inputs: Inputs,
-    threshold: float = 0.1,
+    threshold: float | None = None,
     round_to: int | str = 1,
     *,
+    mask: Mapping[str, Tensor] | None = None,
     optimizer: Optimizer | None = None,
     engine: str = "onnxruntime",
     batch_size: int | Sequence[int] = BATCH_SIZES,
 ) -> Compacted:
-    """Remove all channels that slopes under ``threshold`` make irrelevant.
+    """Remove all channels that slopes under ``threshold``, or those that a ``mask`` names, make irrelevant.
 
-    The slopes with ``|a| < threshold`` count as 0; everything that then cannot influence the output goes from the
-    convolutions, linear layers and norms, wherever in the network it is. The result is compared in float64 with the
-    original before it is returned.
+    The slopes with ``|a| < threshold``, or of the channels that the mask takes, count as 0; everything that then cannot
+    influence the output goes from the convolutions, linear layers and norms, wherever in the network it is. The result
+    is compared in float64 with the original before it is returned.
 
     Args:
         net: A rotated network, in any mode, on any device. It is never changed.
         example_inputs: Tensor or tuple of tensors for one forward pass; a batch of 1 is enough.
-        threshold: zeta of the paper, in units of slope.
+        threshold: zeta of the paper, in units of slope; 0.1 if there is no mask. 0 takes what is exactly 0.
         round_to: Widths are rounded up to multiples of it by keeping dead channels; 1 removes everything. ``"auto"``
             times candidates, the original among them, and keeps the fastest: see :func:`compact_fastest`.
+        mask: Instead of a threshold: qualified name of a slope -> boolean (channels,), True where the channel goes;
+            from :func:`rotated_relu.find_threshold` (``found.mask``), :func:`rotated_relu.select_channels`, or your
+            own. Names that are left out keep all channels but those whose slope is 0.
         optimizer: What trains the network, to go on with after compaction: the result holds another one of the same
             class, groups and settings, whose momentum and moments are cut as the parameters are. The one passed in is
             unchanged.
@@ -94,8 +99,10 @@ def compact(
         :class:`~rotated_relu.pruning.removal.Compacted`.
 
     Raises:
-        SlopeError: If there are no slopes, some are NaN or infinite, or the threshold kills all of them.
-        ShapeError: If the network does not run on the inputs.
+        SlopeError: If there are no slopes, some are NaN or infinite, the threshold or the mask kills all of them, or
+            both are given.
+        UnknownNameError: If the mask names a slope that there is not.
+        ShapeError: If the network does not run on the inputs, or a mask is no boolean tensor of one entry per channel.
         CaptureError: If ``torch.export`` cannot capture it; names operation and module.
         CertificateError: If the result differs by more than 1e-9 relative; names the layer.
         CompactionError: If ``round_to`` is no positive integer and not ``"auto"``; if the optimizer is another
@@ -103,15 +110,16 @@ def compact(
 
     Source: the threshold is that of Nayak and Kalyani, TMLR 2024; what is removed is ours (see docs/compaction.md).
     """
+    gone = _mask(net, threshold, mask)
     if round_to != AUTO:
-        return compact_to(net, example_inputs, threshold, _integer(round_to), optimizer=optimizer)
+        return remove_channels(net, example_inputs, gone, _integer(round_to), optimizer=optimizer)
     sizes = [batch_size] if isinstance(batch_size, int) else list(batch_size)
     timing = [_of_size(as_inputs(example_inputs), size) for size in sizes]
-    found = compact_fastest(net, example_inputs, threshold, timing_inputs=timing, engine=engine)
+    found = compact_fastest(net, example_inputs, mask=gone, timing_inputs=timing, engine=engine)
     if optimizer is None:
         return found.result
     with _quiet():
-        again = compact_to(net, example_inputs, threshold, found.result.plan.round_to, optimizer=optimizer)
+        again = remove_channels(net, example_inputs, gone, found.result.plan.round_to, optimizer=optimizer)
     again.plan.widths = found.result.plan.widths
     return again
 
@@ -119,9 +127,10 @@ def compact(
 def compact_fastest(
     net: nn.Module,
     example_inputs: Inputs,
-    threshold: float = 0.1,
+    threshold: float | None = None,
     candidates: Sequence[int] = CANDIDATES,
     *,
+    mask: Mapping[str, Tensor] | None = None,
     timing_inputs: Sequence[Inputs] = (),
     engine: str = "onnxruntime",
     layouts: Sequence[GraphLayout] = LAYOUTS,
@@ -136,8 +145,9 @@ def compact_fastest(
     Args:
         net: A rotated network; see :func:`compact`.
         example_inputs: For compaction; a batch of 1 is enough.
-        threshold: zeta, in units of slope.
+        threshold: zeta, in units of slope; 0.1 if there is no mask.
         candidates: Values of ``round_to`` to try, for engines that run modules.
+        mask: Instead of a threshold, as in :func:`compact`.
         timing_inputs: Inputs to time, such as a batch of 1 and a large one; all count alike. ``example_inputs`` if
             there are none.
         engine: ``onnxruntime``, ``openvino``, ``torch`` or ``torch.compile``.
@@ -154,10 +164,9 @@ def compact_fastest(
     check_engine(engine)
     if not (layouts if engine in GRAPH_ENGINES else candidates):
         raise CompactionError("compact_fastest needs at least one candidate, such as round_to 1, 8 and 16")
+    gone = _mask(net, threshold, mask)
     with _quiet():
-        tried = _Tried(
-            net, example_inputs, threshold, list(timing_inputs) or [example_inputs], engine, threads
-        )
+        tried = _Tried(net, example_inputs, gone, list(timing_inputs) or [example_inputs], engine, threads)
         if engine in GRAPH_ENGINES:
             return tried.graphs(layouts, rounds)
         return tried.modules(sorted(set(candidates)), rounds)
@@ -177,13 +186,13 @@ class _Tried:
 
     net: nn.Module
     example_inputs: Inputs
-    threshold: float
+    mask: Mapping[str, Tensor]
     timing_inputs: list[Inputs]
     engine: str
     threads: int | None
 
     def compacted(self, round_to: int) -> Compacted:
-        return compact_to(self.net, self.example_inputs, self.threshold, round_to)
+        return remove_channels(self.net, self.example_inputs, self.mask, round_to)
 
     def graphs(self, layouts: Sequence[GraphLayout], rounds: int) -> Fastest:
         """Everything dead goes and candidates are layouts of the exported graph, or widths are multiples of 16."""
@@ -230,6 +239,15 @@ class _Tried:
         )
         round_to = None if chosen == ORIGINAL else result.plan.round_to
         return Fastest(result, round_to, layout, found.speedup, found.milliseconds)
+
+
+def _mask(net: nn.Module, threshold: float | None, mask: Mapping[str, Tensor] | None) -> Mapping[str, Tensor]:
+    """The one mask that everything after works with."""
+    if mask is None:
+        return threshold_mask(net, THRESHOLD if threshold is None else threshold)
+    if threshold is not None:
+        raise SlopeError("give either threshold= or mask=, not both: a mask says already which channels go")
+    return mask
 
 
 def _integer(round_to: Any) -> int:

@@ -31,13 +31,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from ..core.criteria import TRAINING_SCORES
 from ..core.errors import SlopeError, UnknownNameError
 from ..core.modules import Inputs
 from ..nn.slopes import check_slopes
-from .estimate import UNITS, Remaining, dead_slopes
-from .importance import per_cost
+from .estimate import CostEstimate
+from .mask import zero_mask
+from .select import Selector, check_budget, unreachable
 
-SCORES = ("taylor", "slope")
 UPDATES = 50  # choices within the ramp
 MEMORY = 0.02  # of the run: time constant of the mean score
 COSTS_AGAIN = 0.1  # what a channel saves is found anew when so much of the whole has gone since
@@ -58,7 +59,8 @@ class SlopeBudget:
         window: Share of the run that a chosen slope takes to reach zero.
 
     Raises:
-        SlopeError: If a share is out of range, there are no slopes, or some are not finite.
+        SlopeError: If a share is out of range or less can be kept than there must be left, there are no slopes, or some
+            are not finite.
         UnknownNameError: If there is no such unit or score.
         CaptureError: If the network cannot be captured.
 
@@ -86,13 +88,12 @@ class SlopeBudget:
         self.start, self.end, self.window = start, end, window
         self._net: nn.Module = getattr(net, "_orig_mod", net)
         self._slopes = check_slopes(self._net)
-        self._remaining = Remaining(self._net, example_inputs)
-        self._vital = {
-            name
-            for name, slope in self._slopes.items()
-            if not self._remaining.connected({name: torch.ones(len(slope), dtype=torch.bool)})
-        }
-        self._number = 0
+        self._estimate = CostEstimate(self._net, example_inputs)
+        self._selector = Selector(self._estimate, unit)
+        least = self._selector.least(zero_mask(self._net), keep)
+        if least > keep:
+            raise SlopeError(unreachable(keep, unit, least))
+        self._number, self._seen = 0, False
         self._scores = {name: torch.zeros_like(slope) for name, slope in self._slopes.items()}
         # Where the pull on a slope began: step and absolute value; infinite for those that are free.
         self._since = {name: torch.full_like(slope, torch.inf) for name, slope in self._slopes.items()}
@@ -105,7 +106,13 @@ class SlopeBudget:
         """Take in the gradients of this step, choose where it is time to, and move the chosen slopes.
 
         After ``optimizer.step()`` (unscaled gradients, if a loss scaler is used) and before ``zero_grad()``.
+
+        Raises:
+            SlopeError: If there are no gradients to judge by: the loop has zeroed them, or they are another network's.
+                Nothing has been changed.
         """
+        if self.score == "taylor":
+            self._check_gradients()
         self._observe()
         self._number += 1
         if self._due():
@@ -117,7 +124,16 @@ class SlopeBudget:
 
         Returns:
             Its ``remove()`` ends that.
+
+        Raises:
+            SlopeError: If the optimizer steps none of the network's slopes.
         """
+        stepped = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        if not any(id(slope) in stepped for slope in self._slopes.values()):
+            raise SlopeError(
+                "this optimizer holds none of the network's slopes; follow the one that trains them, made from "
+                "net.parameters() after rotated_relu.rotate"
+            )
         return optimizer.register_step_post_hook(lambda *_: self.step())
 
     def share(self) -> float:
@@ -150,8 +166,26 @@ class SlopeBudget:
             for name, value in mine.items():
                 value.copy_(state[key][name])
 
+    def _check_gradients(self) -> None:
+        """Refuse to choose blindly: a score that saw no gradient would call every channel equally unimportant."""
+        gradients = [slope.grad for slope in self._slopes.values() if slope.grad is not None]
+        if not gradients:
+            raise SlopeError(
+                "no slope has a gradient: call budget.step() after loss.backward() and optimizer.step() and before "
+                "optimizer.zero_grad(); slopes must be trained (requires_grad) and be those of the network in training"
+            )
+        # Zeros are looked for once: that makes a GPU wait. With a head that starts at 0 only the slopes' are 0.
+        if not self._seen and not any(bool(gradient.any()) for gradient in gradients):
+            every = (parameter.grad for parameter in self._net.parameters() if parameter.grad is not None)
+            if not any(bool(gradient.any()) for gradient in every):
+                raise SlopeError(
+                    "every gradient of the network is 0: call budget.step() before optimizer.zero_grad(), which sets "
+                    "them to 0, and on the network that the loss is of"
+                )
+        self._seen = True
+
     def _observe(self) -> None:
-        """Move the mean scores by this step's."""
+        """Move the mean scores by this step's; a gradient that overflowed (fp16 with a loss scaler) tells nothing."""
         rate = 1 / min(self._number + 1, max(10, MEMORY * self.steps))
         for name, slope in self._slopes.items():
             if self.score == "slope":
@@ -160,7 +194,8 @@ class SlopeBudget:
                 continue
             else:
                 now = (self._size(name) * slope.grad).square()
-            self._scores[name].lerp_(now, rate)
+            mean = self._scores[name]
+            mean.lerp_(torch.where(now.isfinite(), now, mean), rate)
 
     def _size(self, name: str) -> Tensor:
         """Absolute slopes; for one that is being pulled, that of before, lest the pull make its own case."""
@@ -174,11 +209,9 @@ class SlopeBudget:
 
     def _choose(self, share: float) -> None:
         """Bound the slopes that must go to meet ``share``; free those that need not go after all."""
-        dead = dead_slopes(self._net)
+        dead = zero_mask(self._net)
         self._refresh_costs(dead)
-        order = self._order(dead)
-        count = self._remaining.fewest(share, self.unit, lambda n: self._with(dead, order[:n]), len(order))
-        chosen = self._with(dead, order[:count])
+        chosen = self._selector.choose(share, self._scores, dead, self._saves)
         for name, slope in self._slopes.items():
             mask = chosen[name].to(slope.device)
             new = mask & self._since[name].isinf()
@@ -188,32 +221,9 @@ class SlopeBudget:
             self._since[name][~mask] = torch.inf
 
     def _refresh_costs(self, dead: Mapping[str, Tensor]) -> None:
-        whole = float(getattr(self._remaining, self.unit))
-        now = self._remaining.of(dead)[self.unit] / whole
+        now = self._estimate.share(dead, self.unit)
         if not self._saves or self._saves_at - now >= COSTS_AGAIN:
-            self._saves, self._saves_at = self._remaining.per_channel(dead, self.unit), now
-
-    def _order(self, dead: Mapping[str, Tensor]) -> list[tuple[str, int]]:
-        """Channels that may go, by score per saved cost.
-
-        The best living one of an activation is spared until it is the last, and for good where nothing else leads from
-        the inputs to the output: a residual block may vanish as a whole, a layer of a plain network may not.
-        """
-        entries = []
-        for name, scores in per_cost(self._scores, self._saves).items():
-            values = scores.cpu()
-            living = (~dead[name]).nonzero().flatten().tolist()
-            if len(living) > 1 or name in self._vital:
-                living.remove(max(living, key=lambda index: float(values[index])))
-            entries += [(float(values[index]), name, index) for index in living]
-        return [(name, index) for _, name, index in sorted(entries)]
-
-    @staticmethod
-    def _with(dead: Mapping[str, Tensor], more: list[tuple[str, int]]) -> dict[str, Tensor]:
-        masks = {name: mask.clone() for name, mask in dead.items()}
-        for name, index in more:
-            masks[name][index] = True
-        return masks
+            self._saves, self._saves_at = self._estimate.saved_per_channel(dead, self.unit), now
 
     def _bound(self) -> None:
         """Project the chosen slopes into their falling bounds."""
@@ -226,14 +236,11 @@ class SlopeBudget:
 
 
 def _check(steps: int, keep: float, unit: str, score: str, start: float, end: float, window: float) -> None:
-    if unit not in UNITS:
-        raise UnknownNameError("unit of the budget", unit, UNITS)
-    if score not in SCORES:
-        raise UnknownNameError("score", score, SCORES)
+    check_budget(keep, unit)
+    if score not in TRAINING_SCORES:
+        raise UnknownNameError("score", score, TRAINING_SCORES)
     if steps < 1:
         raise SlopeError(f"a budget needs the number of steps of the run, got steps={steps}")
-    if not 0 < keep <= 1:
-        raise SlopeError(f"keep must be above 0 and at most 1 (0.5 keeps half), got {keep}")
     if not (0 <= start <= end and window > 0 and end + window <= 1):
         raise SlopeError(
             f"start, end and window must be shares of the run with start <= end and end + window <= 1, got {start}, "

@@ -1,7 +1,8 @@
-"""What would remain of a network if some of its parameters were 0: multiply-accumulates, parameters, channels.
+"""What a network would cost if some of its channels were gone: multiply-accumulates, parameters, channels.
 
 Requires: a rotated network that can be captured. Ensures: the numbers of an exact compaction with nothing held back,
-without doing one: the network is captured once, each question then costs one liveness analysis.
+without doing one: the network is captured once, each question then costs one liveness analysis, and only what is asked
+for is counted. A further unit is a further entry of ``CostEstimate._counters`` and of ``core.criteria.Unit``.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from ..core.criteria import UNITS
+from ..core.errors import UnknownNameError
 from ..core.modules import Inputs, as_inputs
 from ..graph.capture import capture
 from ..graph.liveness import Liveness, analyse
@@ -21,22 +24,17 @@ from ..nn.folding import as_plain
 from ..nn.slopes import check_slopes, slopes
 from .removal.surgery import named_states
 
-# Qualified name of a parameter, as a rule a slope -> boolean (channels,), True where its entries are 0.
+# Qualified name of a parameter, as a rule a slope -> boolean (channels,), True where its entries are 0: a mask.
 Dead = Mapping[str, Tensor]
-UNITS = ("macs", "parameters", "channels")
+ROUNDING = 1e-9  # a share of 5/22 of 22 is 5, whatever floating point makes of it
 
 
-class Remaining:
-    """Counts what a network would keep. The network itself is copied, and never changed.
+class CostEstimate:
+    """Counts what a network would cost. The network itself is copied, and never changed.
 
     Args:
         net: A rotated network, in any mode and form.
         example_inputs: Tensor or tuple of tensors for one forward pass; multiply-accumulates are those of these inputs.
-
-    Attributes:
-        macs: Of the whole network.
-        parameters: Of the whole network.
-        channels: Its slopes.
 
     Raises:
         SlopeError: If there are no slopes, or some are not finite.
@@ -53,25 +51,43 @@ class Remaining:
         self._states = named_states(self._net)
         self._slopes = slopes(self._net)
         self._touched: set[str] = set()
-        whole = self.of({})
-        self.macs, self.parameters, self.channels = whole["macs"], whole["parameters"], whole["channels"]
-
-    def of(self, dead: Dead) -> dict[str, int]:
-        """``{"macs": ..., "parameters": ..., "channels": ...}`` with those at 0; all others are alive.
-
-        Raises:
-            KeyError: If there is no such parameter.
-        """
-        liveness = self._liveness(dead)
-        work = ideal_work(self._graph, liveness, self._states)
-        parameters = {name for name, _ in self._net.named_parameters()}
-        return {
-            "macs": sum(part.ideal for part in work.values()),
-            "parameters": sum(int(liveness.needed(name, self._states).sum()) for name in parameters),
-            "channels": sum(int((slope != 0).sum()) for slope in self._slopes.values()),
+        self._whole: dict[str, int] = {}
+        self._counters: dict[str, Callable[[Dead], int]] = {
+            "macs": self._macs,
+            "parameters": self._parameters,
+            "channels": self._channels,
         }
 
-    def fewest(self, share: float, unit: str, dead: Callable[[int], Dead], most: int) -> int:
+    def whole(self, unit: str) -> int:
+        """Cost of the network with nothing gone; counted once.
+
+        Raises:
+            UnknownNameError: If there is no such unit.
+        """
+        if unit not in self._whole:
+            self._whole[unit] = self.of({}, unit)
+        return self._whole[unit]
+
+    def of(self, dead: Dead, unit: str) -> int:
+        """Cost with those at 0; all others are alive.
+
+        Args:
+            dead: Name of a parameter to which of its entries are 0.
+            unit: ``macs``, ``parameters`` or ``channels``.
+
+        Raises:
+            UnknownNameError: If there is no such unit.
+            KeyError: If there is no such parameter.
+        """
+        if unit not in self._counters:
+            raise UnknownNameError("unit of cost", unit, UNITS)
+        return self._counters[unit](dead)
+
+    def share(self, dead: Dead, unit: str) -> float:
+        """Cost with those at 0 over that of the whole network, 0 to 1; 1 if that costs nothing."""
+        return self.of(dead, unit) / self.whole(unit) if self.whole(unit) else 1.0
+
+    def removals_needed(self, share: float, unit: str, dead: Callable[[int], Dead], most: int) -> int:
         """The smallest n with which at most ``share`` of the whole is left; ``most`` if no smaller one is enough.
 
         Args:
@@ -80,14 +96,38 @@ class Remaining:
             dead: What is at 0 for each n; it must grow with n.
             most: Largest n.
         """
-        limit = share * float(getattr(self, unit))
-        return bisect_left(range(most), True, key=lambda n: self.of(dead(n))[unit] <= limit)
+        return bisect_left(range(most), True, key=lambda n: self.fits(dead(n), share, unit))
+
+    def fits(self, dead: Dead, share: float, unit: str) -> bool:
+        """Whether at most ``share`` of the whole is left with those at 0."""
+        return self.of(dead, unit) <= share * self.whole(unit) * (1 + ROUNDING)
 
     def connected(self, dead: Dead) -> bool:
         """Whether the output still depends on the inputs with those at 0."""
         liveness = self._liveness(dead)
         consumers = {user for node in self._graph.inputs for user in node.users}
         return any(bool(vector.any()) for node in consumers for vector in liveness.alive.get(node, []))
+
+    def saved_per_channel(self, dead: Dead, unit: str) -> dict[str, float]:
+        """How much one more channel of each activation would save, given those that are dead already.
+
+        An activation whose channels are all dead saves nothing. Channels of one activation are taken to cost the same.
+        """
+        now = self.of(dead, unit)
+        return {name: self._saved(name, dead, now, unit) for name in self._slopes}
+
+    def _macs(self, dead: Dead) -> int:
+        liveness = self._liveness(dead)
+        return sum(part.ideal for part in ideal_work(self._graph, liveness, self._states).values())
+
+    def _parameters(self, dead: Dead) -> int:
+        liveness = self._liveness(dead)
+        names = [name for name, _ in self._net.named_parameters()]
+        return sum(int(liveness.needed(name, self._states).sum()) for name in names)
+
+    def _channels(self, dead: Dead) -> int:
+        gone = (dead[name] for name in self._slopes if name in dead)
+        return sum(map(len, self._slopes.values())) - sum(int(mask.sum()) for mask in gone)
 
     def _liveness(self, dead: Dead) -> Liveness:
         with torch.no_grad():
@@ -98,14 +138,6 @@ class Remaining:
         self._touched = set(dead)
         return analyse(self._graph, self._states)
 
-    def per_channel(self, dead: Dead, unit: str = "macs") -> dict[str, float]:
-        """How much one more channel of each activation would save, given those that are dead already.
-
-        An activation whose channels are all dead saves nothing. Channels of one activation are taken to cost the same.
-        """
-        now = self.of(dead)[unit]
-        return {name: self._saved(name, dead, now, unit) for name in self._slopes}
-
     def _saved(self, name: str, dead: Dead, now: int, unit: str) -> float:
         known = dead.get(name)
         mask = (
@@ -114,12 +146,7 @@ class Remaining:
         if bool(mask.all()):
             return 0.0
         mask[int((~mask).nonzero()[0])] = True
-        return float(now - self.of({**dead, name: mask})[unit])
-
-
-def dead_slopes(net: nn.Module) -> dict[str, Tensor]:
-    """Which slopes are exactly 0: by name, boolean (channels,), on the CPU."""
-    return {name: (slope.detach() == 0).cpu() for name, slope in slopes(net).items()}
+        return float(now - self.of({**dead, name: mask}, unit))
 
 
 def _as_float32(example_inputs: Inputs) -> Inputs:

@@ -30,7 +30,22 @@ from ..nn.folding import as_plain
 from ..nn.folding.consumers import Fold, layers_behind
 from ..nn.slopes import check_slopes, slopes
 
-Scores = dict[str, Tensor]  # name of a slope, as in slopes() -> float (channels,), higher matters more
+FREE = 1e-9  # cost of a channel that saves nothing: it comes last, and scores stay finite
+
+
+class Scores(dict[str, Tensor]):
+    """Name of a slope, as in ``slopes()`` -> float (channels,), higher matters more; and what the numbers are.
+
+    Wherever scores are taken, a plain dictionary will do; results then call them ``custom``.
+
+    Attributes:
+        kind: One of ``rotated_relu.core.criteria.SCORES``, or a name of the caller's.
+        per: Unit by whose saving they are divided; empty if they are not.
+    """
+
+    def __init__(self, values: Mapping[str, Tensor], kind: str, per: str = "") -> None:
+        super().__init__(values)
+        self.kind, self.per = kind, per
 
 
 def slope_scores(net: nn.Module) -> Scores:
@@ -39,7 +54,7 @@ def slope_scores(net: nn.Module) -> Scores:
     Raises:
         SlopeError: If there are no slopes, or some are not finite.
     """
-    return {name: slope.detach().abs().clone() for name, slope in check_slopes(net).items()}
+    return Scores({name: slope.detach().abs().clone() for name, slope in check_slopes(net).items()}, "slope")
 
 
 def consumer_scores(net: nn.Module, example_inputs: Inputs) -> Scores:
@@ -53,7 +68,7 @@ def consumer_scores(net: nn.Module, example_inputs: Inputs) -> Scores:
         SlopeError: If there are no slopes, or some are not finite.
         CaptureError: If ``torch.export`` cannot capture the network.
     """
-    scores = slope_scores(net)
+    scores = Scores(slope_scores(net), "consumer")
     plain = as_plain(net)
     for gate, consumers in layers_behind(plain, example_inputs).items():
         name = f"{gate}.slope" if gate else "slope"
@@ -95,18 +110,20 @@ def taylor_scores(
             slope.requires_grad_(was)
     if not count:
         raise SlopeError("the Taylor score needs at least one batch of labelled inputs, got none")
-    return {name: total / count for name, total in zip(slopes(net), totals, strict=True)}
+    return Scores({name: total / count for name, total in zip(slopes(net), totals, strict=True)}, "taylor")
 
 
-def per_cost(scores: Mapping[str, Tensor], saved: Mapping[str, float]) -> Scores:
+def per_cost(scores: Mapping[str, Tensor], saved: Mapping[str, float], unit: str = "macs") -> Scores:
     """Scores divided by what removing one channel saves.
 
     Args:
         scores: From one of the functions above.
-        saved: The same names to what a channel costs, for example :meth:`Remaining.per_channel`; channels
-            that cost nothing come last.
+        saved: The same names to what a channel costs, for example
+            :meth:`~rotated_relu.pruning.estimate.CostEstimate.saved_per_channel`; channels that cost nothing come last.
+        unit: What was counted.
     """
-    return {name: values / max(saved[name], 1e-9) for name, values in scores.items()}
+    divided = {name: values / max(saved[name], FREE) for name, values in scores.items()}
+    return Scores(divided, getattr(scores, "kind", "custom"), unit)
 
 
 def _squares(net: nn.Module, layer: str, fold: Fold, channels: int) -> Tensor:

@@ -32,7 +32,8 @@ from ..nn.folding import fast_training, plain_training
 from ..nn.rotate import rotate
 from ..nn.slopes import slopes
 from .budget import SlopeBudget
-from .removal import Compacted, compact
+from .mask import zero_mask
+from .removal import Compacted, remove_channels
 
 Batch = Any
 Loss = Callable[[nn.Module, Batch], Tensor]
@@ -216,7 +217,7 @@ class _Trainer:
     def _compact(self) -> None:
         """Go on with the small network, where the large one and its optimizer are."""
         plain_training(self.net)
-        result = compact(self.net, self.inputs, 0.0, optimizer=self.optimizer)
+        result = remove_channels(self.net, self.inputs, zero_mask(self.net), optimizer=self.optimizer)
         assert result.optimizer is not None
         self.compacted, self.net, self.optimizer = result, result.model, result.optimizer
         _fold(self.net, self.inputs)

@@ -17,27 +17,27 @@ Source: Nayak and Kalyani, TMLR 2024, Section 4 (the thresholding; the search is
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..core.counting import count_macs, count_parameters
+from ..core.criteria import UNITS, Criterion
 from ..core.errors import CompactionError, NothingRemovedWarning, SlopeError, ThresholdError, UnknownNameError
-from ..nn.slopes import apply_threshold, check_scores, check_slopes, slopes
-from .removal import compact
+from ..nn.slopes import check_slopes, slopes
+from .mask import Mask, check_scores, criterion_by, masked, threshold_mask, zero_mask
+from .removal import remove_channels
 
 Evaluate = Callable[[nn.Module], float]
 Cost = Callable[[nn.Module, float], Mapping[str, float]]
 
 COARSE_SHARE = 2 / 3  # of the evaluations; the rest refine the edge
-BUDGETS = ("channels", "macs", "parameters")
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,9 @@ class Threshold:
         budget: Fractions to keep that were asked for (None in a search for a score).
         kept: Fractions of each cost kept at ``value`` (empty without a cost).
         sweep: Every evaluated threshold, ascending.
+        criterion: What kind of score the threshold is compared with, divided by what, and the budget; plain data too.
+        mask: Which channels go at ``value``; for ``rr.compact(net, example_inputs, mask=found.mask)``. Not in
+            ``to_dict``.
     """
 
     value: float
@@ -83,34 +86,17 @@ class Threshold:
     budget: dict[str, float] | None
     kept: dict[str, float]
     sweep: tuple[SweepPoint, ...]
+    criterion: Criterion
+    mask: Mask = field(repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the same as dictionaries and lists, for JSON."""
-        return {**asdict(self), "sweep": [asdict(point) for point in self.sweep]}
-
-
-@contextlib.contextmanager
-def thresholded(
-    net: nn.Module, threshold: float, scores: Mapping[str, Tensor] | None = None
-) -> Iterator[int]:
-    """Within the ``with`` block every slope below the threshold is 0; afterwards all are as before, bit for
-    bit.
-
-    Restores after an exception and after Ctrl-C too. Yields the number of slopes left alive.
-
-    Args:
-        net: A network with slopes.
-        threshold: zeta, compared with the slopes' absolute values, or with their scores.
-        scores: As in :func:`rotated_relu.apply_threshold`.
-    """
-    parameters = slopes(net)
-    saved = {name: slope.detach().clone() for name, slope in parameters.items()}
-    try:
-        yield sum(apply_threshold(net, threshold, scores).values())
-    finally:
-        with torch.no_grad():
-            for name, slope in parameters.items():
-                slope.copy_(saved[name])
+        plain = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "mask"}
+        return {
+            **plain,
+            "sweep": [asdict(point) for point in self.sweep],
+            "criterion": self.criterion.to_dict(),
+        }
 
 
 def find_threshold(
@@ -141,21 +127,21 @@ def find_threshold(
         budget: Fractions to keep, for example ``{"macs": 0.5}``; several must all be met. Names:
             ``channels`` (slopes left alive), ``macs`` and ``parameters`` (of the compacted network, needs
             ``example_inputs``), or whatever ``cost`` returns.
-        cost: ``cost(net, threshold) -> {name: amount}``, called while the slopes below the threshold are 0.
+        cost: ``cost(net, threshold) -> {name: amount}``, called while the channels below the threshold are 0.
             It may raise :class:`SlopeError` or :class:`CompactionError` where nothing of the network would
             be left. With a cost and no budget the costs are recorded in the sweep.
         example_inputs: Inputs of ``forward``, for the built-in ``macs`` and ``parameters``.
         candidates: Thresholds to try instead of those derived from the slopes.
         scores: Rank the channels by these instead of by ``|a|``: name of each slope to a score per channel, see
-            :mod:`rotated_relu.pruning.importance`. The threshold is in their unit then; drop what it says with
-            ``apply_threshold(net, found.value, scores)`` and compact at threshold 0.
+            :mod:`rotated_relu.pruning.importance`. The threshold is in their unit then, and no zeta: what is to go is
+            in ``found.mask``.
         max_evaluations: Upper bound on calls of ``evaluate``. Explicit candidates are all tried; a budget
             takes about log2(number of slopes) calls.
         known: Points of a search that was stopped, on this network with these options; not evaluated again.
         evaluated: Called with every point once it is known, to keep it for a search that goes on.
 
     Returns:
-        The threshold, its score, and the sweep. See the module's text for the rule.
+        The threshold, the mask, the score, and the sweep. See the module's text for the rule.
 
     Raises:
         SlopeError: If the network has no slopes, or some are not finite; names the activation.
@@ -166,7 +152,7 @@ def find_threshold(
     Example::
 
         >>> found = rr.find_threshold(net, lambda n: accuracy(n, validation), tolerance=0.2)
-        >>> result = rr.compact(net, example_inputs, threshold=found.value)
+        >>> result = rr.compact(net, example_inputs, mask=found.mask)
     """
     magnitudes = _magnitudes(net, scores)
     _check_options(tolerance, budget, max_evaluations)
@@ -192,7 +178,8 @@ def compaction_cost(example_inputs: Any, round_to: int = 1) -> Cost:
     def cost(net: nn.Module, threshold: float) -> dict[str, float]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NothingRemovedWarning)
-            small = compact(net, example_inputs, threshold=threshold, round_to=round_to).model
+            # The slopes below the threshold, or below a score, are 0 already.
+            small = remove_channels(net, example_inputs, zero_mask(net), round_to).model
         return {
             "macs": float(sum(count_macs(small, example_inputs).values())),
             "parameters": float(count_parameters(small)),
@@ -229,7 +216,7 @@ class _Search:
         return self.visited[index]
 
     def _evaluated(self, zeta: float) -> SweepPoint:
-        with thresholded(self.net, zeta, self.scores) as alive:
+        with masked(self.net, threshold_mask(self.net, zeta, self.scores)) as alive:
             cost = self._cost(zeta, alive)
             score = _as_score(self.evaluate(self.net), zeta)
         return SweepPoint(zeta, score, alive, cost)
@@ -309,12 +296,14 @@ class _Search:
         least = ", ".join(f"{reached[name]:.3g} of the {name}" for name in budget)
         return (
             f"no threshold keeps at most {wanted}: at {smallest.threshold:.4g} still {least}, "
-            "and a larger one leaves no working network; allow more, or train with a stronger pull on the "
+            "and a larger one leaves no working network; allow more, or train with a stronger regularizer on the "
             "slopes"
         )
 
     def _result(self, best: int, tolerance: float | None, budget: dict[str, float] | None) -> Threshold:
         chosen = self.visited[best]
+        mask = threshold_mask(self.net, chosen.threshold, self.scores)
+        criterion = replace(criterion_by(self.scores, chosen.threshold), keep=budget or {})
         return Threshold(
             value=chosen.threshold,
             score=chosen.score,
@@ -325,6 +314,8 @@ class _Search:
             budget=budget,
             kept=self._fractions(chosen),
             sweep=tuple(self.visited[index] for index in sorted(self.visited)),
+            criterion=criterion,
+            mask=replace(mask, criterion=criterion),
         )
 
 
@@ -382,7 +373,7 @@ def _check_options(tolerance: float, budget: Mapping[str, float] | None, max_eva
     if budget is None:
         return
     if not budget:
-        raise ThresholdError(f"the budget names no cost; known: {', '.join(BUDGETS)}")
+        raise ThresholdError(f"the budget names no cost; known: {', '.join(UNITS)}")
     for name, limit in budget.items():
         if not 0 < limit <= 1:
             raise ThresholdError(
@@ -391,7 +382,7 @@ def _check_options(tolerance: float, budget: Mapping[str, float] | None, max_eva
 
 
 def _builtin_cost(budget: Mapping[str, float], example_inputs: Any) -> Cost:
-    _check_names(budget, BUDGETS)
+    _check_names(budget, UNITS)
     if set(budget) == {"channels"}:
         return lambda net, threshold: {}
     if example_inputs is None:

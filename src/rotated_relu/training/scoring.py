@@ -5,8 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..pruning.estimate import Remaining, dead_slopes
+from ..pruning.estimate import CostEstimate
 from ..pruning.importance import Scores, per_cost, taylor_scores
+from ..pruning.mask import zero_mask
 from .config import Config
 from .data.load import ImageData
 from .evaluation import sample_batches
@@ -24,5 +25,5 @@ def loss_scores(net: nn.Module, images: ImageData, config: Config, example_input
     Raises:
         SlopeError: If there are no slopes, or some are not finite.
     """
-    saved = Remaining(net, example_inputs).per_channel(dead_slopes(net))
-    return per_cost(taylor_scores(net, sample_batches(images.train, config), F.cross_entropy), saved)
+    saved = CostEstimate(net, example_inputs).saved_per_channel(zero_mask(net), "macs")
+    return per_cost(taylor_scores(net, sample_batches(images.train, config), F.cross_entropy), saved, "macs")

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from ...core.counting import count_macs
 from ...core.errors import CompactionError, NothingRemovedWarning, SlopeError
 from ...core.extras import needs
-from ...pruning.estimate import Remaining
-from ...pruning.removal import compact
+from ...pruning.estimate import CostEstimate
+from ...pruning.mask import zero_mask
+from ...pruning.removal import remove_channels
 
 TRIALS = 10  # of the ratio that Torch-Pruning is given, to hit a level
 
@@ -51,15 +52,15 @@ class RankedChannels:
         self._sizes = {name: len(values) for name, values in scores.items()}
         entries = ((float(v), name, i) for name, values in scores.items() for i, v in enumerate(values))
         self._order = [(name, index) for _, name, index in sorted(entries)]
-        self._remaining = Remaining(net, example_inputs)
+        self._estimate = CostEstimate(net, example_inputs)
         zeros = {name: (parameter == 0).detach() for name, parameter in net.named_parameters()}
         self._dead = {name: zeros[name] for name in scores if bool(zeros[name].any())}
 
     def at(self, level: float) -> nn.Module | None:
         """See :class:`Pruner`."""
-        count = self._remaining.fewest(1 - level, "macs", self._masks, len(self._order))
+        count = self._estimate.removals_needed(1 - level, "macs", self._masks, len(self._order))
         masks = self._masks(count)
-        possible = count < len(self._order) and self._remaining.connected(masks)
+        possible = count < len(self._order) and self._estimate.connected(masks)
         return self._removed(masks) if possible else None
 
     def _masks(self, count: int) -> dict[str, Tensor]:
@@ -78,7 +79,7 @@ class RankedChannels:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NothingRemovedWarning)
             try:
-                return compact(net, self._inputs, threshold=0.0).model
+                return remove_channels(net, self._inputs, zero_mask(net)).model
             except (SlopeError, CompactionError):  # nothing that works is left
                 return None
 

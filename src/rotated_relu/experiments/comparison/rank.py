@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ...nn.slopes import slopes
 from ...pruning.importance import slope_scores
@@ -25,6 +25,7 @@ def ranked(task: Task, net: nn.Module, config: Config, rank: str) -> RankedChann
     """
     net = net if config.model.rotated else with_slopes(task, net, config)
     companions: dict[str, list[str]] = {}
+    scores: dict[str, Tensor]
     if rank == "slope":
         scores = slope_scores(net)
     elif rank == "taylor":

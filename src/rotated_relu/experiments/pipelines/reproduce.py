@@ -6,7 +6,6 @@ where it was. The test images are read in the last stage, when nothing is left t
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -217,10 +216,12 @@ class Entry:
         known = kept_accuracies(self.loaded.run).get(key, {})
         if split in known:
             return known[split]
-        from ...pruning.threshold import thresholded
+        from ...pruning.mask import masked, threshold_mask
 
         net = self.loaded.network(self.weights)
-        with contextlib.nullcontext() if self.masked is None else thresholded(net, self.masked):
+        if self.masked is None:
+            return keep_accuracy(self.loaded, key, net, split)
+        with masked(net, threshold_mask(net, self.masked)):
             return keep_accuracy(self.loaded, key, net, split)
 
     def saved(self, threshold: float, measured: Mapping[str, Any]) -> dict[str, float]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ...pruning.importance import Scores
+    from ...pruning.mask import Mask
     from ...pruning.removal import Compacted
     from ...pruning.threshold import SweepPoint, Threshold
 
@@ -83,15 +84,12 @@ def _prune(
     widths: _Widths,
     say: Say,
 ) -> Pruned:
-    from ...nn.slopes import apply_threshold
     from ...pruning.removal import save
 
     net = loaded.network("trained")
     scores = _scores(loaded, net, say) if score == "taylor" else None
     found = _search(loaded, net, tolerance, budget, threshold, scores, say)
-    if scores is not None:
-        apply_threshold(net, found.value, scores)
-    result, timed = _compacted(loaded, net, found.value if scores is None else 0.0, widths, say)
+    result, timed = _compacted(loaded, net, found.mask, widths, say)
     run = loaded.run
     # From here on the run describes this threshold: what was made from another one must not lie beside it.
     run.discard("threshold", "compact", "finetuned", "evaluation", "onnx", "measure", "summary", "report")
@@ -117,18 +115,17 @@ class _Widths:
 
 
 def _compacted(
-    loaded: RunNetworks, net: nn.Module, threshold: float, widths: _Widths, say: Say
+    loaded: RunNetworks, net: nn.Module, mask: Mask, widths: _Widths, say: Say
 ) -> tuple[Compacted, dict[str, Any]]:
     """The compacted network, and what was timed to choose its rounding."""
-    from ...deploy.autotune import compact_fastest
-    from ...pruning.removal import compact
+    from ...deploy.autotune import compact, compact_fastest
 
     example = loaded.example_inputs()
     if widths.round_to is not None:
-        return compact(net, example, threshold, widths.round_to), {"round_to": widths.round_to}
+        return compact(net, example, mask=mask, round_to=widths.round_to), {"round_to": widths.round_to}
     say(f"timing candidates for the small network in {widths.engine}")
     timing = [loaded.example_inputs(size) for size in widths.batch_sizes]
-    fastest = compact_fastest(net, example, threshold, timing_inputs=timing, engine=widths.engine)
+    fastest = compact_fastest(net, example, mask=mask, timing_inputs=timing, engine=widths.engine)
     say(fastest.result.plan.widths)
     return fastest.result, {
         "round_to": fastest.round_to,

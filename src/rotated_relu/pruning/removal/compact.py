@@ -1,23 +1,29 @@
-"""Physically remove what the slopes declared dead, and prove that the output did not change."""
+"""Physically remove the channels that a mask says go, and verify that the output did not change.
+
+Requires: a mask of this network. Ensures: a smaller copy that computes what the masked original computes, in float64
+and within 1e-9; or an error. The network that was passed in is unchanged either way.
+"""
 
 from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ...core.errors import CertificateError, CompactionError, NothingRemovedWarning, SlopeError
+from ...core.criteria import Criterion
+from ...core.errors import CertificateError, CompactionError, NothingRemovedWarning
 from ...core.modules import Inputs, as_inputs
 from ...graph.capture import capture
 from ...graph.liveness import analyse
 from ...graph.needed_macs import ideal_work
 from ...nn.folding import as_plain
-from ...nn.slopes import apply_threshold, check_slopes
+from ...nn.slopes import check_slopes
+from ..mask import apply_mask, check_mask, criterion_of
 from .freeze import widen
 from .history import earlier_plans
 from .optimizer_state import check_optimizer, cut_optimizer
@@ -29,12 +35,12 @@ from .verify import Certificate, certify
 
 @dataclass(frozen=True)
 class Compacted:
-    """Result of :func:`compact`.
+    """Result of :func:`rotated_relu.compact`.
 
     Attributes:
         model: A new network of the same class with the same state-dict keys and smaller layers.
         plan: What was cut, what stayed and why, as plain data.
-        certificate: The proof that it equals the original with the dead slopes at 0.
+        certificate: The comparison in float64 with the original whose dead slopes are at 0.
         optimizer: The optimizer that was passed in, for the new network's parameters and with the state of what was
             kept; None if none was passed.
     """
@@ -45,51 +51,38 @@ class Compacted:
     optimizer: Optimizer | None = None
 
 
-def compact(
+def remove_channels(
     net: nn.Module,
     example_inputs: Inputs,
-    threshold: float = 0.1,
+    mask: Mapping[str, Tensor],
     round_to: int = 1,
     *,
     optimizer: Optimizer | None = None,
 ) -> Compacted:
-    """Remove all channels that slopes under ``threshold`` make irrelevant.
-
-    The slopes with ``|a| < threshold`` count as 0; everything that then cannot influence the output goes from the
-    convolutions, linear layers and norms, wherever in the network it is. The result is compared in float64 with the
-    original before it is returned.
+    """Remove all channels that a mask makes irrelevant; what :func:`rotated_relu.compact` does for integer widths.
 
     Args:
         net: A rotated network, in any mode, on any device. It is never changed.
         example_inputs: Tensor or tuple of tensors for one forward pass; a batch of 1 is enough.
-        threshold: zeta of the paper, in units of slope.
-        round_to: Widths are rounded up to multiples of it by keeping dead channels; 1 removes everything, 8 or 16
-            suit vector units better.
-        optimizer: What trains the network, to go on with after compaction: the result holds another one of the same
-            class, groups and settings, whose momentum and moments are cut as the parameters are. The one passed in is
-            unchanged. A learning-rate scheduler has to be made anew, and can load the old one's ``state_dict``.
-
-    Returns:
-        :class:`Compacted`.
+        mask: Qualified name of a slope -> boolean (channels,), True where the channel goes; see :mod:`..mask`. Slopes
+            that are 0 go as well.
+        round_to: Widths are rounded up to multiples of it by keeping dead channels; 1 removes everything.
+        optimizer: As in :func:`rotated_relu.compact`.
 
     Raises:
-        SlopeError: If there are no slopes, some are NaN or infinite, or the threshold kills all of them.
-        ShapeError: If the network does not run on the inputs.
-        CaptureError: If ``torch.export`` cannot capture it; names operation and module.
-        CertificateError: If the result differs by more than 1e-9 relative; names the layer.
-        CompactionError: If the optimizer is another network's, or its state cannot be cut.
-
-    Source: the threshold is that of Nayak and Kalyani, TMLR 2024; what is removed is ours (see docs/compaction.md).
+        As :func:`rotated_relu.compact`.
     """
     trained, inputs, net = net, as_inputs(example_inputs), as_plain(net)
-    _check_arguments(net, threshold, round_to)
+    if not isinstance(round_to, int) or round_to < 1:
+        raise CompactionError(f"round_to must be a positive integer (1, 8, 16), got {round_to!r}")
+    check_mask(net, mask)
     if optimizer is not None:
         check_optimizer(optimizer, trained)
     frozen: set[str] = set()
     while True:
-        small, plan = _attempt(net, inputs, threshold, round_to, frozen)
+        small, plan = _attempt(net, inputs, mask, round_to, frozen)
         try:
-            certificate = certify(lambda: _masked(net, threshold)[0], small, inputs, plan)
+            certificate = certify(lambda: _masked(net, mask)[0], small, inputs, plan)
             break
         except CertificateError as error:
             more = widen(net, error.module, frozen)
@@ -97,25 +90,26 @@ def compact(
                 raise
             frozen |= more
     if not plan.cuts:
-        warnings.warn(f"nothing was removed at threshold {threshold:g}", NothingRemovedWarning, stacklevel=2)
+        what = plan.criterion.describe()
+        warnings.warn(
+            f"nothing was removed: no channel is idle ({what})", NothingRemovedWarning, stacklevel=3
+        )
     follower = None if optimizer is None else cut_optimizer(optimizer, trained, small, plan)
     return Compacted(small, plan, certificate, follower)
 
 
 def _attempt(
-    net: nn.Module, inputs: tuple[Any, ...], threshold: float, round_to: int, frozen: Collection[str]
+    net: nn.Module,
+    inputs: tuple[Any, ...],
+    mask: Mapping[str, Tensor],
+    round_to: int,
+    frozen: Collection[str],
 ) -> tuple[nn.Module, Plan]:
     """A smaller network, not yet certified, with the forwards of ``frozen`` modules at full width."""
-    masked, alive = _masked(net, threshold)
-    if not any(alive.values()):
-        largest = max(float(slope.detach().abs().max()) for slope in check_slopes(net).values())
-        raise SlopeError(
-            f"threshold {threshold:g} kills every slope of the network (the largest |slope| is {largest:.4g}); "
-            "choose a smaller one, for example with rotated_relu.find_threshold"
-        )
+    masked, alive = _masked(net, mask)
     graph = capture(masked, inputs)
     states = named_states(masked)
-    plan = _empty_plan(states, alive, inputs, threshold, round_to, net)
+    plan = _empty_plan(states, alive, inputs, criterion_of(mask), round_to, net)
     plan.frozen, plan.earlier = sorted(frozen), earlier_plans(net)
     liveness = analyse(graph, states)
     plan.work = {name: [w.all, w.ideal] for name, w in ideal_work(graph, liveness, states).items()}
@@ -126,32 +120,25 @@ def _attempt(
     return small, plan
 
 
-def _masked(net: nn.Module, threshold: float) -> tuple[nn.Module, dict[str, int]]:
-    """A copy of the network with its small slopes at 0, and how many slopes of each activation are alive."""
+def _masked(net: nn.Module, mask: Mapping[str, Tensor]) -> tuple[nn.Module, dict[str, int]]:
+    """A copy of the network with the mask applied, and how many slopes of each activation are alive."""
     masked = copy.deepcopy(net)
     masked.requires_grad_(True)  # export tells parameters from constants by it
-    return masked, apply_threshold(masked, threshold)
-
-
-def _check_arguments(net: nn.Module, threshold: float, round_to: int) -> None:
-    check_slopes(net)
-    if not 0 <= threshold < float("inf"):
-        raise SlopeError(f"threshold must be 0 or a positive number, got {threshold!r}")
-    if not isinstance(round_to, int) or round_to < 1:
-        raise CompactionError(f"round_to must be a positive integer (1, 8, 16), got {round_to!r}")
+    return masked, apply_mask(masked, mask)
 
 
 def _empty_plan(
     states: dict[str, Tensor],
     alive: dict[str, int],
     inputs: tuple[Any, ...],
-    threshold: float,
+    criterion: Criterion,
     round_to: int,
     net: nn.Module,
 ) -> Plan:
     totals = {name: slope.numel() for name, slope in check_slopes(net).items()}
     return Plan(
-        threshold=float(threshold),
+        threshold=float(criterion.threshold or 0) if criterion.by_slope else 0.0,
+        criterion=criterion,
         round_to=round_to,
         slopes={name: {"total": totals[name], "alive": alive[name]} for name in totals},
         states={name: list(value.shape) for name, value in states.items()},

@@ -9,9 +9,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ...core.criteria import Criterion
 from ...core.errors import PlanError
 
-FORMAT = 3  # 1 had no earlier plans and no list for each group of a cut, 2 no splits
+# 1 had no earlier plans and no list for each group of a cut, 2 no splits, 3 no criterion.
+FORMAT = 4
 Index = list[int] | None
 
 
@@ -107,7 +109,7 @@ class Plan:
     """The whole compaction.
 
     Attributes:
-        threshold: Slopes under it (in absolute value) were set to 0.
+        threshold: Slopes under it (in absolute value) were set to 0; 0 where another criterion chose, see there.
         round_to: Widths were rounded up to multiples of it.
         slopes: For each slope parameter its size and how many survive the threshold.
         states: Shape of every parameter and buffer of the rotated original.
@@ -123,6 +125,7 @@ class Plan:
             remain if everything irrelevant went.
         widths: How the widths were chosen if they were timed: what is fastest where, and why.
         earlier: Plans that were carried out on the network before, oldest first; this one starts where they ended.
+        criterion: How it came about which slopes are 0; of a plan from before there was more than one, its threshold.
     """
 
     threshold: float
@@ -140,6 +143,7 @@ class Plan:
     work: dict[str, list[int]] = field(default_factory=dict)
     widths: str = ""
     earlier: list[Plan] = field(default_factory=list)
+    criterion: Criterion = field(default_factory=Criterion)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, with a format version."""
@@ -172,6 +176,8 @@ class Plan:
             rest["splits"] = [SplitPlan(**split) for split in data.get("splits", [])]
             rest["held"] = [Held(**held) for held in data["held"]]
             rest["earlier"] = [cls.from_dict(plan) for plan in data.get("earlier", [])]
+            older = {"score": "slope", "threshold": data["threshold"]}
+            rest["criterion"] = Criterion(**data.get("criterion", older))
             return cls(**rest)
         except (AttributeError, KeyError, TypeError) as error:
             raise PlanError(f"the plan is incomplete or of another kind: {error}") from error

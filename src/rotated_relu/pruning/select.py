@@ -1,0 +1,198 @@
+"""Choose the channels that go to meet a budget: lowest score per saved cost first, and never the last way through.
+
+Greedy, as a knapsack is filled: what costs much for what it does goes first. Two rules on top:
+
+- the best living channel of an activation is spared until it is the last one: what it saves is known only then. A
+  budget that is not met with one channel left of each activation begins another round, with the costs of that network;
+- no channel goes without which the inputs no longer lead to the output: a residual block may vanish as a whole, a layer
+  of a plain network may not.
+
+Requires: a score of every channel. Ensures: with what is chosen gone the output still depends on the inputs, and at
+most the asked share of the cost is left, or as little as this order can reach.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from ..core.criteria import UNITS, Criterion
+from ..core.errors import SlopeError, UnknownNameError
+from ..core.modules import Inputs
+from ..nn.slopes import check_slopes
+from .estimate import CostEstimate
+from .importance import per_cost, slope_scores
+from .mask import Mask, check_scores, zero_mask
+
+Channel = tuple[str, int]  # name of a slope, position
+
+
+def select_channels(
+    net: nn.Module,
+    example_inputs: Inputs,
+    *,
+    keep: float = 0.5,
+    unit: str = "macs",
+    scores: Mapping[str, Tensor] | None = None,
+) -> Mask:
+    """Choose in one shot which channels go, so that at most a share of the network's cost is left.
+
+    Greedy by score per saved cost: what one channel of each activation saves is counted once, on the network as it is,
+    and channels go in that order, lowest first, until the budget is met. See the module's text for what is spared.
+
+    Args:
+        net: A rotated network, in any mode and form; it is only read.
+        example_inputs: Tensor or tuple of tensors for one forward pass; multiply-accumulates are those of these inputs.
+        keep: Share of the ``unit`` that may be left, above 0 and at most 1.
+        unit: ``macs``, ``parameters`` or ``channels``.
+        scores: Name of each slope to a score per channel, shape (channels,), as from
+            :mod:`rotated_relu.pruning.importance`, *not* yet divided by a cost; ``|a|`` if None.
+
+    Returns:
+        The mask; nothing has been changed. ``rr.compact(net, example_inputs, mask=mask)`` removes the channels.
+
+    Raises:
+        SlopeError: If ``keep`` is out of range or less than can be had, there are no slopes, some are not finite, or
+            the scores are not those of this network.
+        UnknownNameError: If there is no such unit.
+        CaptureError: If the network cannot be captured.
+
+    Example::
+
+        >>> mask = rr.select_channels(net, images[:1], keep=0.6)
+        >>> result = rr.compact(net, images[:1], mask=mask)
+
+    Source: ours; the score per cost is that of a greedy knapsack.
+    """
+    check_budget(keep, unit)
+    found = check_slopes(net)
+    scores = slope_scores(net) if scores is None else scores
+    check_scores(found, scores)
+    kind, per = getattr(scores, "kind", "custom"), getattr(scores, "per", "")
+    if per:
+        raise SlopeError(f"the scores are divided by {per} already; pass them as they were before")
+    selector = Selector(CostEstimate(net, example_inputs), unit)
+    masks = selector.choose(keep, scores, zero_mask(net))
+    if not selector.meets(masks, keep):
+        raise SlopeError(unreachable(keep, unit, selector.estimate.share(masks, unit)))
+    return Mask(masks, Criterion(kind, unit, keep={unit: keep}))
+
+
+class Selector:
+    """Chooses channels of one network, for one unit, as often as it is asked.
+
+    Args:
+        estimate: Of the network.
+        unit: ``macs``, ``parameters`` or ``channels``.
+    """
+
+    def __init__(self, estimate: CostEstimate, unit: str) -> None:
+        self.estimate, self.unit = estimate, unit
+
+    def choose(
+        self,
+        share: float,
+        scores: Mapping[str, Tensor],
+        dead: Mapping[str, Tensor],
+        saved: Mapping[str, float] | None = None,
+    ) -> dict[str, Tensor]:
+        """Masks of what goes so that at most ``share`` is left, or as little as can be; ``dead`` included.
+
+        Args:
+            share: Of the unit, 0 to 1.
+            scores: By name, shape (channels,), higher matters more; not divided by a cost.
+            dead: What is gone already, by name; every activation.
+            saved: What one channel of each activation saves, if it is known; counted if None.
+        """
+        masks = with_more(dead, [])
+        vital: set[str] = set()  # activations whose last channel is a last way through
+        while not self.meets(masks, share):
+            if saved is None:
+                saved = self.estimate.saved_per_channel(masks, self.unit)
+            chosen = self._round(share, per_cost(scores, saved, self.unit), masks, vital)
+            if not chosen:
+                break
+            masks, saved = with_more(masks, chosen), None
+        return masks
+
+    def meets(self, dead: Mapping[str, Tensor], share: float) -> bool:
+        """Whether at most ``share`` is left with those gone."""
+        return self.estimate.fits(dead, share, self.unit)
+
+    def least(self, dead: Mapping[str, Tensor], enough: float) -> float:
+        """Smallest share that can be left, whatever the scores; no need to look further than ``enough``."""
+        one_each = {name: mask | (mask.logical_not().cumsum(0) > 1) for name, mask in dead.items()}
+        if self.meets(one_each, enough):
+            return min(enough, self.estimate.share(one_each, self.unit))
+        alike = {name: torch.ones(len(mask)) for name, mask in dead.items()}
+        return self.estimate.share(self.choose(0.0, alike, dead), self.unit)
+
+    def _round(
+        self, share: float, scores: Mapping[str, Tensor], dead: Mapping[str, Tensor], vital: set[str]
+    ) -> list[Channel]:
+        """The first channels of the order that meet the share, without those that are a last way through."""
+        order = self._order(scores, dead, vital)
+        while True:
+            count = self.estimate.removals_needed(
+                share, self.unit, lambda n: with_more(dead, order[:n]), len(order)
+            )
+            if not count or self.estimate.connected(with_more(dead, order[:count])):
+                return order[:count]
+            # Fewer that go never cut what more leave connected: bisect for the one that cuts, and spare it.
+            cut = bisect_left(
+                range(count),
+                True,
+                key=lambda n: not self.estimate.connected(with_more(dead, order[: n + 1])),
+            )
+            del order[cut]
+
+    def _order(
+        self, scores: Mapping[str, Tensor], dead: Mapping[str, Tensor], vital: set[str]
+    ) -> list[Channel]:
+        """Channels that may go in this round, lowest score first."""
+        entries = []
+        for name, values in ((name, values.cpu()) for name, values in scores.items()):
+            living = (~dead[name]).nonzero().flatten().tolist()
+            if (
+                len(living) == 1
+                and name not in vital
+                and not self.estimate.connected(with_more(dead, [(name, living[0])]))
+            ):
+                vital.add(name)
+            if len(living) > 1 or name in vital:
+                living.remove(max(living, key=lambda index: float(values[index])))
+            entries += [(float(values[index]), name, index) for index in living]
+        return [(name, index) for _, name, index in sorted(entries)]
+
+
+def with_more(dead: Mapping[str, Tensor], more: list[Channel]) -> dict[str, Tensor]:
+    """Masks with further channels gone, as copies."""
+    masks = {name: mask.clone() for name, mask in dead.items()}
+    for name, index in more:
+        masks[name][index] = True
+    return masks
+
+
+def check_budget(keep: float, unit: str) -> None:
+    """Raise unless a budget is a share of a unit that there is.
+
+    Raises:
+        UnknownNameError: If there is no such unit.
+        SlopeError: If the share is not above 0 and at most 1.
+    """
+    if unit not in UNITS:
+        raise UnknownNameError("unit of the budget", unit, UNITS)
+    if not 0 < keep <= 1:
+        raise SlopeError(f"keep must be above 0 and at most 1 (0.5 keeps half), got {keep}")
+
+
+def unreachable(keep: float, unit: str, least: float) -> str:
+    """Message about a budget that cannot be met."""
+    return (
+        f"at most {keep:g} of the {unit} cannot be had: with one channel left of every layer that the output needs, "
+        f"{math.ceil(least * 1e4) / 1e4:g} of them remain; keep at least that much"
+    )
