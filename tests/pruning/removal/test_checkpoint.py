@@ -98,7 +98,7 @@ def test_half_precision_stays_half_precision(tmp_path):
 def test_the_header_is_readable_json(saved):
     with safe_open(saved[0], framework="pt") as file:
         plan = json.loads(file.metadata()["rotated_relu.plan"])
-    assert plan["format"] == 3
+    assert plan["format"] == 4
     assert plan["slopes"]["act2.slope"] == {"total": 8, "alive": 6}
 
 
