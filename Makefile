@@ -1,8 +1,11 @@
-# make install   create .venv and install everything into it; does nothing when nothing changed
-# make demo      install, then train, shrink and measure a small network (a few minutes)
-# make test      install, then every test, with line coverage
-# make lint      install, then ruff and mypy
-# make clean     remove caches and build output, not .venv and not runs/
+# make install       create .venv and install everything into it; does nothing when nothing changed
+# make demo          install, then train, shrink and measure a small network (a few minutes)
+# make test          install, then every test, with line coverage
+# make test-fast     install, then the tests that are not marked slow (under three minutes on two cores)
+# make test-oldest   the fast tests with the oldest torch that pyproject.toml claims, in .venv-oldest
+# make lint          install, then ruff and mypy
+# make docs          install, then the documentation site, in site/; a warning is an error
+# make clean         remove caches and build output, not .venv and not runs/
 #
 # make install PYTHON=/path/to/python3.12   choose the interpreter (3.10 or newer)
 
@@ -11,9 +14,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTHON ?=
-MIN_COVERAGE ?= 90
+MIN_COVERAGE ?= 95
 
-.PHONY: install demo test lint format clean
+.PHONY: install demo test test-fast test-oldest lint docs format clean
 .DEFAULT_GOAL := install
 
 install: $(STAMP)
@@ -48,15 +51,24 @@ test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --durations 15 \
 		--cov=rotated_relu --cov-report=term-missing:skip-covered --cov-fail-under=$(MIN_COVERAGE)
 
+test-fast: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m 'not slow' --durations 15
+
+test-oldest: install
+	.ci/test-oldest $(BIN)/python
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: install
+	$(BIN)/mkdocs build --strict --quiet
 
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.* src/*.egg-info
+	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.* src/*.egg-info
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
