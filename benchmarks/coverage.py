@@ -1,23 +1,30 @@
-"""Does compaction work on your architecture? One row per model of torchvision and timm.
+"""Does compaction work on your architecture? One row per model of torchvision and timm, or of other packages.
 
     python benchmarks/coverage.py [--only resnet50,timm:swin_tiny_patch4_window7_224] [--out benchmarks/coverage.json]
+    python benchmarks/coverage.py --third-party    networks of other packages (third_party.py), those installed
     python benchmarks/coverage.py --table          print the table of the file as Markdown
 
 For each model, with random weights: slopes into every activation, half of the slopes killed at random, everything
 irrelevant removed, the result compared in float64 with the masked original. ``ideal`` is what would remain if every
 irrelevant weight went; ``achieved / ideal`` compares the two savings. Each model runs in a process of its own; rows are
 written as they come, and a run that was stopped goes on where it was.
+
+Networks of other packages are built as they are shipped; with them the comparison is also made here, without the
+certificate, on inputs of its own, and the small network is saved, loaded into a fresh one, and exported to ONNX.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
+import importlib.util
 import json
 import os
 import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -88,10 +95,17 @@ def row(name: str, rate: float = 0.5, smallest: int = 96, threshold: float = 0.1
     import rotated_relu as rr
     from rotated_relu.core.counting import count_macs, count_parameters
 
-    net = build(name)
+    foreign = third_party().get(name)
+    if foreign is not None:
+        torch.manual_seed(0)
+        net, inputs = foreign()
+        net.eval()
+        found: dict[str, object] = {"model": name}
+    else:
+        net = build(name)
+        inputs = inputs_for(net, smallest)
+        found = {"model": name, "image": inputs.shape[-1]}
     as_if_trained(net)
-    inputs = inputs_for(net, smallest)
-    found: dict[str, object] = {"model": name, "image": inputs.shape[-1]}
     start = time.perf_counter()
     net = rr.rotate(net, inputs)
     found["seconds_rotate"] = round(time.perf_counter() - start, 2)
@@ -126,7 +140,96 @@ def row(name: str, rate: float = 0.5, smallest: int = 96, threshold: float = 0.1
     found["unhandled"] = result.plan.unhandled
     found["adapters"] = sum(1 for layer in result.plan.layers if layer.read or layer.write)
     found["keys_survive"] = set(result.model.state_dict()) == set(net.state_dict())
+    if foreign is not None:
+        found["difference"] = difference(net, result.model, inputs, threshold)
+        found["loaded"] = difference_when_loaded(result, foreign()[0].eval(), inputs)
+        found["onnx"] = exported(result.model, inputs)
     return found
+
+
+def called(net: torch.nn.Module, inputs: object) -> list[torch.Tensor]:
+    """All tensors that a network returns for positional arguments in a tuple, or keyword arguments in a dict."""
+    from torch.utils._pytree import tree_leaves
+
+    copied = copy.deepcopy(inputs)
+    with torch.no_grad():
+        output = net(**copied) if isinstance(copied, dict) else net(*copied)
+    return [leaf for leaf in tree_leaves(output) if isinstance(leaf, torch.Tensor)]
+
+
+def largest(ones: list[torch.Tensor], others: list[torch.Tensor]) -> float:
+    """Largest difference over the tensors, each relative to its own largest finite value."""
+    if [one.shape for one in ones] != [other.shape for other in others]:
+        return float("inf")
+    found = 0.0
+    for one, other in zip(ones, others, strict=True):
+        if not one.is_floating_point() or not one.numel():
+            continue
+        scale = float(one[one.isfinite()].abs().max()) if one.isfinite().any() else 0.0
+        gap = (one - other).nan_to_num().abs().max()
+        found = max(found, float(gap) / (scale or 1.0))
+    return found
+
+
+def difference(net: torch.nn.Module, small: torch.nn.Module, inputs: object, threshold: float) -> float:
+    """Masked against compacted network in float64 on fresh inputs: without the library's own certificate."""
+    from torch.utils._pytree import tree_map
+
+    import rotated_relu as rr
+
+    masked = copy.deepcopy(net).double().eval()
+    for slope in rr.slopes(masked).values():
+        slope.data[slope.data.abs() < threshold] = 0.0
+    generator = torch.Generator().manual_seed(11)
+
+    def fresh(value: object) -> object:
+        if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+            return value
+        return torch.rand(value.shape, generator=generator, dtype=torch.float64)
+
+    other = tree_map(fresh, inputs)
+    return largest(called(masked, other), called(copy.deepcopy(small).double().eval(), other))
+
+
+def difference_when_loaded(result, fresh: torch.nn.Module, inputs: object) -> float:  # type: ignore[no-untyped-def]
+    """Of the compacted network and what a fresh one becomes that loads its file."""
+    import rotated_relu as rr
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = rr.save(result, Path(folder) / "small.safetensors")
+        return largest(called(result.model.eval(), inputs), called(rr.load(path, fresh).eval(), inputs))
+
+
+def exported(small: torch.nn.Module, inputs: object) -> str:
+    """``ok``, or why there is no ONNX file."""
+    import rotated_relu as rr
+
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            rr.export_onnx(small, inputs, Path(folder) / "small.onnx")
+        except rr.RotatedReLUError as error:
+            return f"{type(error).__name__}: {error}"[:300]
+    return "ok"
+
+
+def third_party() -> dict[str, object]:
+    """Builders of networks of other packages."""
+    spec = importlib.util.spec_from_file_location("third_party", Path(__file__).with_name("third_party.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return dict(module.NETWORKS)
+
+
+def installed(name: str) -> bool:
+    """Whether the package of a network is there; says so where it is not."""
+    modules = {"smp": "segmentation_models_pytorch"}
+    package = name.split(":")[0]
+    there = importlib.util.find_spec(modules.get(package, package.replace("-", "_"))) is not None
+    if not there:
+        print(f"skipped: {name} ({package} is not installed)", flush=True)
+    return there
 
 
 def print_layers(net, small, inputs, work) -> None:  # type: ignore[no-untyped-def]
@@ -191,7 +294,7 @@ def family(name: str) -> str:
     """timm's module of the architecture; torchvision's own name elsewhere."""
     library, _, model = name.rpartition(":")
     if library != "timm":
-        return "torchvision"
+        return library or "torchvision"
     import timm.models
 
     return str(timm.models.model_entrypoint(model).__module__).rpartition(".")[2]
@@ -223,11 +326,18 @@ def table(found: dict[str, object]) -> str:
 
 
 def main() -> None:
+    # This file has the name of a package that others import.
+    sys.path[:] = [place for place in sys.path if Path(place).resolve() != Path(__file__).resolve().parent]
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", default="", help="names, separated by commas; timm's begin with timm:")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/coverage.json"))
+    parser.add_argument(
+        "--out", type=Path, help="default: benchmarks/coverage.json, or third_party.json beside it"
+    )
+    parser.add_argument(
+        "--third-party", action="store_true", help="networks of other packages, where installed"
+    )
     parser.add_argument("--smallest", type=int, default=96, help="smallest image to try, pixels")
     parser.add_argument("--limit", type=float, default=1200.0, help="seconds per model")
     parser.add_argument("--again", action="store_true", help="repeat models that are in the file already")
@@ -238,18 +348,25 @@ def main() -> None:
     if options.child:
         child(options.child, options.smallest)
         return
+    if options.out is None:
+        options.out = Path(
+            "benchmarks/third_party.json" if options.third_party else "benchmarks/coverage.json"
+        )
     found = json.loads(options.out.read_text()) if options.out.exists() else {"rows": []}
     if options.table:
         print(table(found))
         return
     names = options.only.split(",") if options.only else models()
+    if options.third_party:
+        names = [name for name in third_party() if not options.only or name in names]
+        names = [name for name in names if installed(name)]
     for name in names:
         if not options.again and any(r["model"] == name for r in found["rows"]):
             continue
         new = run(name, options.smallest, options.limit)
         found["rows"] = [r for r in found["rows"] if r["model"] != name] + [new]
         found |= {
-            "command": "python benchmarks/coverage.py",
+            "command": "python benchmarks/coverage.py" + (" --third-party" if options.third_party else ""),
             "torch": torch.__version__,
             "machine": f"{platform.machine()}, {os.cpu_count()} cores",
             "summary": summary(found["rows"]),
