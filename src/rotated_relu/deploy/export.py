@@ -22,10 +22,9 @@ from ..core.files import replacing
 from ..core.modules import Inputs, as_inputs, check_runs, eval_mode
 from ..nn.folding import as_plain
 from .layout import EXACT_WIDTHS, GraphLayout
+from .onnx_model import KeptSlopes, OnnxModel
 from .onnx_session import open_session, run_session, session_runner
 from .openvino_session import OpenVinoSession, save_openvino
-from .passes.fold_slopes import KeptSlopes, drop_notes, fold_slopes_into_consumers, kept_slopes, mark_slopes
-from .passes.narrow_channels import narrow_graph
 from .timing import Runnable
 
 OPSET = 20
@@ -66,20 +65,6 @@ class ExportReport:
         data = asdict(self)
         lists = {key: list(value) for key, value in data.items() if isinstance(value, tuple)}
         return {**data, **lists}
-
-
-class OnnxModel(NamedTuple):
-    """A serialised ONNX model and what became of the slopes.
-
-    Attributes:
-        content: The model.
-        folded_slopes: Activations whose slopes went into the weights around them.
-        kept_slopes: Those that it still multiplies by.
-    """
-
-    content: bytes
-    folded_slopes: int
-    kept_slopes: tuple[KeptSlopes, ...]
 
 
 def export_onnx(
@@ -183,6 +168,8 @@ def to_onnx(
 def raw_onnx(net: nn.Module, example_inputs: Inputs, *, dynamic_size: bool = False) -> OnnxModel:
     """The first half of :func:`to_onnx`: what torch exports, with slopes folded, before any layout is given to it."""
     needs(*EXTRAS["onnx"])
+    from .passes.pipelines import fold_slopes
+
     net, inputs = as_plain(_inner(net)), as_inputs(example_inputs)
     with eval_mode(net):
         check_runs(net, inputs)
@@ -202,10 +189,7 @@ def raw_onnx(net: nn.Module, example_inputs: Inputs, *, dynamic_size: bool = Fal
                 verbose=False,
             )
             assert program is not None
-            slopes = mark_slopes(program.model)
-            fold_slopes_into_consumers(program.model)
-            kept = kept_slopes(program.model)
-            drop_notes(program.model, marks=False)
+            folded, kept = fold_slopes(program.model)
             content: bytes = program.model_proto.SerializeToString()
     except Exception as error:
         raise ExportError(
@@ -216,7 +200,7 @@ def raw_onnx(net: nn.Module, example_inputs: Inputs, *, dynamic_size: bool = Fal
         raise ExportError(
             f"the ONNX model has {len(content)} bytes, more than the 2 GB that one file may have"
         )
-    return OnnxModel(content, slopes - len(kept), kept)
+    return OnnxModel(content, folded, kept)
 
 
 def apply_layout(raw: OnnxModel, layout: GraphLayout | None = None) -> OnnxModel:
@@ -224,10 +208,11 @@ def apply_layout(raw: OnnxModel, layout: GraphLayout | None = None) -> OnnxModel
     import onnx
     import onnx_ir
 
+    from .passes.pipelines import lay_out
+
     model = onnx_ir.serde.deserialize_model(onnx.load_from_string(raw.content))
-    narrow_graph(model, layout or EXACT_WIDTHS)
-    kept = kept_slopes(model)
-    drop_notes(model, marks=True)
+    with _quiet():
+        kept = lay_out(model, layout or EXACT_WIDTHS)
     content = onnx_ir.serde.serialize_model(model).SerializeToString()
     return OnnxModel(content, raw.folded_slopes + len(raw.kept_slopes) - len(kept), kept)
 

@@ -9,8 +9,9 @@ from torch import nn
 
 from ..core.modules import Inputs
 from .engines import check_engine, graph_runner, runner
-from .export import OnnxModel, apply_layout, raw_onnx
+from .export import apply_layout, raw_onnx
 from .layout import LAYOUTS, GraphLayout
+from .onnx_model import OnnxModel
 from .selection import SAMPLE_MS, select_fastest
 from .timing import LatencyComparison, Runnable, compare_latency
 
