@@ -111,6 +111,10 @@ class NothingRemovedWarning(RotatedReLUWarning):
     """Compaction found nothing to remove."""
 
 
+class RuleFailedWarning(RotatedReLUWarning):
+    """The rule of an operation failed; the operation was treated as one without a rule: exact, but less sharp."""
+
+
 class CheckpointWarning(RotatedReLUWarning):
     """A checkpoint could not be read; the run goes on from the one before."""
 

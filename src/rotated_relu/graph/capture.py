@@ -18,24 +18,7 @@ from torch.fx import Node
 
 from ..core.errors import CaptureError
 from ..core.modules import Inputs, as_inputs, check_runs, eval_mode, first_line
-
-# Operations whose result may share memory with their first argument.
-_VIEW_OPS = frozenset(
-    (
-        "alias as_strided chunk contiguous detach diagonal dropout expand expand_as feature_dropout flatten "
-        "getitem lift_fresh movedim narrow permute pixel_shuffle ravel reshape select slice split "
-        "split_with_sizes squeeze swapaxes swapdims t to transpose type_as unbind unflatten unfold unsqueeze "
-        "view view_as _unsafe_view"
-    ).split()
-)
-# Checks that the export adds; they compute nothing.
-_CHECK_OPS = frozenset(
-    ["_assert_tensor_metadata", "_assert_async", "_assert_scalar", "sym_constrain_range_for_size"]
-)
-# Operations that read only the shape of their argument: their result is a constant.
-_SHAPE_OPS = frozenset(["zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full"])
-# The subset of the view operations that, in eval mode, returns the same values in the same order and shape.
-_IDENTITY_OPS = frozenset("alias contiguous detach dropout feature_dropout lift_fresh to type_as".split())
+from . import ops
 
 
 @dataclass
@@ -60,10 +43,8 @@ class Graph:
 
 
 def op_name(node: Node) -> str:
-    """Name of a node's operation without namespace and overload: ``conv2d``, ``add``, ``getitem``."""
-    target = node.target
-    packet = getattr(target, "_overloadpacket", None)
-    return str(packet.__name__ if packet is not None else getattr(target, "__name__", target))
+    """Name of a node's operation: ``conv2d``, ``add``, ``getitem``; with its namespace if it is not torch's own."""
+    return ops.target_name(node.target)
 
 
 def module_path(node: Node) -> str:
@@ -172,7 +153,7 @@ def _read(program: torch.export.ExportedProgram, model: nn.Module, inputs: tuple
     leaves = iter(torch.utils._pytree.tree_leaves((inputs, {})))
     graph = Graph([], [], {}, {}, {})
     for node in list(program.graph.nodes):
-        if op_name(node) in _CHECK_OPS:
+        if op_name(node) in ops.CHECKS:
             program.graph.erase_node(node)
         elif node.op == "placeholder":
             if node.name in states:
@@ -205,7 +186,7 @@ def _mark_varying(graph: Graph, parameters: dict[str, nn.Parameter]) -> None:
             is_float = isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
             if node in graph.inputs or (state is not None and (state in parameters or is_float)):
                 graph.varying.add(node)
-        elif op_name(node) not in _SHAPE_OPS and any(
+        elif op_name(node) not in ops.SHAPE_READS and any(
             source in graph.varying for source in node.all_input_nodes
         ):
             graph.varying.add(node)
@@ -255,7 +236,7 @@ def _alias_families(graph: Graph) -> dict[Node, _Family]:
         family[node] = _Family(node, [node])
         if node.op != "call_function" or not node.args or not isinstance(node.args[0], Node):
             continue
-        if op_name(node) in _VIEW_OPS or _mutates(node):
+        if op_name(node) in ops.MAY_ALIAS or _mutates(node):
             root = family_root(family, node.args[0])
             family[node] = _Family(root, [])
             family[root].members.append(node)
@@ -276,7 +257,7 @@ def _same_values(one: Node, other: Node) -> bool:
 
 def _identity_root(node: Node) -> Node:
     while node.op == "call_function" and (
-        op_name(node) in _IDENTITY_OPS or _mutates(node) or _was_in_place(node)
+        op_name(node) in ops.IDENTITIES or _mutates(node) or _was_in_place(node)
     ):
         source = node.args[0]
         assert isinstance(source, Node)

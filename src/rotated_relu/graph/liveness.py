@@ -1,8 +1,8 @@
 """Run a captured graph over reachability, forward and backward, and say what matters.
 
 Forward zero means "this entry is always 0, its consumers can skip it". Backward zero means "nobody reads this entry,
-its writer can skip it". Both passes work on patterns (see :mod:`.patterns`); values are set back to 0 and 1 at every
-node in both directions, so that long chains neither overflow nor vanish. Runs on the CPU in float32, whatever the
+its writer can skip it". Both passes work on patterns (see :mod:`.zero_patterns`); values are set back to 0 and 1 at
+every node in both directions, so that long chains neither overflow nor vanish. Runs on the CPU in float32, whatever the
 model's device: a pattern's sums of zeros are exactly zero there.
 """
 
@@ -19,8 +19,10 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 
 from ..core.errors import SlopeError
-from . import zero_patterns as patterns
 from .capture import Graph, op_name
+from .rule_failures import RuleFailures
+from .zero_patterns.algebra import everything, pattern_of
+from .zero_patterns.table import apply
 
 
 @dataclass
@@ -32,11 +34,13 @@ class Liveness:
         relevant: For each parameter and float buffer (by qualified name) a boolean tensor of its shape. Setting all
             entries that are False to 0 does not change the output; see :func:`analyse` for other values.
         unhandled: Operations that fell back to "everything reaches everything", with their count.
+        failures: Those of them whose handler failed, which is a bug.
     """
 
     alive: dict[Node, list[Tensor]] = field(default_factory=dict)
     relevant: dict[str, Tensor] = field(default_factory=dict)
     unhandled: Counter[str] = field(default_factory=Counter)
+    failures: RuleFailures = field(default_factory=RuleFailures)
 
     def needed(self, name: str, states: Mapping[str, Tensor]) -> Tensor:
         """Entries of a parameter or buffer that are relevant and not zero: boolean, of its shape, on the CPU."""
@@ -146,7 +150,7 @@ def _is_float(value: Tensor) -> bool:
 def _leaf(name: str, value: Tensor) -> Tensor:
     if not bool(torch.isfinite(value).all()):
         raise SlopeError(f"{name} holds NaN or infinite values; retrain or restore it before compacting")
-    leaf: Tensor = patterns.pattern_of(value)
+    leaf: Tensor = pattern_of(value)
     return leaf.requires_grad_()
 
 
@@ -192,16 +196,20 @@ def _step(node: Node, environment: Mapping[Node, Any], varying: set[Node], liven
         found = environment[source]
         if source in varying or not isinstance(found, Tensor) or _is_index(found):
             return found
-        return patterns.pattern_of(found)
+        return pattern_of(found)
 
     args, kwargs = map_arg(node.args, value), map_arg(node.kwargs, value)
     try:
-        result = patterns.apply(node, args, kwargs)
+        result = apply(node, args, kwargs)
         _check_shapes(node.meta.get("val"), result)
-    except (NotImplementedError, RuntimeError, TypeError, ValueError, IndexError):
+    except Exception as error:
+        if not isinstance(
+            error, NotImplementedError
+        ):  # how a handler says that it does not cover the arguments
+            liveness.failures.note(node, "zero-pattern rule", error)
         liveness.unhandled[op_name(node)] += 1
         sources = [environment[source] for source in node.all_input_nodes if source in varying]
-        result = patterns.everything(node, list(_tensors(sources)))
+        result = everything(node.meta["val"], list(_tensors(sources)))
     if isinstance(result, Tensor):
         return _Binarise.apply(result, node, liveness)
     return result

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from torch.fx import Node
 
+from . import ops
 from .capture import Graph, module_path, op_name
 
-_SHAPED = frozenset(["reshape", "reshape_as", "view", "view_as", "flatten"])
+_SHAPED = ops.VIEWS | {"reshape_as", "view_as", "flatten"}
 
 
 def standardising(conv: Node, graph: Graph) -> set[Node]:

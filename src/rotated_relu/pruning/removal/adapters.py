@@ -26,15 +26,15 @@ class Adapters:
     _write_zero: bool
     _void_width: int
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Run the original forward on the channels that it needs."""
+    def forward(self, x: Tensor, *rest: Any, **options: Any) -> Any:
+        """Run the original forward on the channels that it needs; a recurrent layer has initial states besides."""
         if self._void_width:
             return void_output(self, x, self._void_width)
         if self.read_index is not None:
             if self._read_zero:
                 x = F.pad(x, _around(x, self._adapter_dim, 1, 0))
             x = x.index_select(self._adapter_dim, self.read_index)
-        y: Tensor = super().forward(x)  # type: ignore[misc]
+        y = super().forward(x, *rest, **options)  # type: ignore[misc]
         return (
             y if self.write_index is None else place(y, self.write_index, self._adapter_dim, self._write_zero)
         )
@@ -112,16 +112,15 @@ def _around(x: Tensor, dim: int, before: int, after: int) -> list[int]:
 
 def void_output(module: Any, x: Tensor, width: int) -> Tensor:
     """What a layer without live inputs or outputs returns: zeros of the right shape, plus its bias if it has one."""
-    if isinstance(module, nn.Linear):
-        y = x.new_zeros(*x.shape[:-1], width)
-    else:
-        y = x.new_zeros(x.shape[0], width, *_spatial(module, x.shape[2:]))
+    last = module._adapter_dim == -1
+    shape = (*x.shape[:-1], width) if last else (x.shape[0], width, *_spatial(module, x.shape[2:]))
+    y = x.new_zeros(shape)
     if module.training and torch.is_grad_enabled():
         y = y + _thread(module, x)
     bias = getattr(module, "bias", None)
     if bias is None or bias.numel() != width:
         return y
-    view = [-1] if isinstance(module, nn.Linear) else [1, -1] + [1] * (x.dim() - 2)
+    view = [-1] if last else [1, -1] + [1] * (x.dim() - 2)
     shifted: Tensor = y + bias.to(y.dtype).view(view)
     return shifted
 

@@ -32,9 +32,8 @@ from ...nn.folding import plain_training
 from ...nn.rotate import rotate
 from ...nn.slopes import rotated_modules, slopes
 from .compact import Compacted
-from .history import earlier_plans
 from .plan import Plan
-from .surgery import apply
+from .surgery import apply, earlier_plans
 from .verify import Certificate
 
 _PLAN, _CERTIFICATE, _FORMAT = "rotated_relu.plan", "rotated_relu.certificate", "rotated_relu.format"

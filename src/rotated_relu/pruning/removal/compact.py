@@ -24,12 +24,10 @@ from ...graph.needed_macs import ideal_work
 from ...nn.folding import as_plain
 from ...nn.slopes import check_slopes
 from ..mask import apply_mask, check_mask, criterion_of
-from .freeze import widen
-from .history import earlier_plans
 from .optimizer_state import check_optimizer, cut_optimizer
 from .plan import Plan
 from .planner import decide
-from .surgery import apply, named_states
+from .surgery import apply, earlier_plans, named_states
 from .verify import Certificate, certify
 
 
@@ -85,7 +83,7 @@ def remove_channels(
             certificate = certify(lambda: _masked(net, mask)[0], small, inputs, plan)
             break
         except CertificateError as error:
-            more = widen(net, error.module, frozen)
+            more = _to_freeze(net, error.module, frozen)
             if not more:
                 raise
             frozen |= more
@@ -118,6 +116,27 @@ def _attempt(
     small = apply(plan, masked)
     _restore_frozen_parameters(small, net)
     return small, plan
+
+
+def _to_freeze(net: nn.Module, module: str | None, frozen: Collection[str]) -> set[str]:
+    """Modules to keep at full width, given where a certificate failed; empty if nothing is left to try.
+
+    A ``forward`` may read a width from one tensor and use it on another (``x.shape[1]`` for a reshape, ``q.shape[-1]``
+    for a scale). The captured graph does not show that, but the certificate notices. Then the nearest enclosing module
+    that is not at full width yet and is no layer of torch itself keeps it, with all others of its class.
+
+    Args:
+        net: The network.
+        module: Qualified name of the module where the failure was noticed, or None.
+        frozen: Those that are at full width already.
+    """
+    modules = dict(net.named_modules())
+    while module is not None:
+        found = modules.get(module)
+        if found is not None and module not in frozen and not type(found).__module__.startswith("torch.nn."):
+            return {name for name, other in modules.items() if type(other) is type(found)} - set(frozen)
+        module = module.rpartition(".")[0] if module else None
+    return set()
 
 
 def _masked(net: nn.Module, mask: Mapping[str, Tensor]) -> tuple[nn.Module, dict[str, int]]:

@@ -12,7 +12,7 @@ from typing import Any
 from ...core.criteria import Criterion
 from ...core.errors import PlanError
 
-# 1 had no earlier plans and no list for each group of a cut, 2 no splits, 3 no criterion.
+# 1 had no earlier plans and no list for each group of a cut, 2 no splits, 3 no criterion, weight norms, failed rules.
 FORMAT = 4
 Index = list[int] | None
 
@@ -35,7 +35,7 @@ class Cut:
 
 @dataclass
 class LayerPlan:
-    """One convolution, linear layer or batch norm.
+    """One convolution, linear layer, batch norm or recurrent layer.
 
     Attributes:
         name: Qualified name of the module.
@@ -63,7 +63,7 @@ class LayerPlan:
 
 @dataclass
 class RegionPlan:
-    """A parameter-free module that stays at full width between narrow tensors (see ``narrow.FullWidth``)."""
+    """A parameter-free module that stays at full width between narrow tensors (see ``adapters.FullWidth``)."""
 
     name: str
     dim: int
@@ -90,13 +90,30 @@ class SplitPlan:
 
 
 @dataclass
-class Held:
+class WeightNormPlan:
+    """A weight ``g v / |v|`` whose direction v was cut: g is scaled by |what is left of v| / |v|.
+
+    Attributes:
+        name: Qualified name of the layer.
+        gain: Qualified name of g.
+        direction: Qualified name of v.
+        dim: Dimension of both that has a gain for each index; the norm is over all others.
+    """
+
+    name: str
+    gain: str
+    direction: str
+    dim: int
+
+
+@dataclass
+class Unprunable:
     """Dead channels that could not be removed.
 
     Attributes:
         name: Layer whose output channels stay.
         channels: How many.
-        reason: The operation that holds them, and where it is.
+        reason: The operation that fixes them, and where it is; or why the layer itself cannot be cut.
     """
 
     name: str
@@ -117,9 +134,11 @@ class Plan:
         cuts: Parameters and buffers that changed.
         regions: Modules that stay at full width.
         splits: Attributes with sizes of parts that changed.
-        held: What could not be removed, and why.
+        weight_norms: Gains that are scaled along with a cut of their direction.
+        held: What is dead and could not be removed, and why.
         inputs: Shape and dtype of each example input.
-        unhandled: Operations without a reachability rule, with their count (sound, but less sharp).
+        unhandled: Operations without a zero-pattern rule, with their count (sound, but less sharp).
+        failed_rules: Rules that failed, in words, with their count: bugs, sound as well.
         frozen: Modules whose ``forward`` only runs at full width, found by trying.
         work: For each module that multiplies, its multiply-accumulates on the example inputs before, and what would
             remain if everything irrelevant went.
@@ -136,9 +155,11 @@ class Plan:
     cuts: list[Cut] = field(default_factory=list)
     regions: list[RegionPlan] = field(default_factory=list)
     splits: list[SplitPlan] = field(default_factory=list)
-    held: list[Held] = field(default_factory=list)
+    weight_norms: list[WeightNormPlan] = field(default_factory=list)
+    held: list[Unprunable] = field(default_factory=list)
     inputs: list[dict[str, Any]] = field(default_factory=list)
     unhandled: dict[str, int] = field(default_factory=dict)
+    failed_rules: dict[str, int] = field(default_factory=dict)
     frozen: list[str] = field(default_factory=list)
     work: dict[str, list[int]] = field(default_factory=dict)
     widths: str = ""
@@ -174,7 +195,8 @@ class Plan:
             rest["cuts"] = [Cut(**cut) for cut in data["cuts"]]
             rest["regions"] = [RegionPlan(**region) for region in data["regions"]]
             rest["splits"] = [SplitPlan(**split) for split in data.get("splits", [])]
-            rest["held"] = [Held(**held) for held in data["held"]]
+            rest["weight_norms"] = [WeightNormPlan(**norm) for norm in data.get("weight_norms", [])]
+            rest["held"] = [Unprunable(**one) for one in data["held"]]
             rest["earlier"] = [cls.from_dict(plan) for plan in data.get("earlier", [])]
             older = {"score": "slope", "threshold": data["threshold"]}
             rest["criterion"] = Criterion(**data.get("criterion", older))

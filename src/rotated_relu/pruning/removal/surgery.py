@@ -2,6 +2,9 @@
 
 Requires: a model whose parameters have the shapes that the plan recorded. Ensures: the same object, same classes
 (or subclasses), same state-dict keys, smaller tensors. Checks everything before it changes anything.
+
+The plans that were carried out stay with the network, oldest first, as a plain attribute (through ``copy.deepcopy``,
+but not in the state dict): one that is compacted twice is loaded by carrying out both plans on a fresh original.
 """
 
 from __future__ import annotations
@@ -9,12 +12,34 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from ...core.errors import PlanError
 from .adapters import FullWidth, narrow
-from .history import remember
-from .plan import Cut, LayerPlan, Plan, RegionPlan
+from .plan import Cut, LayerPlan, Plan, RegionPlan, WeightNormPlan
+
+_PLANS = "rotated_relu_plans"
+
+
+class _Plans(tuple[Plan, ...]):
+    """Plans are not changed once they have been carried out, so copies of a model share them."""
+
+    __slots__ = ()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Plans:
+        return self
+
+
+def earlier_plans(model: nn.Module) -> list[Plan]:
+    """Plans that were carried out on a model, oldest first; empty for an original."""
+    # Copying a GraphModule keeps its meta, but none of its other attributes.
+    home = model.meta if isinstance(model, fx.GraphModule) else model.__dict__
+    return list(home.get(_PLANS, ()))
+
+
+def _remember(model: nn.Module, plan: Plan) -> None:
+    home = model.meta if isinstance(model, fx.GraphModule) else model.__dict__
+    home[_PLANS] = _Plans([*earlier_plans(model), plan])
 
 
 def named_states(model: nn.Module) -> dict[str, Tensor]:
@@ -32,39 +57,38 @@ def check_fits(plan: Plan, model: nn.Module) -> None:
         PlanError: Naming the first parameter or buffer that is missing, unexpected or of another shape, or the first
             layer that is missing or of another class.
     """
+    difference = _other_state(plan, model) or _other_module(plan, model)
+    if difference:
+        raise PlanError(f"the plan is for another network: {difference}")
+
+
+def _other_state(plan: Plan, model: nn.Module) -> str:
+    """The first parameter or buffer that the plan and the model do not agree on, in words."""
     found = {name: list(value.shape) for name, value in named_states(model).items()}
     for name, shape in plan.states.items():
         if name not in found:
-            raise PlanError(
-                f"the plan is for another network: it has {name} {shape}, the model has no such tensor"
-            )
+            return f"it has {name} {shape}, the model has no such tensor"
         if found[name] != shape:
-            raise PlanError(
-                f"the plan is for another network: {name} is {found[name]} in the model, {shape} in the plan"
-            )
-    for name in found:
-        if name not in plan.states:
-            raise PlanError(
-                f"the plan is for another network: the model has {name} {found[name]}, the plan does not"
-            )
+            return f"{name} is {found[name]} in the model, {shape} in the plan"
+    extra = next((name for name in found if name not in plan.states), None)
+    return "" if extra is None else f"the model has {extra} {found[extra]}, the plan does not"
+
+
+def _other_module(plan: Plan, model: nn.Module) -> str:
+    """The first module or attribute that the plan and the model do not agree on, in words."""
     modules = dict(model.named_modules(remove_duplicate=False))
     for layer in plan.layers:
         kinds = [kind.__name__ for kind in type(modules.get(layer.name)).__mro__]
         if layer.kind not in kinds:
-            raise PlanError(
-                f"the plan is for another network: {layer.name} is a {kinds[0]} in the model, "
-                f"a {layer.kind} in the plan"
-            )
+            return f"{layer.name} is a {kinds[0]} in the model, a {layer.kind} in the plan"
     for region in plan.regions:
         if region.name not in modules:
-            raise PlanError(f"the plan is for another network: the model has no module {region.name}")
+            return f"the model has no module {region.name}"
     for split in plan.splits:
         sizes = getattr(modules.get(split.name), split.attribute, None)
         if not isinstance(sizes, (list, tuple)) or list(sizes) != split.before:
-            raise PlanError(
-                f"the plan is for another network: {split.name}.{split.attribute} is {sizes!r} in the model, "
-                f"{split.before} in the plan"
-            )
+            return f"{split.name}.{split.attribute} is {sizes!r} in the model, {split.before} in the plan"
+    return ""
 
 
 def apply(plan: Plan, model: nn.Module) -> nn.Module:
@@ -75,9 +99,12 @@ def apply(plan: Plan, model: nn.Module) -> nn.Module:
     """
     check_fits(plan, model)
     states = named_states(model)
+    norms = {norm.direction: _norms(states[norm.direction], norm) for norm in plan.weight_norms}
     for cut in plan.cuts:
         whole = states[cut.name]
         _cut(model, cut, [name for name, value in states.items() if value is whole])
+    for norm in plan.weight_norms:
+        _scale_gain(model, norm, norms[norm.direction], plan)
     for layer in plan.layers:
         _finish_layer(model.get_submodule(layer.name), layer)
     for split in plan.splits:
@@ -85,7 +112,7 @@ def apply(plan: Plan, model: nn.Module) -> nn.Module:
         setattr(owner, split.attribute, type(getattr(owner, split.attribute))(split.after))
     for region in plan.regions:
         _wrap(model, region)
-    remember(model, plan)
+    _remember(model, plan)
     return model
 
 
@@ -101,8 +128,46 @@ def _cut(model: nn.Module, cut: Cut, names: list[str]) -> None:
         path, _, leaf = name.rpartition(".")
         owner = model.get_submodule(path)
         setattr(owner, leaf, small)
-        if isinstance(owner, nn.modules.batchnorm._NormBase):
-            owner.num_features = len(small)  # an instance norm checks its input against it
+        _tell_widths(owner, leaf, small)
+
+
+def _tell_widths(owner: nn.Module, leaf: str, small: Tensor) -> None:
+    """Attributes of a module whose parameter was cut as that of no layer (a shared weight, a table)."""
+    if isinstance(owner, nn.modules.batchnorm._NormBase):
+        owner.num_features = len(small)  # an instance norm checks its input against it
+    elif leaf != "weight":
+        return
+    elif isinstance(owner, nn.Linear):
+        owner.out_features, owner.in_features = small.shape
+    elif isinstance(owner, nn.Bilinear):
+        owner.out_features, owner.in1_features, owner.in2_features = small.shape
+    elif isinstance(owner, nn.Embedding):
+        owner.num_embeddings, owner.embedding_dim = small.shape
+    elif isinstance(owner, nn.modules.conv._ConvNd) and owner.groups == 1:
+        first, second = small.shape[:2]
+        owner.in_channels, owner.out_channels = (first, second) if owner.transposed else (second, first)
+
+
+def _norms(direction: Tensor, norm: WeightNormPlan) -> Tensor:
+    others = [dim for dim in range(direction.dim()) if dim != norm.dim]
+    lengths: Tensor = torch.linalg.vector_norm(direction.detach().double(), dim=others, keepdim=True)
+    return lengths
+
+
+@torch.no_grad()
+def _scale_gain(model: nn.Module, norm: WeightNormPlan, before: Tensor, plan: Plan) -> None:
+    """``g |v'| / |v|``: the gain makes up for what the norm lost with the direction."""
+    states = named_states(model)
+    own = next((cut.keep[norm.dim] for cut in plan.cuts if cut.name == norm.direction), None)
+    if own is not None:
+        before = _select(before, norm.dim, own)
+    ratio = torch.where(before > 0, _norms(states[norm.direction], norm) / before, 1.0)
+    gain = states[norm.gain]
+    gain.copy_(gain.double() * ratio)
+    module = model.get_submodule(norm.name)
+    for hook in module._forward_pre_hooks.values():
+        if hasattr(hook, "compute_weight"):
+            hook(module, None)  # the older form keeps the weight that it computed last
 
 
 def kept_part(value: Tensor, cut: Cut) -> Tensor:
@@ -134,7 +199,7 @@ def _finish_layer(module: nn.Module, plan: LayerPlan) -> None:
     before = {"in": plan.inputs[1], "out": plan.outputs[1]}
     for name, side in (
         ("in_channels", "in"), ("out_channels", "out"), ("in_features", "in"), ("out_features", "out"),
-        ("num_features", "in"),
+        ("num_features", "in"), ("input_size", "in"), ("nx", "in"), ("nf", "out"),
     ):  # fmt: skip
         if hasattr(module, name):
             setattr(module, name, before[side])
