@@ -5,6 +5,36 @@ import re
 import griffe
 
 ROLE = re.compile(r":(?:class|func|meth|mod|attr|data|exc):`~?([^`]+)`")
+MATH = re.compile(r":math:`([^`]+)`|^\.\. math:: *(.+)$", flags=re.MULTILINE)
+# What the formulas of the docstrings are made of.
+PLAIN = {
+    r"\,": " ",
+    r"\ ": " ",
+    r"\cdot": "·",
+    r"\lVert": "‖",
+    r"\max": "max",
+    r"\partial": "∂",
+    r"\rVert": "‖",
+    r"\to": "→",
+    r"\|": "‖",
+}
+    r"\,": " ",
+    r"\cdot": "·",
+    r"\max": "max",
+    r"\partial": "∂",
+    r"\to": "→",
+    r"\lVert": "‖",
+    r"\rVert": "‖",
+    r"\ ": " ",
+}
+
+
+def plain_formula(found: re.Match[str]) -> str:
+    """A short formula as code; there is no typesetting without a script from elsewhere."""
+    text = re.sub(r"\\mathrm\{(\w+)\}", r"\1", found.group(1) or found.group(2))
+    for symbol, character in PLAIN.items():
+        text = text.replace(symbol, character)
+    return f"`{' '.join(text.split())}`"
 
 
 class Roles(griffe.Extension):
@@ -14,4 +44,5 @@ class Roles(griffe.Extension):
         """Rewrite one docstring."""
         if obj.docstring is not None:
             text = ROLE.sub(lambda found: f"`{found.group(1).rsplit('.', 1)[-1]}`", obj.docstring.value)
+            text = MATH.sub(plain_formula, text)
             obj.docstring.value = re.sub(r"::$", ":", text, flags=re.MULTILINE)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ...core import messages
 from ...core.environment import environment
 from ...core.errors import RunError
+from ...core.extras import needs
 from ...core.messages import Say
 from ...core.run_directory import write_json
 from ..run_networks import WEIGHTS, RunNetworks
@@ -151,6 +152,7 @@ def _shown(
 
         yield begin, lambda done: None
         return
+    needs("rich")
     from rich.console import Console
     from rich.progress import Progress as Bar
 
