@@ -18,15 +18,6 @@ PLAIN = {
     r"\to": "→",
     r"\|": "‖",
 }
-    r"\,": " ",
-    r"\cdot": "·",
-    r"\max": "max",
-    r"\partial": "∂",
-    r"\to": "→",
-    r"\lVert": "‖",
-    r"\rVert": "‖",
-    r"\ ": " ",
-}
 
 
 def plain_formula(found: re.Match[str]) -> str:
