@@ -1,0 +1,7 @@
+"""The network that somebody brings: its code, its weights and its preprocessing, wherever they come from."""
+
+from .architectures import Architecture, parse
+from .state_dicts import fill, read_state_dict
+from .weights import Brought, bring
+
+__all__ = ["Architecture", "Brought", "bring", "fill", "parse", "read_state_dict"]

@@ -1,0 +1,123 @@
+"""A trained network from its name and its weights, with the preprocessing that belongs to them where that is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ...core.errors import FileFormatError, UnknownNameError
+from ...core.extras import needs
+from ...core.preprocessing import INTERPOLATIONS, Preprocessing
+from .architectures import TIMM, Architecture
+from .state_dicts import SUFFIXES, fill, read_state_dict, renamed
+
+PRETRAINED = "pretrained"
+
+
+@dataclass(frozen=True)
+class Brought:
+    """A trained network.
+
+    Attributes:
+        net: In eval mode, without slopes of ours.
+        preprocessing: What belongs to the weights; None where nobody says.
+        class_names: Of its outputs; None where nobody says.
+    """
+
+    net: nn.Module
+    preprocessing: Preprocessing | None
+    class_names: tuple[str, ...] | None
+
+
+def bring(
+    architecture: Architecture,
+    weights: str,
+    num_classes: int,
+    *,
+    renames: Mapping[str, str] | None = None,
+) -> Brought:
+    """Build a network and fill it.
+
+    Args:
+        architecture: See :func:`~rotated_relu.training.brought.architectures.parse`.
+        weights: A file; or ``pretrained``, ``DEFAULT`` or another name of torchvision's weights, which are downloaded.
+        num_classes: Of the images; a network with another number of outputs cannot be trained on them.
+        renames: Module names in the file to those in the network.
+
+    Raises:
+        FileFormatError: If a file cannot be read, or a name is given where there are no weights by name.
+        PlanError: If the weights do not fit the network.
+        UnknownNameError: If torchvision has no weights of that name.
+        RotationError: If the network cannot be built.
+    """
+    if _is_file(weights):
+        net = fill(architecture.build(num_classes), renamed(read_state_dict(weights), renames or {}))
+        return Brought(net.eval(), _default_preprocessing(architecture, net), None)
+    sources: dict[str, Callable[[Architecture, str], Brought]] = {"torchvision": _torchvision, "timm": _timm}
+    if architecture.kind not in sources:
+        raise FileFormatError(
+            f"{weights}: there is no such file, and {architecture.name} has no published weights by name; "
+            f"--weights takes a file ({', '.join(SUFFIXES)})"
+        )
+    return sources[architecture.kind](architecture, weights)
+
+
+def _is_file(weights: str) -> bool:
+    return Path(weights).suffix in SUFFIXES or Path(weights).exists()
+
+
+def _torchvision(architecture: Architecture, weights: str) -> Brought:
+    from torchvision.models import get_model, get_model_weights
+
+    known = get_model_weights(architecture.name)
+    name = "DEFAULT" if weights == PRETRAINED else weights
+    if name not in known.__members__:
+        raise UnknownNameError(f"weights of {architecture.name}", name, known.__members__)
+    chosen = known[name]
+    net: nn.Module = get_model(architecture.name, weights=chosen, **architecture.options)
+    preset = chosen.transforms()
+    preprocessing = Preprocessing(
+        tuple(preset.mean),
+        tuple(preset.std),
+        (preset.crop_size[0],) * 2,
+        preset.resize_size[0],
+        _interpolation(preset.interpolation.value),
+    )
+    return Brought(net.eval(), preprocessing, tuple(chosen.meta["categories"]))
+
+
+def _timm(architecture: Architecture, weights: str) -> Brought:
+    if weights not in (PRETRAINED, "DEFAULT"):
+        raise FileFormatError(
+            f"{weights}: there is no such file; timm's own weights are called {PRETRAINED!r}"
+        )
+    needs("timm")
+    import timm
+
+    name = architecture.name.removeprefix(TIMM)
+    net: nn.Module = timm.create_model(name, pretrained=True, **architecture.options)
+    return Brought(net.eval(), _default_preprocessing(architecture, net), None)
+
+
+def _default_preprocessing(architecture: Architecture, net: nn.Module) -> Preprocessing | None:
+    """timm's networks know theirs; a file of weights says nothing."""
+    config: dict[str, Any] = getattr(net, "pretrained_cfg", None) or {}
+    if architecture.kind != "timm" or "mean" not in config:
+        return None
+    height, width = config["input_size"][-2:]
+    return Preprocessing(
+        tuple(config["mean"]),
+        tuple(config["std"]),
+        (height, width),
+        round(min(height, width) / config.get("crop_pct", 1.0)),
+        _interpolation(config.get("interpolation", "bilinear")),
+    )
+
+
+def _interpolation(name: str) -> str:
+    """``random`` of some training recipes is no way to look at a picture twice alike."""
+    return name if name in INTERPOLATIONS else "bilinear"
