@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ..training import Config
+    from ..training.data.format import ImageFormat
     from ..training.data.load import ImageData
 
 WEIGHTS = ("trained", "compact", "finetuned")
@@ -47,8 +48,19 @@ class RunNetworks:
         """What measurements and reports call the network before compaction: ``rotated`` or ``relu``."""
         return "rotated" if self.config.model.rotated else "relu"
 
+    @cached_property
+    def image_format(self) -> ImageFormat:
+        """What its images look like, without reading one where the run says so."""
+        from ..training.images import image_format
+
+        return image_format(self.run, self.config)
+
     def example_inputs(self, batch_size: int = 1) -> Tensor:
-        """Normalised validation images, repeated where there are fewer than ``batch_size``."""
+        """Inputs of the shape and range that the networks take, always the same: random pixels, no image is read."""
+        return self.image_format.noise(batch_size)
+
+    def validation_inputs(self, batch_size: int) -> Tensor:
+        """The first validation images, normalised, repeated where there are fewer than ``batch_size``."""
         import torch
 
         split = self.images.validation
@@ -81,17 +93,16 @@ class RunNetworks:
         return newest
 
     def _trained(self) -> nn.Module:
-        from ..training import fit
+        from ..training.trained import trained_network
 
-        self.run.need("weights")
-        return fit(self.config, self.run.path, images=self.images, progress="none").net
+        return trained_network(self.run, self.config)
 
     def _small(self, weights: str) -> nn.Module:
         from ..pruning.removal import load
         from ..training import build_model
 
         path = self.run.need(weights)
-        return load(path, build_model(self.config, self.images)).eval()
+        return load(path, build_model(self.config, self.image_format)).eval()
 
 
 def reference_key(reference: RunNetworks, loaded: RunNetworks) -> str:

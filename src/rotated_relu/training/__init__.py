@@ -15,8 +15,10 @@ from .config import (
 )
 from .engine.signals import Terminated
 from .evaluation import evaluate_model, sample_batches
-from .fit import Fitted, build_model, finetune, fit, load_data
+from .fit import Fitted, finetune, fit
+from .images import load_data
 from .scoring import loss_scores
+from .trained import build_model
 
 __all__ = [
     "BudgetConfig",

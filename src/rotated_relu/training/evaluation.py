@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from .config import Config
-from .data.load import Split, normalise
+from .data.format import normalise
+from .data.load import Split
 from .data.storage import StreamedSplit
 
 

@@ -19,7 +19,7 @@ from ..core.run_directory import Run, is_first_process, read_json, read_metrics,
 from ..nn.folding import fast_training, plain_training
 from ..nn.slopes import slopes
 from .config import Config
-from .data.load import ImageData, load_images
+from .data.load import ImageData
 from .engine.batches import BatchShard, TrainBatches
 from .engine.checkpoints import differences
 from .engine.distributed import quieten_lightning, start, whole
@@ -29,6 +29,8 @@ from .engine.optimizers import training_only
 from .engine.progress import Progress
 from .engine.step import Stepper
 from .engine.sync_norm import synchronised
+from .images import load_data, record_provenance
+from .trained import build_model, trained_network, write_weights
 
 PROGRESS = ("bar", "lines", "none")
 
@@ -53,53 +55,6 @@ class Fitted:
     def validation_accuracy(self) -> float:
         """Percent, after the last epoch."""
         return self.history[-1]["validation_accuracy"]
-
-
-def load_data(config: Config) -> ImageData:
-    """The images that a configuration asks for.
-
-    Raises:
-        DataError: If they cannot be found or read.
-    """
-    data = config.data
-    return load_images(
-        data.name,
-        data.validation,
-        data.split_seed,
-        image_size=data.image_size,
-        normalisation=data.normalisation,
-        storage="disk" if data.random_resized_crop and data.storage == "auto" else data.storage,
-        memory_limit=data.memory_limit,
-        cut=data.random_resized_crop,
-        length=data.length,
-    )
-
-
-def build_model(config: Config, images: ImageData) -> nn.Module:
-    """The network that a configuration asks for, freshly initialised from its seed.
-
-    Image channels, the input width of the fully connected network and the image size of the transformer follow the
-    images.
-    """
-    from ..nn.models import create
-    from ..nn.models.registry import OWN
-
-    options: dict[str, Any] = dict(config.model.options)
-    channels, height, width = images.image_shape
-    name = config.model.name
-    if name == "fcnn":
-        options.setdefault("in_features", channels * height * width)
-    elif name in OWN:
-        options.setdefault("in_channels", channels)
-    if name == "vit":
-        options.setdefault("image_size", height)
-    torch.manual_seed(config.seed)
-    example = torch.zeros(1, channels, height, width)
-    net = create(name, images.num_classes, config.model.rotated, example_inputs=example, **options)
-    if config.model.slope_init == "ones":
-        for slope in slopes(net).values():
-            nn.init.ones_(slope)
-    return net
 
 
 def fit(
@@ -132,8 +87,7 @@ def fit(
     run = _opened(run_dir)
     if run.has("weights"):
         _compare(run, config)
-        images = load_data(config) if images is None else images
-        net = _read_weights(build_model(config, images), run)
+        net = trained_network(run, config)
         return Fitted(net, config, read_metrics(run.need("metrics")), run)
     with run.claimed():
         if is_first_process():
@@ -142,12 +96,12 @@ def fit(
         images = load_data(config) if images is None else images
         net = build_model(config, images)
         if is_first_process():
-            write_json(run.file("provenance"), images.provenance)
+            record_provenance(run, images)
             _write_slopes(run, net, "start")
         train(net, config, images, run, progress=progress, device=device)
         if is_first_process():
             _write_slopes(run, net, "end")
-            _write_weights(run, net)
+            write_weights(run, net)
     return Fitted(net, config, read_metrics(run.file("metrics")), run)
 
 
@@ -294,26 +248,3 @@ def _write_slopes(run: Run, net: nn.Module, when: str) -> None:
     now = {f"{when}/{name}": slope.detach().cpu().clone() for name, slope in slopes(net).items()}
     with replacing(path) as beside:
         save_file(kept | now, beside)
-
-
-def _write_weights(run: Run, net: nn.Module) -> None:
-    from safetensors.torch import save_file
-
-    with replacing(run.file("weights")) as beside:
-        save_file({key: value.contiguous() for key, value in net.state_dict().items()}, beside)
-
-
-def _read_weights(net: nn.Module, run: Run) -> nn.Module:
-    """Fill ``net`` from ``weights.safetensors``.
-
-    Raises:
-        RunError: If the file does not fit the network.
-    """
-    from safetensors.torch import load_file
-
-    path = run.need("weights")
-    try:
-        net.load_state_dict(load_file(path))
-    except Exception as error:
-        raise RunError(f"{path} does not hold the weights of this run's network: {error}") from error
-    return net.eval()

@@ -276,7 +276,7 @@ def test_several_processes_are_refused(monkeypatch, tmp_path):
     monkeypatch.setenv("WORLD_SIZE", "2")
     plan = reproduction.plan_for("fcnn_mnist", {})
     with pytest.raises(RunError, match="reproduce works in one process"):
-        reproduction.reproduce_run(plan, tmp_path, again="")
+        reproduction.reproduce_run(plan, tmp_path)
 
 
 def test_published_figures_stand_in_the_table(monkeypatch):

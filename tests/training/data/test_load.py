@@ -7,7 +7,8 @@ from PIL import Image
 
 from rotated_relu.core.errors import DataError, UnknownNameError
 from rotated_relu.training.data import load as data
-from rotated_relu.training.data.load import flip_and_crop, load_images, normalise, stratified_split
+from rotated_relu.training.data.format import normalise
+from rotated_relu.training.data.load import flip_and_crop, load_images, stratified_split
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ...core import messages
 from ...core.environment import environment
 from ...core.messages import Say
-from ...core.run_directory import write_json
+from ...core.run_directory import read_json, write_json
 from ..report.collect import report_run
 from ..stages.evaluate import evaluate_run
 from ..stages.export import export_run
@@ -110,6 +110,6 @@ def _summary(both: BaselinePair, pruned: Pruned, measured: dict[str, Any]) -> di
         "seed": both.rotated.config.seed,
         "epochs": both.rotated.config.epochs,
         "finetune_epochs": FINETUNE_EPOCHS,
-        "images": both.rotated.images.provenance,
+        "images": read_json(both.rotated.run.file("provenance")),
         "environment": environment(),
     }

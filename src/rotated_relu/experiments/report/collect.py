@@ -114,9 +114,22 @@ def _made(loaded: RunNetworks, command: str | None) -> Any:
         "date": finished.date().isoformat(),
         "seed": config.seed,
         "epochs": config.epochs,
-        "dataset": _json(loaded, "provenance"),
+        "dataset": _dataset(loaded),
         "environment": _json(loaded, "measure").get("environment", {}),
     }
+
+
+def _dataset(loaded: RunNetworks) -> dict[str, Any]:
+    """Where the images come from; of what they look like the shape and the number of classes, which may be 1,000."""
+    from ...training.images import FORMAT
+
+    found = _json(loaded, "provenance")
+    if FORMAT not in found:
+        return found
+    images = loaded.image_format
+    _, height, width = images.image_shape
+    seen = {"image": f"{height} x {width}, {images.kind}", "classes": images.num_classes}
+    return {key: value for key, value in found.items() if key != FORMAT} | seen
 
 
 def _add_slopes(data: ReportData, loaded: RunNetworks) -> None:

@@ -132,7 +132,7 @@ def _victims(runs: Mapping[str, RunNetworks], device: str) -> Iterator[Victim]:
         for weights in WEIGHTS:
             if weights == "trained" or loaded.run.has(weights):
                 kind = loaded.trained_key if weights == "trained" else weights
-                net = OnPixels(loaded.network(weights), loaded.images.mean, loaded.images.std)
+                net = OnPixels(loaded.network(weights), loaded.image_format.mean, loaded.image_format.std)
                 yield Victim(run, weights, kind, net.to(device))
 
 

@@ -55,7 +55,7 @@ def export_int8_run(
     """Export a network of a run in 8 bits as ``.int8.onnx``, calibrated on ``CALIBRATION_IMAGES`` validation images."""
     from ...deploy.quantize import export_int8
 
-    images = loaded.example_inputs(CALIBRATION_IMAGES)
+    images = loaded.validation_inputs(CALIBRATION_IMAGES)
     layout = _layout(loaded, weights, "onnxruntime", tuned_for, say)
     path = _path(loaded, weights, ".int8.onnx")
     batches = [

@@ -36,7 +36,7 @@ def _finetune(loaded: RunNetworks, config: Config, device: str, progress: str) -
     from ...training import finetune as train_on
 
     run = loaded.run
-    result = load_compacted(run.need("compact"), build_model(loaded.config, loaded.images))
+    result = load_compacted(run.need("compact"), build_model(loaded.config, loaded.image_format))
     scratch = _scratch(run, config)
     net = train_on(result.model, config, loaded.images, scratch.path, progress=progress, device=device)
     if not is_first_process():

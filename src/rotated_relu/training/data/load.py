@@ -26,6 +26,7 @@ from torch import Tensor
 from ...core.errors import DataError, UnknownNameError
 from ...core.extras import needs
 from .decoding import middle, one_line, pixels
+from .format import ImageFormat, normalise
 from .storage import Picture, StoredImages, StreamedSplit, check_size
 
 # Short name -> (name on the Hub, configuration).
@@ -118,6 +119,11 @@ class ImageData:
         """(C, H, W)."""
         channels, height, width = self.train.images.shape[1:]
         return channels, height, width
+
+    @property
+    def format(self) -> ImageFormat:
+        """What a network has to know of them."""
+        return ImageFormat(self.image_shape, self.class_names, self.mean, self.std)
 
     def example_inputs(self, count: int = 1) -> Tensor:
         """The first ``count`` validation images, normalised."""
@@ -217,14 +223,6 @@ def stratified_split(labels: Tensor, held_out: float, seed: int) -> tuple[Tensor
         ranks[members] = (torch.arange(len(members), dtype=torch.float64) + 0.5) / len(members)
     order = shuffled[ranks[shuffled].argsort(stable=True)]
     return order[:count].sort().values, order[count:].sort().values
-
-
-def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """Scale uint8 images (N, C, H, W) to [0, 1], subtract ``mean``, divide by ``std``; float32."""
-    shape = (1, -1, 1, 1)
-    scale = torch.tensor([1 / (255 * s) for s in std], device=images.device).view(shape)
-    shift = torch.tensor([m / s for m, s in zip(mean, std, strict=True)], device=images.device).view(shape)
-    return images.float().mul_(scale).sub_(shift)
 
 
 def draw_flips_and_crops(

@@ -19,7 +19,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from ...core.errors import DataError
 from ..config import Config, ConfigError, DataConfig
 from ..data.decoding import random_section
-from ..data.load import Split, apply_flips_and_crops, draw_flips_and_crops, normalise
+from ..data.format import normalise
+from ..data.load import Split, apply_flips_and_crops, draw_flips_and_crops
 from ..data.storage import StoredImages, StreamedSplit
 from .seeds import generator_for, seed_of
 from .signals import ignore_signals

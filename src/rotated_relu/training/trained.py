@@ -1,0 +1,83 @@
+"""The network of a finished training, from the files of its run alone.
+
+Requires: a run that was trained to the end.
+Ensures: nothing is trained, and no image is read where their format is recorded (:mod:`rotated_relu.training.images`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from ..core.errors import RunError
+from ..core.run_directory import Run, replacing
+from ..nn.slopes import slopes
+from .images import image_format
+
+if TYPE_CHECKING:
+    from .config import Config
+    from .data.format import ImageFormat
+    from .data.load import ImageData
+
+
+def build_model(config: Config, images: ImageData | ImageFormat) -> nn.Module:
+    """The network that a configuration asks for, freshly initialised from its seed.
+
+    Image channels, the input width of the fully connected network and the image size of the transformer follow the
+    images.
+    """
+    from ..nn.models import create
+    from ..nn.models.registry import OWN
+
+    options: dict[str, Any] = dict(config.model.options)
+    channels, height, width = images.image_shape
+    name = config.model.name
+    if name == "fcnn":
+        options.setdefault("in_features", channels * height * width)
+    elif name in OWN:
+        options.setdefault("in_channels", channels)
+    if name == "vit":
+        options.setdefault("image_size", height)
+    torch.manual_seed(config.seed)
+    example = torch.zeros(1, channels, height, width)
+    net = create(name, images.num_classes, config.model.rotated, example_inputs=example, **options)
+    if config.model.slope_init == "ones":
+        for slope in slopes(net).values():
+            nn.init.ones_(slope)
+    return net
+
+
+def trained_network(run: Run, config: Config) -> nn.Module:
+    """The trained network of a run, in eval mode.
+
+    Raises:
+        RunError: If the run has not been trained to the end, or its weights do not fit its settings.
+    """
+    run.need("weights")
+    return read_weights(build_model(config, image_format(run, config)), run)
+
+
+def write_weights(run: Run, net: nn.Module) -> None:
+    """Write ``weights.safetensors``; from then on the run counts as trained."""
+    from safetensors.torch import save_file
+
+    with replacing(run.file("weights")) as beside:
+        save_file({key: value.contiguous() for key, value in net.state_dict().items()}, beside)
+
+
+def read_weights(net: nn.Module, run: Run) -> nn.Module:
+    """Fill ``net`` from ``weights.safetensors``.
+
+    Raises:
+        RunError: If the file does not fit the network.
+    """
+    from safetensors.torch import load_file
+
+    path = run.need("weights")
+    try:
+        net.load_state_dict(load_file(path))
+    except Exception as error:
+        raise RunError(f"{path} does not hold the weights of this run's network: {error}") from error
+    return net.eval()
