@@ -33,6 +33,7 @@ from rotated_relu.deploy.engines import GRAPH_ENGINES, engine_version, graph_run
 from rotated_relu.deploy.export import apply_layout
 from rotated_relu.deploy.selection import SAMPLE_MS
 from rotated_relu.deploy.timing import LatencyComparison, compare_latency
+from rotated_relu.pruning.mask import threshold_mask
 
 NETWORKS = ("resnet20", "wrn_16_4", "mobilenet_v2", "resnet50")
 RATES = (0.3, 0.5, 0.7)
@@ -91,7 +92,7 @@ def timed(net, found, inputs, engine: str, rounds: int) -> LatencyComparison:
     if engine in GRAPH_ENGINES:
         contents = {"original": autotune.raw_onnx(net, inputs[:1]).content}
         raw = autotune.raw_onnx(found.result.model, inputs[:1])
-        contents["compact"] = apply_layout(raw, found.layout).content
+        contents["compact"] = apply_layout(raw, found.result.layout).content
         contents["naive"] = autotune.raw_onnx(small, inputs[:1]).content
         runs = {k: graph_runner(c, inputs, engine=engine, threads=THREADS) for k, c in contents.items()}
     else:
@@ -105,7 +106,13 @@ def row(
 ) -> dict[str, object]:
     images = torch.randn(batch, *inputs.shape[1:], generator=torch.Generator().manual_seed(2))
     found = autotune.compact_fastest(
-        net, inputs, ZETA, timing_inputs=[images], engine=engine, rounds=12, threads=THREADS
+        net,
+        inputs,
+        threshold_mask(net, ZETA),
+        timing_inputs=[images],
+        engine=engine,
+        rounds=12,
+        threads=THREADS,
     )
     kept = found.round_to is None
     times = timed(net, found, images, engine, rounds=15)

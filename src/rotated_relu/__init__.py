@@ -22,7 +22,7 @@ from .core import errors
 from .core.errors import RotatedReLUError, RotatedReLUWarning
 
 if TYPE_CHECKING:
-    from .deploy.autotune import compact, compact_fastest
+    from .deploy.autotune import compact
     from .deploy.export import export_onnx, export_openvino
     from .deploy.measure import measure
     from .nn import models
@@ -54,7 +54,7 @@ _HOMES = {
     "pruning.select": ("select_channels",),
     "nn.distillation": ("distillation_loss",),
     "nn.rotate": ("rotate",),
-    "deploy.autotune": ("compact", "compact_fastest"),
+    "deploy.autotune": ("compact",),
     "pruning.shrink": ("Shrunk", "shrink"),
     "pruning.threshold": ("find_threshold",),
 }
@@ -62,7 +62,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Certificate", "Compacted", "Mask", "Plan", "Rotated", "RotatedReLU", "RotatedReLUError", "RotatedReLUWarning",
-    "Shrunk", "SlopeBudget", "apply_mask", "apply_threshold", "compact", "compact_fastest", "compile_training",
+    "Shrunk", "SlopeBudget", "apply_mask", "apply_threshold", "compact", "compile_training",
     "distillation_loss", "errors", "export_onnx", "export_openvino", "fast_training", "find_threshold", "load",
     "load_compacted", "measure", "models", "plain_training", "read_plan", "rotate", "rotated_slopes_", "save",
     "select_channels", "shrink", "slope_l1", "slopes",

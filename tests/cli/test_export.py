@@ -3,6 +3,7 @@
 import importlib
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -11,14 +12,17 @@ import torch
 from PIL import Image
 
 import rotated_relu
+from rotated_relu.core.graph_layout import Tuned
+from rotated_relu.deploy import export as export_file
 from rotated_relu.deploy import fastest
 from rotated_relu.deploy.engines import ENGINES
 from rotated_relu.deploy.export import apply_layout
-from rotated_relu.deploy.layout import EXACT_WIDTHS
+from rotated_relu.deploy.layout import EXACT_WIDTHS, layout_named
 from rotated_relu.deploy.onnx_session import open_session, run_session
 from rotated_relu.deploy.timing import LatencyComparison
 from rotated_relu.experiments.run_networks import open_run
 from rotated_relu.experiments.stages import measure as measure_stage
+from rotated_relu.pruning.removal import load_compacted, save
 from support import command_line
 
 
@@ -121,6 +125,22 @@ def test_the_layout_is_chosen_by_timing_unless_told_otherwise(capsys, monkeypatc
     assert asked[2:] == [4, 4]
     assert asked[0] == asked[1] > 4
     assert shape_of(run / "compact.onnx") == ["batch", 1, 8, 8]
+
+
+def test_a_layout_that_prune_has_timed_is_used_and_not_timed_again(capsys, monkeypatch, run):
+    compact = load_compacted(run / "compact.safetensors", open_run(str(run)).network("trained"))
+    wide = layout_named("widths of 8")
+    save(replace(compact, tuned=Tuned("onnxruntime", (1, 8), wide)), run / "compact.safetensors")
+    monkeypatch.setattr(
+        "rotated_relu.deploy.fastest.compare_latency", lambda *_, **__: pytest.fail("timed again")
+    )
+    asked = []
+    apply = export_file.apply_layout
+    monkeypatch.setattr(
+        export_file, "apply_layout", lambda raw, layout: asked.append(layout) or apply(raw, layout)
+    )
+    assert call(capsys, "export", run, "--batch-size", "8", "--batch-size", "1")[0] == 0
+    assert asked == [wide]
 
 
 @pytest.mark.parametrize(

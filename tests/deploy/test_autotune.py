@@ -2,14 +2,18 @@
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 import rotated_relu as rr
-from rotated_relu.core.errors import CompactionError, UnknownNameError
+from rotated_relu.core.errors import CompactionError, FileFormatError, UnknownNameError
 from rotated_relu.deploy import autotune, fastest
 from rotated_relu.deploy.autotune import ORIGINAL, compact_fastest
 from rotated_relu.deploy.fastest import fastest_layout
 from rotated_relu.deploy.layout import AS_EXPORTED, EXACT_WIDTHS, LAYOUTS, GraphLayout
 from rotated_relu.deploy.timing import LatencyComparison
+from rotated_relu.pruning.mask import zero_mask
+from rotated_relu.pruning.removal.checkpoint import read_tensors
 from support import nets
 
 
@@ -30,10 +34,10 @@ def made_up(monkeypatch, times):
 
 def test_modules_are_rounded_and_one_of_them_is_chosen():
     net, x = residual()
-    found = compact_fastest(net, x, candidates=(1, 4), engine="torch", rounds=3, threads=1)
+    found = compact_fastest(net, x, zero_mask(net), candidates=(1, 4), engine="torch", rounds=3, threads=1)
     assert set(found.milliseconds) == {"1", "4", ORIGINAL}
     assert all(len(times) == 1 and times[0] > 0 for times in found.milliseconds.values())
-    assert found.layout is None
+    assert found.result.layout is None
     assert found.result.certificate.max_relative_difference <= 1e-9
     # 8 channels less 3; rounded up to 8; all of them
     assert found.result.model.block1.conv1.out_channels == {1: 5, 4: 8, None: 8}[found.round_to]
@@ -45,7 +49,7 @@ def test_graphs_take_several_layouts_of_the_smallest_network(engine):
         pytest.importorskip("openvino")
     net, x = residual()
     layouts = (EXACT_WIDTHS, GraphLayout("widths of 16", 16))
-    found = compact_fastest(net, x, layouts=layouts, engine=engine, rounds=3, threads=1)
+    found = compact_fastest(net, x, zero_mask(net), layouts=layouts, engine=engine, rounds=3, threads=1)
     assert set(found.milliseconds) == {"exact widths", "widths of 16", ORIGINAL}
     assert found.result.model.block1.conv1.out_channels == (8 if found.round_to is None else 5)
     assert len(found.speedup) == 1
@@ -56,13 +60,48 @@ def test_graphs_may_keep_widths_of_16(monkeypatch):
     net = torch.nn.Sequential(torch.nn.Conv2d(3, 64, 3), rr.RotatedReLU(64), torch.nn.Conv2d(64, 4, 1))
     net[1].slope.data = (torch.arange(64) >= 29).float()  # 35 of 64 are alive, in widths of 16 that is 48
     made_up(monkeypatch, {"exact widths": 3.0, autotune.WIDE_MODULES: 2.0, ORIGINAL: 4.0})
-    found = compact_fastest(net, x, layouts=(EXACT_WIDTHS,), threads=1)
-    assert (found.round_to, found.layout) == (16, AS_EXPORTED)
+    found = compact_fastest(net, x, zero_mask(net), layouts=(EXACT_WIDTHS,), threads=1)
+    assert (found.round_to, found.result.layout) == (16, AS_EXPORTED)
     assert next(iter(found.result.model.parameters())).shape[0] == 48
     assert found.result.plan.widths == (
         "modules in widths of 16 was fastest of 3 in onnxruntime at batch 1: 2.00 times as fast as "
         "the original"
     )
+
+
+def tuned(monkeypatch):
+    """A compaction that was fastest in exact widths."""
+    net, x = residual()
+    times = dict.fromkeys([layout.name for layout in LAYOUTS] + [autotune.WIDE_MODULES, ORIGINAL], 4.0)
+    made_up(monkeypatch, times | {"exact widths": 2.0})
+    return rr.compact(net, x, mask=zero_mask(net), round_to="auto", batch_size=(1, 2))
+
+
+def test_the_chosen_layout_stays_with_the_result_and_its_file(monkeypatch, tmp_path):
+    result = tuned(monkeypatch)
+    assert result.layout == EXACT_WIDTHS
+    assert (result.tuned.engine, result.tuned.batch_sizes) == ("onnxruntime", (1, 2))
+    path = rr.save(result, tmp_path / "small.safetensors")
+    assert rr.load_compacted(path, nets.Residual()).tuned == result.tuned
+    untimed = rr.save(rr.compact(*residual()), path)
+    assert rr.load_compacted(untimed, nets.Residual()).layout is None
+
+
+def test_a_damaged_layout_is_named(monkeypatch, tmp_path):
+    path = rr.save(tuned(monkeypatch), tmp_path / "small.safetensors")
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata() | {"rotated_relu.tuned": '{"layout": 3}'}
+    save_file(read_tensors(path), path, metadata)
+    with pytest.raises(FileFormatError, match="the layout in its header cannot be read"):
+        rr.load_compacted(path, nets.Residual())
+
+
+def test_an_optimizer_of_another_network_is_refused_before_anything_is_timed(monkeypatch):
+    net, x = residual()
+    monkeypatch.setattr(autotune, "compact_fastest", lambda *_, **__: pytest.fail("timed"))
+    other = torch.optim.SGD(nets.Residual().parameters(), lr=0.1)
+    with pytest.raises(CompactionError, match="none of the network's"):
+        rr.compact(net, x, round_to="auto", engine="torch", optimizer=other)
 
 
 def test_the_original_stays_where_nothing_gains(monkeypatch):
@@ -96,7 +135,8 @@ def test_the_fastest_is_confirmed_by_runners_of_its_own(monkeypatch):
         lambda model, *rest: lambda inputs: started.append(len(inputs)) or maker(model, *rest)(inputs),
     )
     net, x = residual()
-    compact_fastest(net, x, candidates=(1, 8), engine="torch", timing_inputs=[x, torch.cat([x, x])])
+    timing = [x, torch.cat([x, x])]
+    compact_fastest(net, x, zero_mask(net), candidates=(1, 8), engine="torch", timing_inputs=timing)
     # three candidates in the screening and in the comparison at each of two inputs, then the original and the fastest
     assert started == 2 * [1, 1, 1, 2, 2, 2] + [1, 1, 2, 2]
 
@@ -111,7 +151,7 @@ def test_the_fastest_layout_of_any_network():
 def test_bad_arguments():
     x = torch.randn(1, 784)
     with pytest.raises(CompactionError, match="at least one candidate"):
-        compact_fastest(rr.models.fcnn(), x, candidates=(), engine="torch")
+        compact_fastest(rr.models.fcnn(), x, {}, candidates=(), engine="torch")
     with pytest.raises(CompactionError, match='or "auto"'):
         rr.compact(rr.models.fcnn(), x, round_to="fast")
     with pytest.raises(CompactionError, match="positive integer"):

@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -25,13 +25,15 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..core.errors import CompactionError, NothingRemovedWarning, SlopeError
+from ..core.graph_layout import GraphLayout, Tuned
 from ..core.modules import Inputs, as_inputs
 from ..pruning.mask import threshold_mask
 from ..pruning.removal import Compacted, remove_channels
+from ..pruning.removal.optimizer_state import check_optimizer, cut_optimizer
 from .engines import GRAPH_ENGINES, check_engine
 from .export import apply_layout, raw_onnx
 from .fastest import CandidateTimer, Setup, distinct, graph_setup, module_setup
-from .layout import AS_EXPORTED, LAYOUTS, GraphLayout
+from .layout import AS_EXPORTED, LAYOUTS
 from .selection import Selection, select_fastest
 
 AUTO = "auto"
@@ -49,16 +51,15 @@ class Fastest:
     """Outcome of :func:`compact_fastest`.
 
     Attributes:
-        result: The compaction that was fastest; its ``plan.widths`` says what was chosen.
+        result: The compaction that was fastest; its ``plan.widths`` says what was chosen, its ``layout`` how to export
+            it for engines that run graphs.
         round_to: Its rounding; None if no candidate was confirmed faster than the original, and everything stays.
-        layout: The layout to export it in, for engines that run graphs, else None.
         speedup: How many times faster than the original it is, per timing input, measured after the choice was made.
         milliseconds: For each candidate the median time of one call, in ms, per timing input.
     """
 
     result: Compacted
     round_to: int | None
-    layout: GraphLayout | None
     speedup: list[float]
     milliseconds: dict[str, list[float]]
 
@@ -85,7 +86,8 @@ def compact(
         example_inputs: Tensor or tuple of tensors for one forward pass; a batch of 1 is enough.
         threshold: zeta of the paper, in units of slope; 0.1 if there is no mask. 0 takes what is exactly 0.
         round_to: Widths are rounded up to multiples of it by keeping dead channels; 1 removes everything. ``"auto"``
-            times candidates, the original among them, and keeps the fastest: see :func:`compact_fastest`.
+            times candidates, the original among them, and keeps the fastest, with the layout of the exported graph
+            that goes with it (``result.layout``).
         mask: Instead of a threshold: qualified name of a slope -> boolean (channels,), True where the channel goes;
             from :func:`rotated_relu.find_threshold` (``found.mask``), :func:`rotated_relu.select_channels`, or your
             own. Names that are left out keep all channels but those whose slope is 0.
@@ -113,24 +115,22 @@ def compact(
     gone = _mask(net, threshold, mask)
     if round_to != AUTO:
         return remove_channels(net, example_inputs, gone, _integer(round_to), optimizer=optimizer)
+    if optimizer is not None:
+        check_optimizer(optimizer, net)
     sizes = [batch_size] if isinstance(batch_size, int) else list(batch_size)
     timing = [_of_size(as_inputs(example_inputs), size) for size in sizes]
-    found = compact_fastest(net, example_inputs, mask=gone, timing_inputs=timing, engine=engine)
+    result = compact_fastest(net, example_inputs, gone, timing_inputs=timing, engine=engine).result
     if optimizer is None:
-        return found.result
-    with _quiet():
-        again = remove_channels(net, example_inputs, gone, found.result.plan.round_to, optimizer=optimizer)
-    again.plan.widths = found.result.plan.widths
-    return again
+        return result
+    return replace(result, optimizer=cut_optimizer(optimizer, net, result.model, result.plan))
 
 
 def compact_fastest(
     net: nn.Module,
     example_inputs: Inputs,
-    threshold: float | None = None,
+    mask: Mapping[str, Tensor],
     candidates: Sequence[int] = CANDIDATES,
     *,
-    mask: Mapping[str, Tensor] | None = None,
     timing_inputs: Sequence[Inputs] = (),
     engine: str = "onnxruntime",
     layouts: Sequence[GraphLayout] = LAYOUTS,
@@ -139,15 +139,16 @@ def compact_fastest(
 ) -> Fastest:
     """Compact in several ways and keep the one that an engine runs fastest on this machine, or the original.
 
+    What ``compact(..., round_to="auto")`` does, with the timings beside the result.
+
     A candidate replaces the original if it is confirmed faster over all timing inputs, and not slower at any, in two
     independent rounds of timing. That takes some seconds per timing input, longer for networks of seconds per call.
 
     Args:
         net: A rotated network; see :func:`compact`.
         example_inputs: For compaction; a batch of 1 is enough.
-        threshold: zeta, in units of slope; 0.1 if there is no mask.
+        mask: Which channels go; see :mod:`rotated_relu.pruning.mask`.
         candidates: Values of ``round_to`` to try, for engines that run modules.
-        mask: Instead of a threshold, as in :func:`compact`.
         timing_inputs: Inputs to time, such as a batch of 1 and a large one; all count alike. ``example_inputs`` if
             there are none.
         engine: ``onnxruntime``, ``openvino``, ``torch`` or ``torch.compile``.
@@ -164,9 +165,8 @@ def compact_fastest(
     check_engine(engine)
     if not (layouts if engine in GRAPH_ENGINES else candidates):
         raise CompactionError("compact_fastest needs at least one candidate, such as round_to 1, 8 and 16")
-    gone = _mask(net, threshold, mask)
     with _quiet():
-        tried = _Tried(net, example_inputs, gone, list(timing_inputs) or [example_inputs], engine, threads)
+        tried = _Tried(net, example_inputs, mask, list(timing_inputs) or [example_inputs], engine, threads)
         if engine in GRAPH_ENGINES:
             return tried.graphs(layouts, rounds)
         return tried.modules(sorted(set(candidates)), rounds)
@@ -238,7 +238,8 @@ class _Tried:
             else f"{chosen} was fastest of {len(found.milliseconds)} {where}: {gains} times as fast as the original"
         )
         round_to = None if chosen == ORIGINAL else result.plan.round_to
-        return Fastest(result, round_to, layout, found.speedup, found.milliseconds)
+        result = replace(result, tuned=Tuned(self.engine, tuple(sizes), layout))
+        return Fastest(result, round_to, found.speedup, found.milliseconds)
 
 
 def _mask(net: nn.Module, threshold: float | None, mask: Mapping[str, Tensor] | None) -> Mapping[str, Tensor]:

@@ -19,9 +19,10 @@ from torch.utils._pytree import tree_leaves
 from ..core.errors import ExportError, FileFormatError
 from ..core.extras import EXTRAS, needs
 from ..core.files import replacing
+from ..core.graph_layout import GraphLayout
 from ..core.modules import Inputs, as_inputs, check_runs, eval_mode
 from ..nn.folding import as_plain
-from .layout import EXACT_WIDTHS, GraphLayout
+from .layout import EXACT_WIDTHS
 from .onnx_model import KeptSlopes, OnnxModel
 from .onnx_session import open_session, run_session, session_runner
 from .openvino_session import OpenVinoSession, save_openvino

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from ..core.graph_layout import GraphLayout
 from ..core.modules import Inputs
 from .engines import check_engine, graph_runner, runner
 from .export import apply_layout, raw_onnx
-from .layout import LAYOUTS, GraphLayout
+from .layout import LAYOUTS
 from .onnx_model import OnnxModel
 from .selection import SAMPLE_MS, select_fastest
 from .timing import LatencyComparison, Runnable, compare_latency

@@ -7,33 +7,9 @@ A layout is a decision that no rule can make, because processor, engine and batc
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from ..core.errors import UnknownNameError
-
-
-@dataclass(frozen=True)
-class GraphLayout:
-    """What is open when a graph is narrowed.
-
-    Attributes:
-        name: What messages, tables and JSON call it.
-        round_to: Widths are multiples of it, filled up with channels whose weights are 0.
-        narrowing_bias: An addition or a norm becomes narrow if that saves more than ``1 / narrowing_bias`` of what the
-            selection costs, by the count of multiply-accumulates; 0 never, ``inf`` always.
-        convolution_limit: Widest tensor, in channels, from which a 1x1 convolution selects; above it a gather does.
-        enabled: False leaves the graph as torch exported it.
-    """
-
-    name: str
-    round_to: int = 1
-    narrowing_bias: float = 1.0
-    convolution_limit: int = 192
-    enabled: bool = True
-
-    def __str__(self) -> str:
-        return self.name
-
+from ..core.graph_layout import GraphLayout
 
 EXACT_WIDTHS = GraphLayout("exact widths")
 AS_EXPORTED = GraphLayout("as exported", enabled=False)

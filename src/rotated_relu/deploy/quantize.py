@@ -18,9 +18,9 @@ from torch.utils._pytree import tree_leaves
 from ..core.errors import ExportError
 from ..core.extras import needs
 from ..core.files import replacing
+from ..core.graph_layout import GraphLayout
 from ..core.modules import Inputs, as_inputs, eval_mode
 from .export import to_onnx
-from .layout import GraphLayout
 from .onnx_session import open_session, run_session
 
 

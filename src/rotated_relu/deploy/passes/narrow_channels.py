@@ -17,7 +17,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from ..layout import GraphLayout
+from ...core.graph_layout import GraphLayout
 from . import narrow_additions, narrow_rules
 from .channel_view import ChannelView
 from .narrowing import Narrowing

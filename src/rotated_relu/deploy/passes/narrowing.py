@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..layout import GraphLayout
+from ...core.graph_layout import GraphLayout
 from .channel_demand import demand_of
 from .channel_view import ChannelView
 from .editing import Editor

@@ -11,7 +11,7 @@ from onnx_ir.passes.common import (
     RemoveUnusedOpsetsPass,
 )
 
-from ..layout import GraphLayout
+from ...core.graph_layout import GraphLayout
 from ..onnx_model import KeptSlopes
 from .fold_slopes import FoldSlopes
 from .narrow_channels import NarrowChannels

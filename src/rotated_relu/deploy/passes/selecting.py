@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..layout import GraphLayout
+from ...core.graph_layout import GraphLayout
 from .channel_demand import TOUCH
 from .channel_view import ChannelView
 from .editing import Editor

@@ -11,8 +11,8 @@ from ...core.messages import Say
 from ..run_networks import RunNetworks
 
 if TYPE_CHECKING:
+    from ...core.graph_layout import GraphLayout
     from ...deploy.export import ExportReport
-    from ...deploy.layout import GraphLayout
     from ...deploy.quantize import Int8Report
 
 FORMATS = ("onnx", "openvino")
@@ -38,7 +38,8 @@ def export_run(
         weights: ``trained``, ``compact`` or ``finetuned``.
         format: One of :data:`FORMATS`.
         dynamic_size: Leave height and width of the images free as well as the batch size.
-        tuned_for: Batch sizes at which the fastest layout is looked for; as torch exports it without any.
+        tuned_for: Batch sizes at which the fastest layout is looked for, unless ``prune`` has timed them in this engine
+            already; as torch exports it without any.
         say: Called with what is about to be done.
     """
     from ...deploy.export import export_onnx, export_openvino
@@ -72,11 +73,15 @@ def _path(loaded: RunNetworks, weights: str, suffix: str) -> Path:
 def _layout(
     loaded: RunNetworks, weights: str, engine: str, sizes: Sequence[int], say: Say
 ) -> GraphLayout | None:
-    """The fastest layout on this machine at these batch sizes; None without any."""
+    """The fastest layout at these batch sizes: known from the compaction, or looked for now; None without any."""
     from ...deploy.fastest import fastest_layout
+    from ...pruning.removal.checkpoint import read_tuned
 
     if not sizes:
         return None
+    tuned = None if weights == "trained" else read_tuned(loaded.run.need(weights))
+    if tuned is not None and (tuned.engine, set(tuned.batch_sizes)) == (engine, set(sizes)):
+        return tuned.layout
     say(f"timing layouts of the network in {engine}")
     timing = [loaded.example_inputs(size) for size in sizes]
     return fastest_layout(

@@ -125,7 +125,7 @@ def _compacted(
         return compact(net, example, mask=mask, round_to=widths.round_to), {"round_to": widths.round_to}
     say(f"timing candidates for the small network in {widths.engine}")
     timing = [loaded.example_inputs(size) for size in widths.batch_sizes]
-    fastest = compact_fastest(net, example, mask=mask, timing_inputs=timing, engine=widths.engine)
+    fastest = compact_fastest(net, example, mask, timing_inputs=timing, engine=widths.engine)
     say(fastest.result.plan.widths)
     return fastest.result, {
         "round_to": fastest.round_to,

@@ -28,6 +28,7 @@ from ...core.errors import (
     ShapeError,
 )
 from ...core.files import replacing
+from ...core.graph_layout import Tuned
 from ...nn.folding import plain_training
 from ...nn.rotate import rotate
 from ...nn.slopes import rotated_modules, slopes
@@ -37,6 +38,7 @@ from .surgery import apply, earlier_plans
 from .verify import Certificate
 
 _PLAN, _CERTIFICATE, _FORMAT = "rotated_relu.plan", "rotated_relu.certificate", "rotated_relu.format"
+_TUNED = "rotated_relu.tuned"
 
 
 def save(result: Compacted, path: str | os.PathLike[str]) -> Path:
@@ -57,6 +59,8 @@ def save(result: Compacted, path: str | os.PathLike[str]) -> Path:
         _PLAN: json.dumps(result.plan.to_dict()),
         _CERTIFICATE: json.dumps(result.certificate.to_dict()),
     }
+    if result.tuned is not None:
+        metadata[_TUNED] = json.dumps(result.tuned.to_dict())
     return write_tensors(result.model.state_dict(), path, metadata)
 
 
@@ -79,13 +83,13 @@ def load(path: str | os.PathLike[str], fresh_net: nn.Module) -> nn.Module:
 
 
 def load_compacted(path: str | os.PathLike[str], fresh_net: nn.Module) -> Compacted:
-    """:func:`load`, with plan and certificate."""
+    """:func:`load`, with plan, certificate, and what was timed to choose it."""
     plan, certificate = read_plan(path)
     net = _rotated_like(plan.earlier[0] if plan.earlier else plan, plain_training(copy.deepcopy(fresh_net)))
     for step in [*plan.earlier, plan][len(earlier_plans(net)) :]:
         apply(step, net)
     _fill(net, read_tensors(path), path)
-    return Compacted(net, plan, certificate)
+    return Compacted(net, plan, certificate, tuned=read_tuned(path))
 
 
 def read_plan(path: str | os.PathLike[str]) -> tuple[Plan, Certificate]:
@@ -107,6 +111,20 @@ def read_plan(path: str | os.PathLike[str]) -> tuple[Plan, Certificate]:
     except (json.JSONDecodeError, TypeError) as error:
         raise FileFormatError(f"{path}: the plan in its header cannot be read ({error})") from error
     return plan, certificate
+
+
+def read_tuned(path: str | os.PathLike[str]) -> Tuned | None:
+    """What was timed to choose the compaction in a file; None if nothing was, or the file is of 0.1.0.
+
+    Raises:
+        FileFormatError: If the file is missing, truncated, no safetensors file, or its header is damaged.
+    """
+    with _opened(path) as file:
+        metadata = file.metadata() or {}
+    try:
+        return Tuned.from_dict(json.loads(metadata[_TUNED])) if _TUNED in metadata else None
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise FileFormatError(f"{path}: the layout in its header cannot be read ({error})") from error
 
 
 def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:

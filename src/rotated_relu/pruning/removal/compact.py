@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from ...core.criteria import Criterion
 from ...core.errors import CertificateError, CompactionError, NothingRemovedWarning
+from ...core.graph_layout import GraphLayout, Tuned
 from ...core.modules import Inputs, as_inputs
 from ...graph.capture import capture
 from ...graph.liveness import analyse
@@ -41,12 +42,19 @@ class Compacted:
         certificate: The comparison in float64 with the original whose dead slopes are at 0.
         optimizer: The optimizer that was passed in, for the new network's parameters and with the state of what was
             kept; None if none was passed.
+        tuned: What was timed to choose it, with ``round_to="auto"``; else None.
     """
 
     model: nn.Module
     plan: Plan
     certificate: Certificate
     optimizer: Optimizer | None = None
+    tuned: Tuned | None = None
+
+    @property
+    def layout(self) -> GraphLayout | None:
+        """The layout in which its exported graph was fastest, for ``export_onnx(..., layout=...)``; None if untimed."""
+        return None if self.tuned is None else self.tuned.layout
 
 
 def remove_channels(
