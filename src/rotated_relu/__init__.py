@@ -22,6 +22,7 @@ from .core import errors
 from .core.errors import RotatedReLUError, RotatedReLUWarning
 
 if TYPE_CHECKING:
+    from .core.modules import Call
     from .deploy.autotune import compact
     from .deploy.export import export_onnx, export_openvino
     from .deploy.measure import measure
@@ -48,6 +49,7 @@ _HOMES = {
     "deploy.export": ("export_onnx", "export_openvino"),
     "nn.folding": ("compile_training", "fast_training", "plain_training"),
     "deploy.measure": ("measure",),
+    "core.modules": ("Call",),
     "nn.penalty": ("slope_l1",),
     "nn.slopes": ("slopes",),
     "pruning.mask": ("Mask", "apply_mask", "apply_threshold"),
@@ -61,8 +63,8 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "Certificate", "Compacted", "Mask", "Plan", "Rotated", "RotatedReLU", "RotatedReLUError", "RotatedReLUWarning",
-    "Shrunk", "SlopeBudget", "apply_mask", "apply_threshold", "compact", "compile_training",
+    "Call", "Certificate", "Compacted", "Mask", "Plan", "Rotated", "RotatedReLU", "RotatedReLUError",
+    "RotatedReLUWarning", "Shrunk", "SlopeBudget", "apply_mask", "apply_threshold", "compact", "compile_training",
     "distillation_loss", "errors", "export_onnx", "export_openvino", "fast_training", "find_threshold", "load",
     "load_compacted", "measure", "models", "plain_training", "read_plan", "rotate", "rotated_slopes_", "save",
     "select_channels", "shrink", "slope_l1", "slopes",

@@ -14,7 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..core.modules import Inputs, as_inputs, check_runs, eval_mode
+from ..core.modules import Call, Inputs, as_inputs, check_runs
+from ..core.state import trial
 
 PEAK_METHOD = {
     "cpu": "parameters and buffers plus the largest sum of live tensors during one eager forward pass",
@@ -41,18 +42,18 @@ def count_macs(net: nn.Module, example_inputs: Inputs) -> dict[str, int]:
     work is not counted.
     """
     inputs = as_inputs(example_inputs)
-    with eval_mode(net), torch.no_grad(), _plain_attention(), _without_gradients(net):
+    with trial(net), _plain_attention(), _without_gradients(net):
         check_runs(net, inputs)
         counter = FlopCounterMode(display=False)
         with counter:
-            net(*inputs)
+            inputs.run(net)
     root = type(net).__name__
     totals: dict[str, int] = {}
     for path, operations in counter.get_flop_counts().items():
         if path != "Global":
             totals[path.removeprefix(root).removeprefix(".")] = sum(operations.values())
     own = {name: total - _children(name, totals) for name, total in totals.items()}
-    batch = len(inputs[0])
+    batch = max(inputs.batch_size, 1)
     return {name: flops // (2 * batch) for name, flops in own.items() if flops}
 
 
@@ -116,16 +117,25 @@ def peak_memory(net: nn.Module, example_inputs: Inputs) -> tuple[int, str]:
     machine, but leaves out scratch space inside an operation.
     """
     inputs = as_inputs(example_inputs)
-    with eval_mode(net), torch.no_grad():
+    own = inputs.copied()
+    with trial(net):
         check_runs(net, inputs)
-        if inputs[0].is_cuda:
-            torch.cuda.reset_peak_memory_stats(inputs[0].device)
-            net(*inputs)
-            return torch.cuda.max_memory_allocated(inputs[0].device), PEAK_METHOD["cuda"]
-        ledger = _Ledger([*net.parameters(), *net.buffers(), *tree_leaves(inputs)])
+        if own.device.type == "cuda":
+            return _peak_on_gpu(net, own), PEAK_METHOD["cuda"]
+        ledger = _Ledger([*net.parameters(), *net.buffers(), *own.tensors])
         with ledger:
-            net(*inputs)
+            net(*own.args, **own.kwargs)
     return ledger.peak, PEAK_METHOD["cpu"]
+
+
+def _peak_on_gpu(net: nn.Module, own: Call) -> int:
+    """Without what is there beside network and inputs, such as the copy of its state."""
+    before = torch.cuda.memory_allocated(own.device)
+    torch.cuda.reset_peak_memory_stats(own.device)
+    net(*own.args, **own.kwargs)
+    grown = torch.cuda.max_memory_allocated(own.device) - before
+    known = {id(value): value.nbytes for value in [*net.parameters(), *net.buffers(), *own.tensors]}
+    return grown + sum(known.values())
 
 
 class _Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]

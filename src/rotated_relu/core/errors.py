@@ -29,6 +29,10 @@ class RotationError(RotatedReLUError):
     """Slopes cannot be put into this model; the message names the call sites."""
 
 
+class CopyError(RotatedReLUError):
+    """A network cannot be copied; the message names the attribute."""
+
+
 class CaptureError(RotatedReLUError):
     """The model cannot be captured as a graph; the message names operation and module where known."""
 

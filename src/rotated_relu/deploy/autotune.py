@@ -20,13 +20,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..core.errors import CompactionError, NothingRemovedWarning, SlopeError
 from ..core.graph_layout import GraphLayout, Tuned
-from ..core.modules import Inputs, as_inputs
+from ..core.modules import Inputs, as_inputs, unwrap
 from ..pruning.mask import threshold_mask
 from ..pruning.removal import Compacted, remove_channels
 from ..pruning.removal.optimizer_state import check_optimizer, cut_optimizer
@@ -112,13 +111,14 @@ def compact(
 
     Source: the threshold is that of Nayak and Kalyani, TMLR 2024; what is removed is ours (see docs/compaction.md).
     """
+    net = unwrap(net)
     gone = _mask(net, threshold, mask)
     if round_to != AUTO:
         return remove_channels(net, example_inputs, gone, _integer(round_to), optimizer=optimizer)
     if optimizer is not None:
         check_optimizer(optimizer, net)
     sizes = [batch_size] if isinstance(batch_size, int) else list(batch_size)
-    timing = [_of_size(as_inputs(example_inputs), size) for size in sizes]
+    timing = [as_inputs(example_inputs).of_size(size) for size in sizes]
     result = compact_fastest(net, example_inputs, gone, timing_inputs=timing, engine=engine).result
     if optimizer is None:
         return result
@@ -165,6 +165,7 @@ def compact_fastest(
     check_engine(engine)
     if not (layouts if engine in GRAPH_ENGINES else candidates):
         raise CompactionError("compact_fastest needs at least one candidate, such as round_to 1, 8 and 16")
+    net = unwrap(net)
     with _quiet():
         tried = _Tried(net, example_inputs, mask, list(timing_inputs) or [example_inputs], engine, threads)
         if engine in GRAPH_ENGINES:
@@ -228,7 +229,7 @@ class _Tried:
         """The chosen compaction with the reason in its plan."""
         chosen = found.chosen
         result = self.compacted(KEEP_ALL) if chosen == ORIGINAL else results[chosen]
-        sizes = [len(as_inputs(inputs)[0]) for inputs in self.timing_inputs]
+        sizes = [as_inputs(inputs).batch_size for inputs in self.timing_inputs]
         where = f"in {self.engine} at batch {' and '.join(map(str, sizes))}"
         gains = " and ".join(f"{gain:.2f}" for gain in found.speedup)
         result.plan.widths = (
@@ -255,14 +256,3 @@ def _integer(round_to: Any) -> int:
     if isinstance(round_to, str):
         raise CompactionError(f'round_to must be a positive integer (1, 8, 16) or "auto", got {round_to!r}')
     return round_to  # type: ignore[no-any-return]
-
-
-def _of_size(inputs: tuple[Any, ...], size: int) -> tuple[Any, ...]:
-    """Example inputs repeated to a batch size."""
-    batch = len(inputs[0])
-    return tuple(
-        value[torch.arange(size, device=value.device) % batch]
-        if isinstance(value, Tensor) and value.dim() and len(value) == batch
-        else value
-        for value in inputs
-    )

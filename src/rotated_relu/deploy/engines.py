@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
@@ -10,7 +9,8 @@ from torch import nn
 
 from ..core.errors import UnknownNameError
 from ..core.extras import EXTRAS, needs
-from ..core.modules import Inputs, as_inputs
+from ..core.modules import Call, Inputs, as_inputs, unwrap
+from ..core.state import copy_of
 from .export import to_onnx
 from .onnx_session import session_runner
 from .openvino_session import openvino, openvino_runner
@@ -36,10 +36,11 @@ def runner(
     inputs = as_inputs(example_inputs)
     if engine in GRAPH_ENGINES:
         return graph_runner(to_onnx(net, inputs).content, inputs, engine=engine, threads=threads)
-    frozen: Any = copy.deepcopy(net).eval()
+    frozen: Any = copy_of(unwrap(net)).eval()
     if engine == "torch.compile":
         frozen = _compiled(frozen, inputs)
-    return lambda: _run_torch(frozen, inputs)
+    own = inputs.copied()  # once: what is timed is the network alone
+    return lambda: _run_torch(frozen, own)
 
 
 def check_engine(engine: str) -> None:
@@ -65,7 +66,7 @@ def graph_runner(
     return make(content, example_inputs, threads)
 
 
-def _compiled(net: nn.Module, inputs: tuple[Any, ...]) -> Any:
+def _compiled(net: nn.Module, inputs: Call) -> Any:
     """Compile for these inputs, however many networks of the class have been compiled before.
 
     Dynamo keeps one cache per ``forward`` function: the ninth network of a class would run uncompiled, without an
@@ -73,7 +74,7 @@ def _compiled(net: nn.Module, inputs: tuple[Any, ...]) -> Any:
     """
     compiled: Any = torch.compile(net, dynamic=False)
     with torch._dynamo.config.patch(recompile_limit=MANY, accumulated_recompile_limit=MANY):
-        _run_torch(compiled, inputs)
+        _run_torch(compiled, inputs.copied())
     return compiled
 
 
@@ -89,9 +90,9 @@ def engine_version(engine: str) -> str:
     return str(onnxruntime.__version__)
 
 
-def _run_torch(net: nn.Module, inputs: tuple[Any, ...]) -> object:
+def _run_torch(net: nn.Module, inputs: Call) -> object:
     with torch.inference_mode():
-        result = net(*inputs)
-        if inputs[0].is_cuda:
-            torch.cuda.synchronize(inputs[0].device)
+        result = net(*inputs.args, **inputs.kwargs)
+        if inputs.device.type == "cuda":
+            torch.cuda.synchronize(inputs.device)
     return result

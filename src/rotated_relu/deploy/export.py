@@ -20,7 +20,9 @@ from ..core.errors import ExportError, FileFormatError
 from ..core.extras import EXTRAS, needs
 from ..core.files import replacing
 from ..core.graph_layout import GraphLayout
-from ..core.modules import Inputs, as_inputs, check_runs, eval_mode
+from ..core.modules import Call, Flat, Inputs, as_inputs, unwrap
+from ..core.nested import tensors_in
+from ..core.state import check_fit, trial
 from ..nn.folding import as_plain
 from .layout import EXACT_WIDTHS
 from .onnx_model import KeptSlopes, OnnxModel
@@ -86,8 +88,8 @@ def export_onnx(
 
     Args:
         net: Any module that ``torch.export`` accepts; unchanged, training flags restored.
-        example_inputs: A tensor or a tuple of tensors; the first dimension of each is the batch if they share
-            it.
+        example_inputs: As in :func:`rotated_relu.rotate`; the first dimension of each tensor is the batch if they
+            share it.
         path: The ``.onnx`` file; its folder must exist. An older file stays in place until the new one is
             verified.
         tolerance: Largest relative difference allowed between onnxruntime and torch.
@@ -103,7 +105,7 @@ def export_onnx(
         ShapeError: If the network does not run on the inputs.
         ExportError: If it cannot be exported, differs by more than the tolerance, or cannot be written.
     """
-    net, inputs = _inner(net), as_inputs(example_inputs)
+    net, inputs = unwrap(net), as_inputs(example_inputs)
     model = to_onnx(net, inputs, layout=layout, dynamic_size=dynamic_size)
     try:
         session = open_session(model.content)
@@ -143,7 +145,7 @@ def export_openvino(
         MissingPackageError: If OpenVINO is not installed.
         ExportError: As :func:`export_onnx`.
     """
-    net, inputs, target = _inner(net), as_inputs(example_inputs), Path(path)
+    net, inputs, target = unwrap(net), as_inputs(example_inputs), Path(path)
     if target.suffix != ".xml":
         raise ExportError(
             f"an OpenVINO model is a pair of files, .xml and .bin: name the .xml file, not {target.name}"
@@ -171,18 +173,20 @@ def raw_onnx(net: nn.Module, example_inputs: Inputs, *, dynamic_size: bool = Fal
     needs(*EXTRAS["onnx"])
     from .passes.pipelines import fold_slopes
 
-    net, inputs = as_plain(_inner(net)), as_inputs(example_inputs)
-    with eval_mode(net):
-        check_runs(net, inputs)
-    batch = len(inputs[0])
+    net, inputs = as_plain(unwrap(net)), as_inputs(example_inputs)
+    check_fit(net, inputs)
     # A batch of one would be taken for a constant.
-    examples = _resized(inputs, batch, max(batch, 2), noise=False)
-    shapes = tuple(_free_dimensions(value, batch, dynamic_size) for value in inputs)
+    examples = inputs.of_size(max(inputs.batch_size, 2))
+    shapes: Any = tuple(_free_dimensions(value, inputs, dynamic_size) for value in inputs.args)
+    exported, arguments = net, examples.copied().args
+    if not _is_plain(net, inputs):
+        exported, arguments = Flat(net, examples), tuple(examples.copied().tensors)
+        shapes = (tuple(_free_dimensions(value, inputs, dynamic_size) for value in inputs.tensors),)
     try:
-        with eval_mode(net), torch.no_grad(), _quiet():
+        with trial(net), _quiet():
             program = torch.onnx.export(
-                net,
-                examples,
+                exported,
+                arguments,
                 dynamo=True,
                 opset_version=OPSET,
                 dynamic_shapes=shapes,
@@ -218,9 +222,18 @@ def apply_layout(raw: OnnxModel, layout: GraphLayout | None = None) -> OnnxModel
     return OnnxModel(content, raw.folded_slopes + len(raw.kept_slopes) - len(kept), kept)
 
 
-def _free_dimensions(value: Any, batch: int, dynamic_size: bool) -> dict[int, str] | None:
+def _is_plain(net: nn.Module, inputs: Call) -> bool:
+    """Whether the exporter takes inputs and outputs as they are: tensors by position, and containers that it knows."""
+    if inputs.kwargs or not all(isinstance(value, (Tensor, type(None), bool)) for value in inputs.args):
+        return False
+    with trial(net):
+        outputs = inputs.run(net)
+    return all(isinstance(leaf, (Tensor, type(None))) for leaf in tree_leaves(outputs))
+
+
+def _free_dimensions(value: Any, inputs: Call, dynamic_size: bool) -> dict[int, str] | None:
     """Names of the dimensions of an input that stay free."""
-    if not _has_batch(value, batch):
+    if not inputs.has_batch(value):
         return None
     image = dynamic_size and value.dim() == 4
     return {0: "batch", 2: "height", 3: "width"} if image else {0: "batch"}
@@ -229,13 +242,6 @@ def _free_dimensions(value: Any, batch: int, dynamic_size: bool) -> dict[int, st
 def onnx_runner(net: nn.Module, example_inputs: Inputs, threads: int | None = None) -> Runnable:
     """Export a network to memory and return a callable that runs it once in onnxruntime on the inputs."""
     return session_runner(to_onnx(net, example_inputs).content, example_inputs, threads)
-
-
-def _inner(net: nn.Module) -> nn.Module:
-    """The module inside the wrapper that ``torch.compile`` returns."""
-    inner = getattr(net, "_orig_mod", net)
-    assert isinstance(inner, nn.Module)
-    return inner
 
 
 class Proof(NamedTuple):
@@ -250,8 +256,8 @@ class Proof(NamedTuple):
 
 def verify(
     net: nn.Module,
-    inputs: tuple[Any, ...],
-    execute: Callable[[tuple[Any, ...]], list[Tensor]],
+    inputs: Call,
+    execute: Callable[[Call], list[Tensor]],
     engine: str,
     tolerance: float,
     batch_sizes: Sequence[int],
@@ -262,17 +268,17 @@ def verify(
     Raises:
         ExportError: If one of the two does not run, or they differ by more than the tolerance.
     """
-    sizes = tuple(dict.fromkeys([*batch_sizes, len(inputs[0])]))
-    trials = [(f"batch size {size}", _resized(inputs, len(inputs[0]), size, noise=True)) for size in sizes]
+    sizes = tuple(dict.fromkeys([*batch_sizes, inputs.batch_size]))
+    trials = [(f"batch size {size}", _resized(inputs, size)) for size in sizes]
     images = []
     if dynamic_size:
         grown = _larger_images(inputs)
-        images = [tuple(value.shape[2:]) for value in (inputs[0], grown[0])]
+        images = [tuple(value.shape[2:]) for value in (inputs.tensors[0], grown.tensors[0])]
         trials.append((f"image size {images[1]}", grown))
     relative = absolute = 0.0
-    with eval_mode(net):
-        for where, trial in trials:
-            found = _compared(net, execute, trial, engine, where)
+    with trial(net):
+        for where, call in trials:
+            found = _compared(net, execute, call, engine, where)
             relative, absolute = max(relative, found[0]), max(absolute, found[1])
             if not found[0] <= tolerance:
                 raise ExportError(
@@ -300,20 +306,19 @@ def report_of(target: Path, file_bytes: int, model: OnnxModel, proof: Proof) -> 
 
 def _compared(
     net: nn.Module,
-    execute: Callable[[tuple[Any, ...]], list[Tensor]],
-    trial: tuple[Any, ...],
+    execute: Callable[[Call], list[Tensor]],
+    call: Call,
     engine: str,
     where: str,
 ) -> tuple[float, float]:
     try:
-        with torch.no_grad():
-            expected = [leaf for leaf in tree_leaves(net(*trial)) if isinstance(leaf, Tensor)]
+        expected = tensors_in(call.run(net))
     except Exception as error:
         raise ExportError(
             f"the network itself does not run at {where}: {_reason(error)}; pass what it accepts"
         ) from error
     try:
-        found = execute(trial)
+        found = execute(call)
     except Exception as error:
         raise ExportError(
             f"{engine} cannot run the exported model at {where}: {_reason(error)}; "
@@ -322,13 +327,14 @@ def _compared(
     return _difference(expected, found, where, engine)
 
 
-def _larger_images(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+def _larger_images(inputs: Call) -> Call:
     """The inputs with images of half as much again in height, twice in width."""
-    return tuple(
-        torch.nn.functional.interpolate(value, size=(value.shape[2] * 3 // 2, value.shape[3] * 2))
-        if isinstance(value, Tensor) and value.dim() == 4
-        else value
-        for value in inputs
+    return inputs.map(
+        lambda value: (
+            torch.nn.functional.interpolate(value, size=(value.shape[2] * 3 // 2, value.shape[3] * 2))
+            if value.dim() == 4
+            else value
+        )
     )
 
 
@@ -352,21 +358,19 @@ def _difference(
     return relative, absolute
 
 
-def _has_batch(value: Any, batch: int) -> bool:
-    return isinstance(value, Tensor) and value.dim() > 0 and len(value) == batch
-
-
-def _resized(inputs: tuple[Any, ...], batch: int, size: int, noise: bool) -> tuple[Any, ...]:
+def _resized(inputs: Call, size: int) -> Call:
     """Repeat the examples to another batch size; floating-point rows get noise so that they differ."""
     generator = torch.Generator().manual_seed(size)
-    result = []
-    for value in inputs:
-        if _has_batch(value, batch):
-            value = value[torch.arange(size, device=value.device) % batch]
-            if noise and value.is_floating_point():
-                value = value + torch.randn(value.shape, generator=generator).to(value)
-        result.append(value)
-    return tuple(result)
+
+    def other(value: Tensor) -> Tensor:
+        if not inputs.has_batch(value):
+            return value
+        value = inputs.repeated(value, size)
+        if not value.is_floating_point():
+            return value
+        return value + torch.randn(value.shape, generator=generator).to(value)
+
+    return inputs.map(other)
 
 
 def _write(content: bytes, target: Path) -> None:

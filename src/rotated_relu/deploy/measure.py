@@ -11,7 +11,8 @@ from torch import nn
 
 from ..core.counting import count_macs, count_parameters, count_weights, file_bytes, peak_memory
 from ..core.environment import device_name
-from ..core.modules import Inputs, as_inputs, check_runs, eval_mode
+from ..core.modules import Inputs, as_inputs, unwrap
+from ..core.state import check_fit
 from .engines import GRAPH_ENGINES, engine_version, runner
 from .timing import compare_latency
 
@@ -71,7 +72,7 @@ def measure(
 
     Args:
         net: Any module; the ``onnxruntime`` engine exports it to memory first.
-        example_inputs: A tensor or a tuple of tensors, batch first; the latency is for this batch size.
+        example_inputs: As in :func:`rotated_relu.rotate`, batch first; the latency is for this batch size.
         engine: ``"onnxruntime"`` or ``"openvino"`` (deployment, on the CPU), ``"torch"`` (eager, on the device of
             the inputs) or ``"torch.compile"``.
         repeats: Timed samples.
@@ -84,14 +85,13 @@ def measure(
         ExportError: If the engine runs ONNX and the network cannot be exported.
         MissingPackageError: If the engine is not installed.
     """
-    inputs = as_inputs(example_inputs)
+    net, inputs = unwrap(net), as_inputs(example_inputs)
     threads = threads or torch.get_num_threads()
     run = runner(net, inputs, engine=engine, threads=threads)
-    with eval_mode(net):
-        check_runs(net, inputs)
-        times = compare_latency({"net": run}, repeats, warmup).milliseconds["net"]
-        peak, method = peak_memory(net, inputs)
-    device = torch.device("cpu") if engine in GRAPH_ENGINES else inputs[0].device
+    check_fit(net, inputs)
+    times = compare_latency({"net": run}, repeats, warmup).milliseconds["net"]
+    peak, method = peak_memory(net, inputs)
+    device = torch.device("cpu") if engine in GRAPH_ENGINES else inputs.device
     return Measurement(
         parameters=count_parameters(net),
         conv_linear_weights=sum(count_weights(net).values()),
@@ -102,7 +102,7 @@ def measure(
         latency_p90_ms=_quantile(times, 0.9),
         peak_memory_bytes=peak,
         peak_memory_method=method,
-        batch_size=len(inputs[0]),
+        batch_size=inputs.batch_size,
         engine=f"{engine} {engine_version(engine)}",
         device=device_name(device),
         threads=threads,

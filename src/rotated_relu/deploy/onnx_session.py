@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..core.errors import FileFormatError
 from ..core.extras import needs
-from ..core.modules import Inputs, as_inputs
+from ..core.modules import Call, Inputs, as_inputs
 from .timing import Runnable
 
 
@@ -58,7 +58,7 @@ def session_runner(
     return lambda: session.run(None, feed)
 
 
-def _feed(session: Any, inputs: tuple[Any, ...]) -> dict[str, Any]:
+def _feed(session: Any, inputs: Call) -> dict[str, Any]:
     names = [value.name for value in session.get_inputs()]
-    arrays = [value.detach().cpu().contiguous().numpy() for value in inputs if isinstance(value, Tensor)]
+    arrays = [value.detach().cpu().contiguous().numpy() for value in inputs.tensors]
     return dict(zip(names, arrays, strict=True))

@@ -57,7 +57,7 @@ class OpenVinoSession:
 
     def feed(self, example_inputs: Inputs) -> None:
         """Set the inputs, by position."""
-        for position, value in enumerate(v for v in as_inputs(example_inputs) if isinstance(v, Tensor)):
+        for position, value in enumerate(as_inputs(example_inputs).tensors):
             array = value.detach().cpu().contiguous().numpy()
             self._request.set_input_tensor(position, openvino().Tensor(array))
 

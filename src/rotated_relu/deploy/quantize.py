@@ -11,15 +11,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch import nn
 
 from ..core.errors import ExportError
 from ..core.extras import needs
 from ..core.files import replacing
 from ..core.graph_layout import GraphLayout
-from ..core.modules import Inputs, as_inputs, eval_mode
+from ..core.modules import Inputs, as_inputs
+from ..core.nested import tensors_in
+from ..core.state import trial
 from .export import to_onnx
 from .onnx_session import open_session, run_session
 
@@ -128,16 +128,16 @@ class _Reader:
 
 
 def _arrays(batch: Inputs) -> list[Any]:
-    return [value.detach().cpu().numpy() for value in as_inputs(batch) if isinstance(value, Tensor)]
+    return [value.detach().cpu().numpy() for value in as_inputs(batch).tensors]
 
 
 def _difference(net: nn.Module, session: Any, calibration: Sequence[Inputs]) -> float:
     """Root mean square difference of all outputs, relative to the network's outputs."""
     squared = total = 0.0
-    with eval_mode(net), torch.no_grad():
+    with trial(net):
         for batch in calibration:
             inputs = as_inputs(batch)
-            expected = [leaf for leaf in tree_leaves(net(*inputs)) if isinstance(leaf, Tensor)]
+            expected = tensors_in(inputs.run(net))
             for one, other in zip(expected, run_session(session, inputs), strict=True):
                 squared += float((one.detach().cpu().double() - other.double()).square().sum())
                 total += float(one.detach().double().square().sum())

@@ -3,7 +3,8 @@
 Requires: a module that ``torch.export`` accepts in eval mode, and example inputs of the right shape and device.
 Ensures: :class:`Graph`, whose nodes are in execution order, where no node that depends on inputs or parameters
 mutates another one (``relu_`` has become ``relu``), and where each parameter, buffer and module call keeps its
-qualified name. The model's training flags are as before.
+qualified name. The model is as before: training flags, buffers, caches, lists. What its ``forward`` changes for the
+next call (a running memory) counts as an output, and as an input of unknown value.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from ..core.errors import CaptureError
-from ..core.modules import Inputs, as_inputs, check_runs, eval_mode, first_line
+from ..core.modules import Call, Flat, Inputs, as_inputs, check_runs, first_line
+from ..core.state import ordinary_tensors, trial
 from . import ops
 
 
@@ -69,44 +71,30 @@ def capture(model: nn.Module, example_inputs: Inputs) -> Graph:
 
     Args:
         model: Any module that ``torch.export`` accepts.
-        example_inputs: Positional inputs of ``forward``; shapes are static in the graph.
+        example_inputs: As in :func:`rotated_relu.rotate`; shapes are static in the graph.
 
     Raises:
         ShapeError: If the model itself does not run on the inputs (wrong shape, dtype or device).
         CaptureError: If the model runs but cannot be exported; names the operation and the module where known.
     """
-    inputs = as_inputs(example_inputs)
-    with eval_mode(model):
-        check_runs(model, inputs)
-        # Export interprets a root GraphModule node by node and loses which module each operation belongs to.
-        shell = _Shell(model) if isinstance(model, torch.fx.GraphModule) else model
-        program = _export(shell, inputs)
+    call = as_inputs(example_inputs)
+    with ordinary_tensors(), trial(model):
+        call = call.copied()
+        check_runs(model, call)
+        # As the root, a GraphModule would lose which module each operation belongs to; and see Flat.
+        program = _export(Flat(model, call), tuple(call.tensors))
         if any(
             node.op == "get_attr" for node in program.graph.nodes
         ):  # an autocast block has a graph of its own
             program = program.run_decompositions({})
         try:
-            return _functional(_read(program, model, inputs))
+            return _functional(_read(program, model, call))
         except _NeedsDecomposition:
-            return _functional(_read(program.run_decompositions({}), model, inputs))
-
-
-class _Shell(nn.Module):
-    """Calls a model that must not be the root."""
-
-    prefix = "inner."
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.inner = model
-        self.training = model.training
-
-    def forward(self, *inputs: Any) -> Any:
-        return self.inner(*inputs)
+            return _functional(_read(program.run_decompositions({}), model, call))
 
 
 def _unshell(program: torch.export.ExportedProgram) -> None:
-    """Take the shell out of the nodes' module stacks."""
+    """Take the module around the model out of the nodes' module stacks."""
     for node in program.graph.nodes:
         stack = node.meta.get("nn_module_stack") or {}
         node.meta["nn_module_stack"] = {
@@ -116,12 +104,13 @@ def _unshell(program: torch.export.ExportedProgram) -> None:
         }
 
 
-def _export(model: nn.Module, inputs: tuple[Any, ...]) -> torch.export.ExportedProgram:
+def _export(flat: Flat, inputs: tuple[Tensor, ...]) -> torch.export.ExportedProgram:
     try:
-        with warnings.catch_warnings(), torch.no_grad():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return torch.export.export(model, inputs, strict=False)
+            return torch.export.export(flat, inputs, strict=False)
     except Exception as error:
+        model = flat.inner
         raise CaptureError(
             f"torch.export cannot capture {type(model).__name__}: {first_line(error)}{_culprit(error, model)}; "
             "replace the data-dependent Python in that module, or compact the submodule that can be exported"
@@ -142,21 +131,24 @@ def _culprit(error: BaseException, model: nn.Module) -> str:
     return found
 
 
-def _read(program: torch.export.ExportedProgram, model: nn.Module, inputs: tuple[Any, ...]) -> Graph:
+def _read(program: torch.export.ExportedProgram, model: nn.Module, call: Call) -> Graph:
     """Sort the program's placeholders into inputs, states and constants, and drop bookkeeping nodes."""
     signature = program.graph_signature
     states = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
-    if isinstance(model, torch.fx.GraphModule):
-        _unshell(program)
-        states = {key: name.removeprefix(_Shell.prefix) for key, name in states.items()}
+    _unshell(program)
+    states = {key: name.removeprefix(Flat.prefix) for key, name in states.items()}
+    changed = {**signature.buffers_to_mutate, **signature.parameters_to_mutate}
+    carried = {name.removeprefix(Flat.prefix) for name in changed.values()}
     lifted = signature.inputs_to_lifted_tensor_constants
-    leaves = iter(torch.utils._pytree.tree_leaves((inputs, {})))
+    leaves = iter(call.tensors)
     graph = Graph([], [], {}, {}, {})
     for node in list(program.graph.nodes):
         if op_name(node) in ops.CHECKS:
             program.graph.erase_node(node)
         elif node.op == "placeholder":
-            if node.name in states:
+            if states.get(node.name) in carried:
+                graph.inputs[node] = node.meta["val"]
+            elif node.name in states:
                 graph.states[node] = states[node.name]
             elif node.name in lifted:
                 graph.constants[node] = program.constants[lifted[node.name]]
@@ -170,7 +162,7 @@ def _read(program: torch.export.ExportedProgram, model: nn.Module, inputs: tuple
                 f"the exported graph calls a subgraph ({node.target}): control flow is not supported"
             )
         elif node.op == "output":
-            user = set(signature.user_outputs)
+            user = {*signature.user_outputs, *changed}
             leaves_out = torch.utils._pytree.tree_leaves(node.args)
             graph.outputs = [leaf for leaf in leaves_out if isinstance(leaf, Node) and leaf.name in user]
     _mark_varying(graph, dict(model.named_parameters(remove_duplicate=False)))
@@ -205,6 +197,8 @@ def _functional(graph: Graph) -> Graph:
     family = _alias_families(graph)
     order = {node: position for position, node in enumerate(graph.nodes)}
     for node in list(graph.nodes):
+        if _mutates(node) and _first_of(family, node) in graph.states:
+            raise _NeedsDecomposition  # a buffer that is another one for the next call
         if node not in graph.varying or not _mutates(node):
             continue
         mutated = node.args[0]
@@ -221,6 +215,11 @@ def _functional(graph: Graph) -> Graph:
             graph.outputs = [node if out is other else out for out in graph.outputs]
         node.target = _out_of_place(node)
     return graph
+
+
+def _first_of(family: dict[Node, _Family], node: Node) -> Node | None:
+    mutated = node.args[0]
+    return family_root(family, mutated) if isinstance(mutated, Node) else None
 
 
 @dataclass

@@ -26,7 +26,8 @@ from ..core.errors import (
     RotationError,
     UnknownNameError,
 )
-from ..core.modules import Inputs, as_inputs, check_runs, eval_mode
+from ..core.modules import Call, Inputs, as_inputs
+from ..core.state import check_fit
 from ..graph.capture import capture
 from .activation import Rotated, RotatedReLU
 from .call_sites import Site, find_sites
@@ -83,7 +84,7 @@ def rotate(net: nn.Module, example_inputs: Inputs, *, exclude: Collection[str] =
         if name:
             _set(net, name, module)
     result = replacements.get("", net)
-    check_runs_eval(result, inputs)
+    check_fit(result, inputs)
     return result
 
 
@@ -98,13 +99,7 @@ def _excluded(site: Site, names: Collection[str]) -> bool:
     return any(f"{place}.".startswith(f"{name}.") for name in names for place in (site.owner, site.module))
 
 
-def check_runs_eval(net: nn.Module, inputs: tuple[Any, ...]) -> None:
-    """Run once in eval mode, so that batch statistics do not move."""
-    with eval_mode(net):
-        check_runs(net, inputs)
-
-
-def _plan(net: nn.Module, sites: Sequence[Site], inputs: tuple[Any, ...]) -> dict[str, nn.Module]:
+def _plan(net: nn.Module, sites: Sequence[Site], inputs: Call) -> dict[str, nn.Module]:
     """Decide everything before anything changes: qualified name -> replacement module."""
     by_owner: dict[str, list[Site]] = defaultdict(list)
     swaps: dict[str, nn.Module] = {}
@@ -179,9 +174,7 @@ class _LeafTracer(fx.Tracer):
         return True
 
 
-def _constant_arguments(
-    net: nn.Module, names: Sequence[str], inputs: tuple[Any, ...]
-) -> dict[str, dict[str, Any]]:
+def _constant_arguments(net: nn.Module, names: Sequence[str], inputs: Call) -> dict[str, dict[str, Any]]:
     """For each named module the arguments of its ``forward`` that are not simply tensors.
 
     None, flags and numbers keep their value; of a list of tensors the length stays.
@@ -206,7 +199,7 @@ def _constant_arguments(
         net.get_submodule(name).register_forward_pre_hook(watch(name), with_kwargs=True) for name in names
     ]
     try:
-        check_runs_eval(net, inputs)
+        check_fit(net, inputs)
     finally:
         for handle in handles:
             handle.remove()

@@ -7,7 +7,6 @@ for is counted. A further unit is a further entry of ``CostEstimate._counters`` 
 
 from __future__ import annotations
 
-import copy
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
 
@@ -16,7 +15,8 @@ from torch import Tensor, nn
 
 from ..core.criteria import UNITS
 from ..core.errors import UnknownNameError
-from ..core.modules import Inputs, as_inputs
+from ..core.modules import Call, Inputs, as_inputs
+from ..core.state import copy_of
 from ..graph.capture import capture
 from ..graph.liveness import Liveness, analyse
 from ..graph.needed_macs import ideal_work
@@ -43,11 +43,11 @@ class CostEstimate:
 
     def __init__(self, net: nn.Module, example_inputs: Inputs) -> None:
         check_slopes(net)
-        self._net = copy.deepcopy(as_plain(net)).cpu().float().requires_grad_(True)
+        self._net = copy_of(as_plain(net)).cpu().float().requires_grad_(True)
         for parameter in self._net.parameters():
             # Zeros among the weights are no business of the slopes; and a dead channel must not look dead twice.
             nn.init.ones_(parameter)
-        self._graph = capture(self._net, as_inputs(_as_float32(example_inputs)))
+        self._graph = capture(self._net, _as_float32(as_inputs(example_inputs)))
         self._states = named_states(self._net)
         self._slopes = slopes(self._net)
         self._touched: set[str] = set()
@@ -149,9 +149,6 @@ class CostEstimate:
         return float(now - self.of({**dead, name: mask}, unit))
 
 
-def _as_float32(example_inputs: Inputs) -> Inputs:
+def _as_float32(inputs: Call) -> Call:
     """On the CPU, in the one precision that the copy of the network has, whatever it trains in."""
-    if isinstance(example_inputs, Tensor):
-        here = example_inputs.cpu()
-        return here.float() if here.is_floating_point() else here
-    return tuple(_as_float32(value) if isinstance(value, Tensor) else value for value in example_inputs)
+    return inputs.map(lambda value: value.cpu().float() if value.is_floating_point() else value.cpu())

@@ -1,5 +1,6 @@
 """Compaction: exact, complete, explained; the input model untouched. Widths and counts are worked out by hand."""
 
+import contextlib
 import copy
 
 import pytest
@@ -17,6 +18,7 @@ from rotated_relu.core.errors import (
     ShapeError,
     SlopeError,
 )
+from rotated_relu.core.modules import Call
 from rotated_relu.experiments.paper.graph import paper_layers
 from rotated_relu.pruning.removal.verify import certify
 from support import nets
@@ -454,7 +456,7 @@ def test_a_difference_is_refused_and_names_the_layer():
     broken = copy.deepcopy(result.model)
     broken.block2.conv1.weight.data[0, 0, 0, 0] += 1.0
     with pytest.raises(CertificateError, match=r"differs .*first seen at the output of block2\.conv1"):
-        certify(lambda: copy.deepcopy(net), broken, (image(),), result.plan)
+        certify(lambda: contextlib.nullcontext(copy.deepcopy(net)), broken, Call(image()), result.plan)
 
 
 def test_a_network_that_does_not_run_names_the_module():
@@ -464,7 +466,7 @@ def test_a_network_that_does_not_run_names_the_module():
     broken = copy.deepcopy(result.model)
     broken.block2.conv1.weight.data = broken.block2.conv1.weight.data[:, :2]
     with pytest.raises(CertificateError, match=r"does not run \(in block2\.conv1\)"):
-        certify(lambda: copy.deepcopy(net), broken, (image(),), result.plan)
+        certify(lambda: contextlib.nullcontext(copy.deepcopy(net)), broken, Call(image()), result.plan)
 
 
 class _Table(nn.Module):

@@ -13,7 +13,6 @@ Not max-pooling (a negative slope would turn a maximum into a minimum), addition
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from torch import nn
 from torch.fx import Node
 
 from ...core.modules import Inputs
+from ...core.state import copy_of
 from ...graph.capture import Graph, capture, module_path, op_name
 from ..activation import Rotated
 from .modules import CONSUMERS, FOLDED
@@ -68,8 +68,8 @@ class _InMode(nn.Module):
                 module.eval()
         return self
 
-    def forward(self, *inputs: Any) -> Any:
-        return self.net(*inputs)
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.net(*args, **kwargs)
 
 
 _PREFIX = "net."
@@ -82,7 +82,7 @@ def choose(net: nn.Module, example_inputs: Inputs) -> Choice:
         ShapeError: If the network does not run on the inputs.
         CaptureError: If ``torch.export`` cannot capture it.
     """
-    modes = [_Mode(copy.deepcopy(net), example_inputs, training) for training in (False, True)]
+    modes = [_Mode(copy_of(net), example_inputs, training) for training in (False, True)]
     first, second = (mode.folds() for mode in modes)
     gates = [name for name, module in net.named_modules() if isinstance(module, Rotated)]
     folded = {gate for gate in gates if gate in first and first[gate] == second.get(gate)}
@@ -100,7 +100,7 @@ def layers_behind(net: nn.Module, example_inputs: Inputs) -> dict[str, dict[str,
         ShapeError: If the network does not run on the inputs.
         CaptureError: If ``torch.export`` cannot capture it.
     """
-    return _Mode(copy.deepcopy(net), example_inputs, training=False).layers_behind()
+    return _Mode(copy_of(net), example_inputs, training=False).layers_behind()
 
 
 @dataclass(frozen=True)

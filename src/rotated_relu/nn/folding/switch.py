@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-
 from torch import nn
 
-from ...core.modules import Inputs
+from ...core.modules import Inputs, unwrap
+from ...core.state import copy_of
 from ..activation import Rotated
 from .consumers import Choice, choose
 from .modules import CONSUMERS, FOLDED, FUSED, PLAIN, Pass
@@ -35,7 +34,7 @@ def fast_training(net: nn.Module, example_inputs: Inputs) -> nn.Module:
 
         >>> net = rr.fast_training(rr.models.wrn_16_4(), torch.zeros(2, 3, 32, 32))
     """
-    inner = _inner(net)
+    inner = unwrap(net)
     plain_training(inner)
     if any(isinstance(module, Rotated) for module in inner.modules()):
         _apply(inner, choose(inner, example_inputs))
@@ -44,7 +43,7 @@ def fast_training(net: nn.Module, example_inputs: Inputs) -> nn.Module:
 
 def plain_training(net: nn.Module) -> nn.Module:
     """Undo :func:`fast_training` in place and return the network; one in plain form is returned as it is."""
-    inner = _inner(net)
+    inner = unwrap(net)
     for module in inner.modules():
         _drop_hooks(module)
         if is_fast_module(module):
@@ -58,7 +57,7 @@ def plain_training(net: nn.Module) -> nn.Module:
 
 def as_plain(net: nn.Module) -> nn.Module:
     """The network itself if it is in plain form, else a copy that is."""
-    return plain_training(copy.deepcopy(net)) if is_fast(net) else net
+    return plain_training(copy_of(net)) if is_fast(net) else net
 
 
 def is_fast(net: nn.Module) -> bool:
@@ -69,13 +68,6 @@ def is_fast(net: nn.Module) -> bool:
 def is_fast_module(module: nn.Module) -> bool:
     """Whether a module stands in for a plain one."""
     return type(module) in PLAIN
-
-
-def _inner(net: nn.Module) -> nn.Module:
-    """The module inside the wrapper that ``torch.compile`` returns."""
-    inner = getattr(net, "_orig_mod", net)
-    assert isinstance(inner, nn.Module)
-    return inner
 
 
 def _apply(net: nn.Module, choice: Choice) -> None:

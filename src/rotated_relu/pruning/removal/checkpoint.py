@@ -34,6 +34,7 @@ from ...nn.rotate import rotate
 from ...nn.slopes import rotated_modules, slopes
 from .compact import Compacted
 from .plan import Plan
+from .recorded_inputs import replay
 from .surgery import apply, earlier_plans
 from .verify import Certificate
 
@@ -171,9 +172,7 @@ def _rotated_like(plan: Plan, net: nn.Module) -> nn.Module:
     if slopes(net) or not plan.slopes:
         return net
     device = next((parameter.device for parameter in net.parameters()), torch.device("cpu"))
-    inputs = tuple(
-        torch.zeros(item["shape"], dtype=getattr(torch, item["dtype"]), device=device) for item in plan.inputs
-    )
+    inputs = replay(plan.inputs, device)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RotatedReLUWarning)

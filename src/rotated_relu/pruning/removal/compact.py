@@ -6,11 +6,10 @@ and within 1e-9; or an error. The network that was passed in is unchanged either
 
 from __future__ import annotations
 
-import copy
+import contextlib
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -18,7 +17,8 @@ from torch.optim import Optimizer
 from ...core.criteria import Criterion
 from ...core.errors import CertificateError, CompactionError, NothingRemovedWarning
 from ...core.graph_layout import GraphLayout, Tuned
-from ...core.modules import Inputs, as_inputs
+from ...core.modules import Call, Inputs, as_inputs, unwrap
+from ...core.state import copy_of, ordinary, ordinary_tensors, unchanged
 from ...graph.capture import capture
 from ...graph.liveness import analyse
 from ...graph.needed_macs import ideal_work
@@ -28,6 +28,7 @@ from ..mask import apply_mask, check_mask, criterion_of
 from .optimizer_state import check_optimizer, cut_optimizer
 from .plan import Plan
 from .planner import decide
+from .recorded_inputs import record
 from .surgery import apply, earlier_plans, named_states
 from .verify import Certificate, certify
 
@@ -57,6 +58,7 @@ class Compacted:
         return None if self.tuned is None else self.tuned.layout
 
 
+@ordinary_tensors()
 def remove_channels(
     net: nn.Module,
     example_inputs: Inputs,
@@ -78,7 +80,8 @@ def remove_channels(
     Raises:
         As :func:`rotated_relu.compact`.
     """
-    trained, inputs, net = net, as_inputs(example_inputs), as_plain(net)
+    trained, inputs = ordinary(unwrap(net)), as_inputs(example_inputs)
+    net = as_plain(trained)
     if not isinstance(round_to, int) or round_to < 1:
         raise CompactionError(f"round_to must be a positive integer (1, 8, 16), got {round_to!r}")
     check_mask(net, mask)
@@ -88,7 +91,7 @@ def remove_channels(
     while True:
         small, plan = _attempt(net, inputs, mask, round_to, frozen)
         try:
-            certificate = certify(lambda: _masked(net, mask)[0], small, inputs, plan)
+            certificate = certify(lambda: _at_zero(trained, mask), small, inputs, plan)
             break
         except CertificateError as error:
             more = _to_freeze(net, error.module, frozen)
@@ -98,7 +101,7 @@ def remove_channels(
     if not plan.cuts:
         what = plan.criterion.describe()
         warnings.warn(
-            f"nothing was removed: no channel is idle ({what})", NothingRemovedWarning, stacklevel=3
+            f"nothing was removed: no channel is idle ({what})", NothingRemovedWarning, stacklevel=4
         )
     follower = None if optimizer is None else cut_optimizer(optimizer, trained, small, plan)
     return Compacted(small, plan, certificate, follower)
@@ -106,7 +109,7 @@ def remove_channels(
 
 def _attempt(
     net: nn.Module,
-    inputs: tuple[Any, ...],
+    inputs: Call,
     mask: Mapping[str, Tensor],
     round_to: int,
     frozen: Collection[str],
@@ -149,15 +152,23 @@ def _to_freeze(net: nn.Module, module: str | None, frozen: Collection[str]) -> s
 
 def _masked(net: nn.Module, mask: Mapping[str, Tensor]) -> tuple[nn.Module, dict[str, int]]:
     """A copy of the network with the mask applied, and how many slopes of each activation are alive."""
-    masked = copy.deepcopy(net)
+    masked = copy_of(net)
     masked.requires_grad_(True)  # export tells parameters from constants by it
     return masked, apply_mask(masked, mask)
+
+
+@contextlib.contextmanager
+def _at_zero(net: nn.Module, mask: Mapping[str, Tensor]) -> Iterator[nn.Module]:
+    """The network itself with the mask applied; afterwards it is as before."""
+    with unchanged(net):
+        apply_mask(net, mask)
+        yield net
 
 
 def _empty_plan(
     states: dict[str, Tensor],
     alive: dict[str, int],
-    inputs: tuple[Any, ...],
+    inputs: Call,
     criterion: Criterion,
     round_to: int,
     net: nn.Module,
@@ -169,11 +180,7 @@ def _empty_plan(
         round_to=round_to,
         slopes={name: {"total": totals[name], "alive": alive[name]} for name in totals},
         states={name: list(value.shape) for name, value in states.items()},
-        inputs=[
-            {"shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch.")}
-            for value in inputs
-            if isinstance(value, Tensor)
-        ],
+        inputs=record(inputs),
     )
 
 

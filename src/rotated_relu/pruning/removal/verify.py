@@ -1,12 +1,16 @@
-"""Prove that the compacted network computes what the masked original computes.
+"""Compare the compacted network with the rotated one whose small slopes are 0. No certificate, no result.
 
-Both networks run in float64 on random inputs of several batch and image sizes. No certificate, no result.
+The user's own network is run, not a copy: a copy may have lost something (a function that is bound to the original).
+It is put back afterwards, and while the compacted network runs the weights of the original are NaN, so that nothing
+can still lead to them. Both run in float64, see :mod:`.precision`; a network that does not (a kernel of its own for
+float32) runs in the precision that it has, with a larger tolerance, and the certificate says so.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,10 +18,16 @@ import torch
 from torch import Tensor, nn
 
 from ...core.errors import CertificateError
-from ...core.modules import eval_mode
+from ...core.modules import Call, eval_mode, first_line
+from ...core.nested import tensors_in
+from ...core.state import Saved, unchanged
+from .differences import difference, mostly_finite
 from .plan import Plan
+from .precision import TOLERANCES, Lowest, in_float64, widened
+from .trials import trials
 
-TOLERANCE = 1e-9
+# Yields the network of the user with its small slopes at 0, and puts it back.
+Original = Callable[[], AbstractContextManager[nn.Module]]
 
 
 @dataclass(frozen=True)
@@ -25,9 +35,10 @@ class Certificate:
     """Outcome of the comparison.
 
     Attributes:
-        max_relative_difference: Largest absolute difference over the largest absolute output, over all inputs.
+        max_relative_difference: Largest difference of an entry, relative to its size or, if that is larger, the common
+            size of the output's entries; over all outputs and inputs.
         max_absolute_difference: Largest absolute difference.
-        inputs: Shapes of the inputs that were tried.
+        inputs: Shapes of the tensors of each call that was tried, that of the user first.
         dtype: Arithmetic of both networks.
         tolerance: Limit on the relative difference.
     """
@@ -36,165 +47,175 @@ class Certificate:
     max_absolute_difference: float
     inputs: list[list[list[int]]]
     dtype: str = "float64"
-    tolerance: float = TOLERANCE
+    tolerance: float = TOLERANCES[torch.float64]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         return asdict(self)
 
 
-def certify(
-    masked: Callable[[], nn.Module], compacted: nn.Module, inputs: tuple[Any, ...], plan: Plan
-) -> Certificate:
-    """Compare two networks in float64, one after the other: only one of them is in memory in float64 at a time.
+@dataclass(frozen=True)
+class _Tried:
+    """A call and what the original returns."""
+
+    call: Call
+    outputs: list[Tensor]
+
+
+class _Untried(Exception):
+    """The original gives nothing to compare in this arithmetic."""
+
+
+def certify(original: Original, compacted: nn.Module, call: Call, plan: Plan) -> Certificate:
+    """Compare two networks on the user's inputs and on others like them.
 
     Args:
-        masked: Makes the original with small slopes at 0; each call a new one, since it is converted in place.
-        compacted: The result; a float64 copy of it is compared.
-        inputs: Example inputs; their shapes are tried, and others that the original accepts.
+        original: Yields the network that was compacted with its small slopes at 0; puts it back at the end.
+        compacted: The result; unchanged.
+        call: Example inputs.
         plan: For naming the layer where a difference begins.
 
     Raises:
-        CertificateError: If the difference exceeds 1e-9 relative, or the compacted network fails to run.
+        CertificateError: If the difference exceeds the tolerance, the compacted network fails to run, or the original
+            gives no finite outputs to compare with.
     """
-    accepted = _expected(masked().double(), inputs)
-    if not accepted:
-        raise CertificateError("the masked original did not run in float64 on the example inputs")
-    small = copy.deepcopy(compacted).double()
+    wide, tried, dtype = _expected(original, call)
+    relative, absolute, last = _largest(original, compacted, tried, wide, TOLERANCES[dtype])
+    if not relative <= TOLERANCES[dtype]:
+        raise _differs(original, compacted, last.call, wide, plan, relative, dtype)
+    shapes = [_shapes(one.call) for one in tried]
+    return Certificate(relative, absolute, shapes, _name(dtype), TOLERANCES[dtype])
+
+
+def _largest(
+    original: Original, compacted: nn.Module, tried: Sequence[_Tried], wide: bool, tolerance: float
+) -> tuple[float, float, _Tried]:
+    """Largest relative and absolute difference, up to the first inputs on which they differ."""
     relative = absolute = 0.0
-    for trial, expected in accepted:
-        for one, other in zip(expected, _run(small, trial, expected), strict=True):
-            difference, scale = _difference(one, other)
-            absolute = max(absolute, difference)
-            relative = max(relative, difference / scale if scale > 0 else difference)
-        if not relative <= TOLERANCE:
-            module = _first_difference(masked().double(), small, trial)
-            raise CertificateError(
-                f"the compacted network differs from the masked original by {relative:.3g} (relative, float64; "
-                f"limit {TOLERANCE:g}) on inputs of shape {', '.join(map(str, _shapes(trial)))}"
-                f"{_seen_at(module, plan)}; the model was left untouched",
-                module,
-            )
-    shapes = [_shapes(trial) for trial, _ in accepted]
-    return Certificate(relative, absolute, shapes)
+    with original() as net, unchanged(compacted), _arithmetic(compacted, wide):
+        _poison(net)
+        start = Saved(compacted, weights=False)
+        for number, one in enumerate(tried):
+            if number != 1:  # the second call comes after the first: what one leaves for the next counts too
+                start.put_back()
+            for mine, theirs in zip(one.outputs, _run(compacted, one), strict=True):
+                gap, share = difference(mine, theirs)
+                absolute, relative = max(absolute, gap), max(relative, share)
+            if not relative <= tolerance:
+                break
+    return relative, absolute, one
 
 
-def _shapes(trial: tuple[Any, ...]) -> list[list[int]]:
-    return [list(value.shape) for value in _leaves(trial)]
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
-def _expected(masked: nn.Module, inputs: tuple[Any, ...]) -> list[tuple[tuple[Any, ...], list[Tensor]]]:
-    """The inputs that the original takes, each with its outputs."""
-    found: list[tuple[tuple[Any, ...], list[Tensor]]] = []
-    for alternatives in trials(inputs):
-        rows = _rows(found[0][1], found[0][0]) if found else None
-        accepted = _accepted(masked, alternatives, rows)
+def _expected(original: Original, call: Call) -> tuple[bool, list[_Tried], torch.dtype]:
+    """What the original returns: whether in float64, on which inputs, and the lowest precision inside."""
+    causes: list[Exception] = []
+    for wide in (True, False):
+        try:
+            with original() as net, _arithmetic(net, wide), Lowest() as lowest:
+                return (
+                    wide,
+                    _tried(net, call.map(widened) if wide else call),
+                    torch.float64 if wide else lowest.dtype,
+                )
+        except _Untried as error:
+            causes.append(error)
+    raise CertificateError(
+        f"nothing to compare with: the original with its small slopes at 0 {causes[0]}; the model was left untouched"
+    ) from (causes[0].__cause__ or causes[1].__cause__)
+
+
+@contextlib.contextmanager
+def _arithmetic(net: nn.Module, wide: bool) -> Iterator[None]:
+    with eval_mode(net), torch.no_grad(), in_float64(net) if wide else contextlib.nullcontext():
+        yield
+
+
+def _tried(net: nn.Module, call: Call) -> list[_Tried]:
+    """The inputs that the original takes, each with its outputs.
+
+    Raises:
+        _Untried: If it does not run on the user's, or an output is finite on none.
+    """
+    found: list[_Tried] = []
+    start = Saved(net, weights=False)
+    for number, alternatives in enumerate(trials(call)):
+        if number != 1:
+            start.put_back()
+        rows = _rows(found[0]) if found else None
+        accepted = _accepted(net, alternatives, rows, required=not number)
         if accepted is not None:
             found.append(accepted)
-    return found
+    if not any(output.numel() for one in found for output in one.outputs):
+        raise _Untried("returns no tensor with entries")
+    for place, output in enumerate(found[0].outputs):
+        if output.numel() and not any(mostly_finite(one.outputs[place]) for one in found):
+            raise _Untried(f"returns NaN or infinity for most of output {place} on all inputs tried")
+    return [one for one in found if any(map(mostly_finite, one.outputs))]
 
 
 def _accepted(
-    masked: nn.Module, alternatives: Sequence[tuple[Any, ...]], rows: list[float] | None
-) -> tuple[tuple[Any, ...], list[Tensor]] | None:
+    net: nn.Module, alternatives: Sequence[Call], rows: list[float] | None, required: bool
+) -> _Tried | None:
     """The first inputs that the original takes as what they are meant to be, with its outputs."""
-    for trial in alternatives:
+    best = None
+    for call in alternatives:
+        before = Saved(net, weights=False)
         try:
-            expected = _outputs(masked, trial)
-        except Exception:  # the original itself does not accept this shape
-            continue
-        if rows is None or _rows(expected, trial) == rows:
-            return trial, expected
+            tried = _Tried(call, _outputs(net, call))
+        except Exception as error:
+            before.put_back()
+            if required:
+                raise _Untried(f"does not run: {first_line(error)}") from error
+            continue  # the original does not accept this shape
+        if rows is None or _rows(tried) == rows:
+            best = best or tried
+            if all(mostly_finite(output) for output in tried.outputs if output.numel()):
+                return tried
         # else it takes a larger image for more images (``x.reshape(-1, 512)``): no longer this network
-    return None
+        before.put_back()
+    return best
 
 
-def _rows(outputs: Sequence[Tensor], inputs: tuple[Any, ...]) -> list[float]:
+def _rows(tried: _Tried) -> list[float]:
     """Entries along the first dimension of each output, per example."""
-    batch = next((len(value) for value in _leaves(inputs) if value.dim()), 1)
-    return [len(out) / max(batch, 1) for out in outputs if out.dim()]
+    return [len(out) / max(tried.call.batch_size, 1) for out in tried.outputs if out.dim()]
 
 
-def _difference(one: Tensor, other: Tensor) -> tuple[float, float]:
-    """Largest absolute difference and largest finite value; NaN and infinity only equal themselves."""
-    if not one.numel():
-        return 0.0, 0.0
-    one, other = (torch.view_as_real(v) if v.is_complex() else v.double() for v in (one, other))
-    same = (one == other) | (one.isnan() & other.isnan())
-    gap = (one - other).abs().masked_fill(same, 0.0).nan_to_num(torch.inf, torch.inf)
-    return float(gap.max()), float(one.nan_to_num(0.0, 0.0, 0.0).abs().max())
+def _outputs(net: nn.Module, call: Call) -> list[Tensor]:
+    torch.manual_seed(0)
+    return [output.detach().clone() for output in tensors_in(call.run(net))]
 
 
-LARGE = 128  # pixels; from here on the other image size is a smaller one: float64 convolutions are slow
-
-
-def trials(inputs: tuple[Any, ...]) -> list[list[tuple[Any, ...]]]:
-    """Random inputs: the given shapes, then other batch and image sizes.
-
-    Each trial is a list; the first that the original accepts counts. Tensors may be inside of dicts, tuples or lists.
-    """
-    generator = torch.Generator().manual_seed(0)
-    leaves = _leaves(inputs)
-    batch = [v.shape[0] for v in leaves if v.dim() > 0]
-
-    def drawn(size: int | None, resize: Callable[[int], int] = int) -> tuple[Any, ...]:
-        def other(value: Any) -> Any:
-            return _random(value, _resized(value, size, resize), generator)
-
-        trial: tuple[Any, ...] = torch.utils._pytree.tree_map(other, inputs)
-        return trial
-
-    if not batch or len(set(batch)) > 1:
-        return [[drawn(None)]]
-    if max((side for v in leaves for side in _image(v)), default=0) >= LARGE:
-        return [[drawn(None)], [drawn(3, lambda side: max(32, round(side / 64) * 32)), drawn(2)]]
-    return [[drawn(None)], [drawn(3)], [drawn(2, lambda side: side + 32)]]
-
-
-def _image(value: Any) -> Sequence[int]:
-    """Height and width, if the value is a batch of images."""
-    return value.shape[2:] if isinstance(value, Tensor) and value.dim() == 4 else ()
-
-
-def _resized(value: Any, batch: int | None, resize: Callable[[int], int]) -> Sequence[int]:
-    if not isinstance(value, Tensor) or batch is None:
-        return getattr(value, "shape", ())
-    image = _image(value)
-    return (batch, value.shape[1], *map(resize, image)) if image else (batch, *value.shape[1:])
-
-
-def _random(value: Any, shape: Sequence[int], generator: torch.Generator) -> Any:
-    if not isinstance(value, Tensor):
-        return value
-    if not value.is_floating_point():  # indices, masks: the same rows, as often as needed
-        return value[torch.arange(shape[0], device=value.device) % len(value)] if len(shape) else value
-    return torch.randn(tuple(shape), dtype=torch.float64, generator=generator).to(value.device)
-
-
-def _outputs(model: nn.Module, inputs: tuple[Any, ...]) -> list[Tensor]:
-    with torch.no_grad(), eval_mode(model):
-        return [leaf.detach() for leaf in _leaves(model(*inputs))]
-
-
-def _leaves(values: Any) -> list[Tensor]:
-    """All tensors of nested inputs or outputs."""
-    return [leaf for leaf in torch.utils._pytree.tree_leaves(values) if isinstance(leaf, Tensor)]
-
-
-def _run(small: nn.Module, inputs: tuple[Any, ...], expected: Sequence[Tensor]) -> list[Tensor]:
+def _run(small: nn.Module, tried: _Tried) -> list[Tensor]:
     try:
-        found = _outputs(small, inputs)
+        found = _outputs(small, tried.call)
     except Exception as error:
         module = _failing_module(small, error)
         place = f" (in {module})" if module else ""
         raise CertificateError(
-            f"the compacted network does not run{place}: {error}; the model was left untouched", module
+            f"the compacted network does not run{place}: {first_line(error)}; the model was left untouched",
+            module,
         ) from error
-    if [o.shape for o in found] != [o.shape for o in expected]:
+    if [o.shape for o in found] != [o.shape for o in tried.outputs]:
         raise CertificateError(
             "the compacted network's outputs have other shapes; the model was left untouched"
         )
     return found
+
+
+def _poison(net: nn.Module) -> None:
+    """Make all weights NaN, in other memory than their own."""
+    for value in net.parameters():
+        if value.is_floating_point() or value.is_complex():
+            value.data = torch.full((), torch.nan, dtype=value.dtype, device=value.device).expand(value.shape)
+
+
+def _shapes(call: Call) -> list[list[int]]:
+    return [list(value.shape) for value in call.tensors]
 
 
 def _failing_module(model: nn.Module, error: BaseException) -> str | None:
@@ -208,6 +229,34 @@ def _failing_module(model: nn.Module, error: BaseException) -> str | None:
     return place
 
 
+# --- where a difference begins -------------------------------------------------------------------------------------
+
+
+def _differs(
+    original: Original,
+    small: nn.Module,
+    call: Call,
+    wide: bool,
+    plan: Plan,
+    relative: float,
+    dtype: torch.dtype,
+) -> CertificateError:
+    """The error, with the first layer at which the two differ."""
+    with original() as net, _arithmetic(net, wide):
+        one = _record(net, call)
+        unsteady = _is_random(net, call)
+    with unchanged(small), _arithmetic(small, wide):
+        other = _record(small, call)
+    module = _first_difference(one, other, TOLERANCES[dtype])
+    why = "; it draws random numbers in eval mode" if unsteady else ""
+    return CertificateError(
+        f"the compacted network differs from the masked original by {relative:.3g} (relative, "
+        f"{_name(dtype)}; limit {TOLERANCES[dtype]:g}) on inputs of shape "
+        f"{', '.join(map(str, _shapes(call)))}{_seen_at(module, plan)}{why}; the model was left untouched",
+        module,
+    )
+
+
 def _seen_at(module: str | None, plan: Plan) -> str:
     if module is None:
         return ""
@@ -215,35 +264,40 @@ def _seen_at(module: str | None, plan: Plan) -> str:
     return f", first seen at the output of {module}{changed}"
 
 
-def _first_difference(masked: nn.Module, small: nn.Module, inputs: tuple[Any, ...]) -> str | None:
-    """The first layer of equal output width whose output differs, by running both networks once more."""
-    names = [name for name, _ in small.named_modules() if name]
-    one, other = _record(masked, names, inputs), _record(small, names, inputs)
+def _is_random(net: nn.Module, call: Call) -> bool:
+    """Whether two calls differ though the network is the same."""
+    first = _outputs(net, call)
+    torch.manual_seed(1)
+    second = tensors_in(call.run(net))
+    return any(difference(mine, theirs)[1] > 0 for mine, theirs in zip(first, second, strict=False))
+
+
+def _first_difference(one: dict[str, Tensor], other: dict[str, Tensor], tolerance: float) -> str | None:
+    """The first module of equal output width whose output differs."""
     for name, value in one.items():
-        twin = other.get(name)
-        if twin is not None and twin.shape == value.shape and value.numel():
-            scale = max(float(value.abs().max()), 1e-300)
-            if not float((value - twin).abs().max()) / scale <= TOLERANCE:
-                return name
+        theirs = other.get(name)
+        if (
+            theirs is not None
+            and theirs.shape == value.shape
+            and not difference(value, theirs)[1] <= tolerance
+        ):
+            return name
     return None
 
 
-def _record(model: nn.Module, names: Sequence[str], inputs: tuple[Any, ...]) -> dict[str, Tensor]:
+def _record(net: nn.Module, call: Call) -> dict[str, Tensor]:
+    """The first output of every module that returns a tensor, in order of execution."""
     seen: dict[str, Tensor] = {}
     handles = []
-    for name in names:
-        try:
-            module = model.get_submodule(name)
-        except AttributeError:
-            continue
+    for name, module in net.named_modules():
 
         def note(_module: nn.Module, _inputs: Any, output: Any, name: str = name) -> None:
-            if isinstance(output, Tensor):
-                seen.setdefault(name, output)
+            if name and isinstance(output, Tensor):
+                seen.setdefault(name, output.detach().clone())
 
         handles.append(module.register_forward_hook(note))
     try:
-        _outputs(model, inputs)
+        _outputs(net, call)
     finally:
         for handle in handles:
             handle.remove()

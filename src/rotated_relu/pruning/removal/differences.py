@@ -1,0 +1,57 @@
+"""How far two outputs are apart, on a scale that no single entry can set.
+
+The difference of each entry is taken relative to the larger of two sizes: that of the entry itself, and the largest of
+the entries of common size. Two kinds of entries are not of common size, and are told by a gap of six decimal orders
+in which there is none:
+
+- Masks: illegal actions at -1e9, attention at the lowest number. Relative to them an error of 1 in a score would be
+  1e-9, and pass. So what lies above a gap is not common. (Relative to itself it is still compared.)
+- Rounding noise: a logarithm of a number that is 1 up to rounding is some 1e-16, right in no digit. So what lies
+  under a gap is not common if it is below 1e-10; it is compared on the scale of what lies above.
+
+Why not the median: more than half of a policy's actions may be illegal. Why no scale per entry alone: where positive
+and negative terms cancel, an entry near 0 carries the rounding of its terms.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import Tensor
+
+GAP = 20  # powers of 2 without any entry
+NOISE = -33  # power of 2, about 1e-10
+
+
+def difference(expected: Tensor, found: Tensor) -> tuple[float, float]:
+    """Largest absolute and largest relative difference; NaN and infinity only equal themselves."""
+    if not expected.numel():
+        return 0.0, 0.0
+    one, other = _real(expected), _real(found)
+    same = (one == other) | (one.isnan() & other.isnan())
+    gap = (one - other).abs().masked_fill(same, 0.0).nan_to_num(torch.inf, torch.inf)
+    sizes = one.abs().nan_to_num(0.0, 0.0, 0.0)
+    scale = sizes.clamp(min=common_size(sizes) or 1.0)
+    return float(gap.max()), float((gap / scale).max())
+
+
+def common_size(sizes: Tensor) -> float:
+    """Largest entry of common size; of absolute values that are finite."""
+    sizes = sizes[sizes > 0]
+    if not sizes.numel():
+        return 0.0
+    exponents = torch.frexp(sizes).exponent
+    present = torch.unique(exponents).tolist()
+    tops = [one for one, other in itertools.pairwise(present) if other - one > GAP]
+    tops = [top for top in tops if top >= NOISE] or [present[-1]]
+    return float(sizes[exponents <= tops[0]].max())
+
+
+def mostly_finite(output: Tensor) -> bool:
+    """Whether there is something to compare: entries, at least half of them finite."""
+    return output.numel() > 0 and float(output.isfinite().double().mean()) >= 0.5
+
+
+def _real(value: Tensor) -> Tensor:
+    return torch.view_as_real(value.to(torch.complex128)) if value.is_complex() else value.double()
