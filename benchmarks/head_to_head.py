@@ -37,9 +37,9 @@ import rotated_relu as rr
 from rotated_relu.core.counting import count_macs, count_parameters
 from rotated_relu.core.environment import device_name
 from rotated_relu.core.run_directory import write_json
+from rotated_relu.deploy.engines import graph_runner
 from rotated_relu.deploy.export import raw_onnx
 from rotated_relu.deploy.fastest import fastest_layout
-from rotated_relu.deploy.onnx_session import session_runner
 from rotated_relu.deploy.timing import compare_latency
 
 NETWORKS = ("resnet20", "resnet50", "vgg16_bn", "mobilenet_v2", "densenet121", "efficientnet_b0", "vit_b_16",
@@ -209,7 +209,9 @@ def latencies(contents: dict[str, bytes], inputs: torch.Tensor) -> dict[str, lis
     """
     times: dict[str, list[float]] = {name: [] for name in contents}
     for _ in range(SETUPS):
-        runs = {name: session_runner(content, (inputs,)) for name, content in contents.items()}
+        runs = {
+            name: graph_runner(content, (inputs,), engine="onnxruntime") for name, content in contents.items()
+        }
         for name, values in compare_latency(runs, ROUNDS, 3).milliseconds.items():
             times[name] += values
     return times

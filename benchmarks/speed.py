@@ -29,7 +29,7 @@ import rotated_relu as rr
 from rotated_relu.core.counting import count_macs
 from rotated_relu.core.environment import device_name
 from rotated_relu.deploy import autotune
-from rotated_relu.deploy.engines import GRAPH_ENGINES, engine_version, graph_runner, runner
+from rotated_relu.deploy.engines import engine_named, graph_runner, runner
 from rotated_relu.deploy.export import apply_layout
 from rotated_relu.deploy.selection import SAMPLE_MS
 from rotated_relu.deploy.timing import LatencyComparison, compare_latency
@@ -89,7 +89,7 @@ def remember(function):
 def timed(net, found, inputs, engine: str, rounds: int) -> LatencyComparison:
     """Original, compacted and naively compacted network, in turn, with runners of their own."""
     small = autotune.compact_to(net, inputs[:1], ZETA, 1).model
-    if engine in GRAPH_ENGINES:
+    if engine_named(engine).kind == "graph":
         contents = {"original": autotune.raw_onnx(net, inputs[:1]).content}
         raw = autotune.raw_onnx(found.result.model, inputs[:1])
         contents["compact"] = apply_layout(raw, found.result.layout).content
@@ -223,7 +223,7 @@ def main() -> None:
                     "command": "python benchmarks/speed.py",
                     "processor": device_name(torch.device("cpu")),
                     "machine": f"{platform.machine()}, {os.cpu_count()} cores, {THREADS} threads for each engine",
-                    "versions": {e: engine_version(e) for e in ENGINES}
+                    "versions": {e: engine_named(e).version() for e in ENGINES}
                     | {"torchvision": torchvision.__version__},
                     "summary": summary(found["rows"]),
                 }

@@ -18,7 +18,7 @@ from rotated_relu.deploy import fastest
 from rotated_relu.deploy.engines import ENGINES
 from rotated_relu.deploy.export import apply_layout
 from rotated_relu.deploy.layout import EXACT_WIDTHS, layout_named
-from rotated_relu.deploy.onnx_session import open_session, run_session
+from rotated_relu.deploy.sessions import OnnxRuntimeSession
 from rotated_relu.deploy.timing import LatencyComparison
 from rotated_relu.experiments.run_networks import open_run
 from rotated_relu.experiments.stages import measure as measure_stage
@@ -71,7 +71,7 @@ def networks_agree(run, outputs, images):
 
 def test_export_for_openvino(capsys, run):
     pytest.importorskip("openvino", reason="optional: pip install openvino")
-    from rotated_relu.deploy.openvino_session import OpenVinoSession
+    from rotated_relu.deploy.sessions import OpenVinoSession
 
     code, out, err = call(capsys, "export", run, "--format", "openvino", "--no-tune")
     assert code == 0
@@ -93,7 +93,7 @@ def test_export_in_eight_bits(capsys, run):
     # one byte for each weight instead of four
     assert small.stat().st_size < (run / "compact.safetensors").stat().st_size / 2
     assert "QuantizeLinear" in {node.op_type for node in onnx.load(small).graph.node}
-    (found,) = run_session(open_session(small), torch.randn(3, 1, 8, 8))
+    (found,) = OnnxRuntimeSession(small).run(torch.randn(3, 1, 8, 8))
     assert found.shape == (3, 3)
 
 
@@ -101,7 +101,7 @@ def test_export_for_any_image_size(capsys, run):
     assert call(capsys, "export", run, "--dynamic-size", "--no-tune")[0] == 0
     assert shape_of(run / "compact.onnx") == ["batch", 1, "height", "width"]
     images = torch.randn(2, 1, 13, 9)  # neither the size of the images nor that of the check
-    networks_agree(run, run_session(open_session(run / "compact.onnx"), images)[0], images)
+    networks_agree(run, OnnxRuntimeSession(run / "compact.onnx").run(images)[0], images)
 
 
 def shape_of(path):

@@ -90,7 +90,8 @@ def asked_for(tree):
             for argument in node.args:
                 if isinstance(argument, ast.Constant):
                     yield argument.value
-                else:  # needs(*EXTRAS["onnx"])
+                elif isinstance(argument, ast.Starred) and isinstance(argument.value, ast.Subscript):
+                    # needs(*EXTRAS["onnx"])
                     yield from EXTRAS[ast.literal_eval(argument.value.slice)]
 
 

@@ -4,10 +4,10 @@ import torch
 from torch import nn
 
 from rotated_relu.core.errors import ExportError, FileFormatError, MissingPackageError, ShapeError
-from rotated_relu.deploy import onnx_session
-from rotated_relu.deploy.export import export_onnx, export_openvino, onnx_runner, to_onnx
-from rotated_relu.deploy.onnx_session import open_session, run_session, session_runner
+from rotated_relu.deploy.engines import runner
+from rotated_relu.deploy.export import export_onnx, export_openvino, to_onnx
 from rotated_relu.deploy.quantize import export_int8
+from rotated_relu.deploy.sessions import OnnxRuntimeSession
 from rotated_relu.nn.activation import Rotated, RotatedReLU
 
 
@@ -45,7 +45,7 @@ def test_export_is_checked_dynamic_and_has_no_slopes_left(tmp_path, groups):
     assert [entry.version for entry in onnx.load(path).opset_import if not entry.domain] == [report.opset]
     # An input that the check has not seen.
     batch = torch.randn(7, 3, 6, 6)
-    (found,) = run_session(open_session(path), batch)
+    (found,) = OnnxRuntimeSession(path).run(batch)
     torch.testing.assert_close(found, net.eval()(batch), rtol=1e-4, atol=1e-5)
 
 
@@ -142,9 +142,14 @@ def test_an_older_file_survives_a_failed_check(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["net.onnx"]
 
 
+def changed(change):
+    """A session whose outputs are changed."""
+    run = OnnxRuntimeSession.run
+    return lambda session, inputs: [change(output) for output in run(session, inputs)]
+
+
 def test_wrong_result_is_refused(tmp_path, monkeypatch):
-    wrong = lambda session, inputs: [output + 1 for output in run_session(session, inputs)]  # noqa: E731
-    monkeypatch.setattr("rotated_relu.deploy.export.run_session", wrong)
+    monkeypatch.setattr(OnnxRuntimeSession, "run", changed(lambda output: output + 1))
     with pytest.raises(ExportError, match=r"differ by .* at batch size 1"):
         export_onnx(chain(), torch.randn(2, 3, 6, 6), tmp_path / "net.onnx")
 
@@ -157,7 +162,7 @@ def test_wrong_result_is_refused(tmp_path, monkeypatch):
     ],
 )
 def test_a_model_that_runs_differently_is_refused(tmp_path, monkeypatch, outputs, message):
-    monkeypatch.setattr("rotated_relu.deploy.export.run_session", outputs)
+    monkeypatch.setattr(OnnxRuntimeSession, "run", outputs)
     with pytest.raises(ExportError, match=message):
         export_onnx(nn.Linear(2, 2), torch.randn(2, 2), tmp_path / "net.onnx")
 
@@ -169,8 +174,7 @@ def test_a_model_too_large_for_one_file_is_refused(monkeypatch):
 
 
 def test_nan_on_one_side_is_a_difference(tmp_path, monkeypatch):
-    nan = lambda session, inputs: [output * float("nan") for output in run_session(session, inputs)]  # noqa: E731
-    monkeypatch.setattr("rotated_relu.deploy.export.run_session", nan)
+    monkeypatch.setattr(OnnxRuntimeSession, "run", changed(lambda output: output * float("nan")))
     with pytest.raises(ExportError, match="inf"):
         export_onnx(chain(), torch.randn(2, 3, 6, 6), tmp_path / "net.onnx")
 
@@ -192,16 +196,16 @@ def test_bad_inputs_and_files(tmp_path):
     with pytest.raises(ShapeError):
         export_onnx(nn.Linear(2, 2), torch.randn(2, 3), tmp_path / "net.onnx")
     with pytest.raises(FileFormatError, match="cannot open"):
-        open_session(tmp_path / "none.onnx")
+        OnnxRuntimeSession(tmp_path / "none.onnx")
     (tmp_path / "bad.onnx").write_bytes(b"\x00\x01")
     with pytest.raises(FileFormatError):
-        onnx_session.open_session(tmp_path / "bad.onnx")
+        OnnxRuntimeSession(tmp_path / "bad.onnx")
 
 
 def test_runners_run(tmp_path):
     net, x = nn.Linear(2, 3), torch.randn(4, 2)
     export_onnx(net, x, tmp_path / "net.onnx")
-    for run in (onnx_runner(net, x, threads=1), session_runner(tmp_path / "net.onnx", x, threads=1)):
+    for run in (runner(net, x, threads=1), OnnxRuntimeSession(tmp_path / "net.onnx", threads=1).runnable(x)):
         assert run()[0].shape == (4, 3)
 
 
@@ -222,14 +226,14 @@ def test_images_of_any_size(tmp_path):
     report = export_onnx(net, torch.randn(2, 3, 12, 12), path, dynamic_size=True)
     assert report.image_sizes == ((12, 12), (18, 24))
     images = torch.randn(3, 3, 17, 29)  # neither of the two
-    (found,) = run_session(open_session(path), images)
+    (found,) = OnnxRuntimeSession(path).run(images)
     torch.testing.assert_close(found, net.eval()(images), rtol=1e-4, atol=1e-5)
     assert export_onnx(net, torch.randn(2, 3, 12, 12), path).image_sizes == ()
 
 
 def test_openvino_files_compute_the_same(tmp_path):
     pytest.importorskip("openvino")
-    from rotated_relu.deploy.openvino_session import OpenVinoSession, openvino_runner
+    from rotated_relu.deploy.sessions import OpenVinoSession
 
     net, path = AnySize(), tmp_path / "net.xml"
     report = export_openvino(net, torch.randn(2, 3, 12, 12), path, dynamic_size=True)
@@ -239,12 +243,12 @@ def test_openvino_files_compute_the_same(tmp_path):
     images = torch.randn(5, 3, 15, 11)
     (found,) = OpenVinoSession(path, threads=1).run(images)
     torch.testing.assert_close(found, net.eval()(images), rtol=1e-4, atol=1e-5)
-    openvino_runner(path, images, threads=1)()
+    OpenVinoSession(path, threads=1).runnable(images)()
 
 
 def test_openvino_errors(tmp_path, monkeypatch):
     pytest.importorskip("openvino")
-    from rotated_relu.deploy.openvino_session import OpenVinoSession
+    from rotated_relu.deploy.sessions import OpenVinoSession
 
     with pytest.raises(ExportError, match=r"name the \.xml file, not net\.onnx"):
         export_openvino(nn.Linear(2, 2), torch.randn(2, 2), tmp_path / "net.onnx")
@@ -268,7 +272,7 @@ def test_eight_bits(tmp_path):
     # 8 bits are 1/256 of the range of each tensor; a few layers of that stay within some percent
     assert 0 < report.relative_difference < 0.1
     assert report.to_dict()["calibration_batches"] == 4
-    (found,) = run_session(open_session(path), torch.randn(3, 3, 12, 12))
+    (found,) = OnnxRuntimeSession(path).run(torch.randn(3, 3, 12, 12))
     assert found.shape == (3, 2)
     assert [entry.name for entry in tmp_path.iterdir()] == ["net.int8.onnx"]
 

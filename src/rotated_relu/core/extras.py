@@ -7,6 +7,7 @@ the function that uses it, after :func:`needs` has said so.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from importlib.util import find_spec
 
 from .errors import MissingPackageError
@@ -30,17 +31,16 @@ def needs(*packages: str) -> None:
     """Say that what follows needs these packages.
 
     Args:
-        packages: Top-level names as imported, each in :data:`EXTRAS`.
+        packages: Top-level names as imported; the message names the extras that bring them (:data:`EXTRAS`).
 
     Raises:
         MissingPackageError: If one is not installed; names them all and the command that installs them.
     """
     missing = [package for package in packages if not is_installed(package)]
     if missing:
-        extras = sorted({_extra_of(package) for package in missing})
         verb = "is" if len(missing) == 1 else "are"
         raise MissingPackageError(
-            f"{', '.join(missing)} {verb} not installed: pip install 'rotated-relu[{','.join(extras)}]'"
+            f"{', '.join(missing)} {verb} not installed: pip install {' '.join(_to_install(missing))}"
         )
 
 
@@ -51,5 +51,13 @@ def is_installed(package: str) -> bool:
     return find_spec(package) is not None
 
 
-def _extra_of(package: str) -> str:
-    return next(extra for extra, brought in EXTRAS.items() if package in brought)
+def _to_install(missing: Sequence[str]) -> list[str]:
+    """What brings packages: extras of ours, and by name what none of them has, such as the engine of a user."""
+    extras = {package: _extra_of(package) for package in missing}
+    ours = sorted({extra for extra in extras.values() if extra})
+    others = [package for package, extra in extras.items() if not extra]
+    return [*([f"'rotated-relu[{','.join(ours)}]'"] if ours else []), *others]
+
+
+def _extra_of(package: str) -> str | None:
+    return next((extra for extra, brought in EXTRAS.items() if package in brought), None)

@@ -29,7 +29,7 @@ from ..core.modules import Inputs, as_inputs, unwrap
 from ..pruning.mask import threshold_mask
 from ..pruning.removal import Compacted, remove_channels
 from ..pruning.removal.optimizer_state import check_optimizer, cut_optimizer
-from .engines import GRAPH_ENGINES, check_engine
+from .engines import engine_named
 from .export import apply_layout, raw_onnx
 from .fastest import CandidateTimer, Setup, distinct, graph_setup, module_setup
 from .layout import AS_EXPORTED, LAYOUTS
@@ -162,13 +162,13 @@ def compact_fastest(
         UnknownNameError: If there is no such engine.
         ExportError: If the engine's package is missing, or it runs graphs and the network cannot be exported.
     """
-    check_engine(engine)
-    if not (layouts if engine in GRAPH_ENGINES else candidates):
+    on_graphs = engine_named(engine).kind == "graph"
+    if not (layouts if on_graphs else candidates):
         raise CompactionError("compact_fastest needs at least one candidate, such as round_to 1, 8 and 16")
     net = unwrap(net)
     with _quiet():
         tried = _Tried(net, example_inputs, mask, list(timing_inputs) or [example_inputs], engine, threads)
-        if engine in GRAPH_ENGINES:
+        if on_graphs:
             return tried.graphs(layouts, rounds)
         return tried.modules(sorted(set(candidates)), rounds)
 

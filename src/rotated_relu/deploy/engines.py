@@ -1,8 +1,27 @@
-"""The engines that run networks, behind one interface."""
+"""The engines that run networks, behind one interface: a table that users can extend.
+
+An engine of kind ``graph`` runs exported ONNX models, one of kind ``module`` the network itself. To add one::
+
+    register_engine(
+        Engine(
+            "tensorrt",
+            kind="graph",
+            packages=("tensorrt",),
+            version=lambda: tensorrt.__version__,
+            start=lambda content, inputs, threads: open_plan(content).runnable(inputs),
+        )
+    )
+
+``measure``, ``compact(round_to="auto")``, ``fastest_layout`` and the command line then know it by its name.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -12,61 +31,113 @@ from ..core.extras import EXTRAS, needs
 from ..core.modules import Call, Inputs, as_inputs, unwrap
 from ..core.state import copy_of
 from .export import to_onnx
-from .onnx_session import session_runner
-from .openvino_session import openvino, openvino_runner
+from .sessions import OnnxRuntimeSession, OpenVinoSession
 from .timing import Runnable
 
-ENGINES = ("onnxruntime", "openvino", "torch", "torch.compile")
+Kind = Literal["graph", "module"]
 MANY = 2**16  # compiled networks of one class
-GRAPH_ENGINES = ENGINES[:2]  # those that run an exported graph
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What runs networks.
+
+    Attributes:
+        name: What options and results call it.
+        kind: ``graph`` if it runs serialised ONNX models, on the CPU; ``module`` if it runs networks, on the device of
+            their inputs.
+        start: Called with the model or a frozen network in eval mode, the inputs, and the number of threads (None:
+            torch's setting); returns a callable that runs once and returns when the work is done.
+        version: Version of the package behind it.
+        packages: What must be installed, by the names that are imported.
+    """
+
+    name: str
+    kind: Kind
+    start: Callable[[Any, Call, int | None], Runnable]
+    version: Callable[[], str]
+    packages: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """Name and version, for results."""
+        return f"{self.name} {self.version()}"
+
+
+ENGINES: dict[str, Engine] = {}
+
+
+def register_engine(engine: Engine) -> None:
+    """Let an engine be known by its name; one of the same name is replaced."""
+    ENGINES[engine.name] = engine
+
+
+def engine_named(name: str, kind: Kind | None = None) -> Engine:
+    """An engine that is ready to run.
+
+    Args:
+        name: A key of :data:`ENGINES`.
+        kind: Which kind it must be of, if any.
+
+    Raises:
+        UnknownNameError: If there is no such engine (of that kind).
+        MissingPackageError: If its packages are not installed; names the extra.
+    """
+    known = [engine.name for engine in ENGINES.values() if kind in (None, engine.kind)]
+    if name not in known:
+        raise UnknownNameError("engine" if kind is None else f"engine that runs {kind}s", name, known)
+    needs(*ENGINES[name].packages)
+    return ENGINES[name]
 
 
 def runner(
     net: nn.Module, example_inputs: Inputs, *, engine: str = "onnxruntime", threads: int | None = None
 ) -> Runnable:
-    """Return a callable that runs the network once on the inputs, for :func:`compare_latency`.
+    """Return a callable that runs the network once on the inputs, for :func:`.timing.compare_latency`.
 
     It runs a frozen copy in eval mode, so it does not follow later changes of the network. ``torch.compile`` compiles
     at once, for the shapes of these inputs.
 
     Raises:
         UnknownNameError: If there is no such engine.
+        MissingPackageError: If its packages are not installed.
+        ExportError: If the engine runs graphs and the network cannot be exported.
     """
-    check_engine(engine)
+    found = engine_named(engine)
     inputs = as_inputs(example_inputs)
-    if engine in GRAPH_ENGINES:
-        return graph_runner(to_onnx(net, inputs).content, inputs, engine=engine, threads=threads)
-    frozen: Any = copy_of(unwrap(net)).eval()
-    if engine == "torch.compile":
-        frozen = _compiled(frozen, inputs)
-    own = inputs.copied()  # once: what is timed is the network alone
-    return lambda: _run_torch(frozen, own)
-
-
-def check_engine(engine: str) -> None:
-    """Raise unless there is such an engine and its package is installed.
-
-    Raises:
-        UnknownNameError: If there is no such engine.
-        MissingPackageError: If the engine is not installed.
-    """
-    if engine not in ENGINES:
-        raise UnknownNameError("engine", engine, ENGINES)
-    if not engine.startswith("torch"):
-        needs(*EXTRAS["onnx"])
-    if engine == "openvino":
-        openvino()
+    program = to_onnx(net, inputs).content if found.kind == "graph" else copy_of(unwrap(net)).eval()
+    return found.start(program, inputs, threads)
 
 
 def graph_runner(
     content: bytes, example_inputs: Inputs, *, engine: str, threads: int | None = None
 ) -> Runnable:
-    """Return a callable that runs a serialised ONNX model once on the inputs in onnxruntime or OpenVINO."""
-    make = openvino_runner if engine == "openvino" else session_runner
-    return make(content, example_inputs, threads)
+    """Return a callable that runs a serialised ONNX model once on the inputs.
+
+    Raises:
+        UnknownNameError: If there is no such engine that runs graphs.
+        MissingPackageError: If its packages are not installed.
+    """
+    return engine_named(engine, "graph").start(content, as_inputs(example_inputs), threads)
 
 
-def _compiled(net: nn.Module, inputs: Call) -> Any:
+# --- torch ----------------------------------------------------------------------------------------------------------
+
+
+def _start_torch(net: Any, inputs: Call, threads: int | None) -> Runnable:
+    own = inputs.copied()  # once: what is timed is the network alone
+
+    def run() -> object:
+        with _threads(threads), torch.inference_mode():
+            result = net(*own.args, **own.kwargs)
+            if own.device.type == "cuda":
+                torch.cuda.synchronize(own.device)
+        return result
+
+    return run
+
+
+def _start_compiled(net: nn.Module, inputs: Call, threads: int | None) -> Runnable:
     """Compile for these inputs, however many networks of the class have been compiled before.
 
     Dynamo keeps one cache per ``forward`` function: the ninth network of a class would run uncompiled, without an
@@ -74,25 +145,51 @@ def _compiled(net: nn.Module, inputs: Call) -> Any:
     """
     compiled: Any = torch.compile(net, dynamic=False)
     with torch._dynamo.config.patch(recompile_limit=MANY, accumulated_recompile_limit=MANY):
-        _run_torch(compiled, inputs.copied())
-    return compiled
+        _start_torch(compiled, inputs, threads)()  # on inputs of its own: a forward may write into them
+    return _start_torch(compiled, inputs, threads)
 
 
-def engine_version(engine: str) -> str:
-    """Version of the package behind an engine name."""
-    if engine.startswith("torch"):
-        return str(torch.__version__)
-    if engine == "openvino":
-        return str(openvino().__version__)
-    needs("onnxruntime")
-    import onnxruntime
+@contextlib.contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Torch's number of threads for one call."""
+    before = torch.get_num_threads()
+    if count in (None, before):
+        yield
+        return
+    torch.set_num_threads(int(count or before))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
-    return str(onnxruntime.__version__)
+
+# --- packages -------------------------------------------------------------------------------------------------------
 
 
-def _run_torch(net: nn.Module, inputs: Call) -> object:
-    with torch.inference_mode():
-        result = net(*inputs.args, **inputs.kwargs)
-        if inputs.device.type == "cuda":
-            torch.cuda.synchronize(inputs.device)
-    return result
+def _version_of(package: str) -> str:
+    needs(package)
+    return str(import_module(package).__version__)
+
+
+# --- the table ------------------------------------------------------------------------------------------------------
+
+register_engine(
+    Engine(
+        "onnxruntime",
+        "graph",
+        lambda content, inputs, threads: OnnxRuntimeSession(content, threads).runnable(inputs),
+        lambda: _version_of("onnxruntime"),
+        EXTRAS["onnx"],
+    )
+)
+register_engine(
+    Engine(
+        "openvino",
+        "graph",
+        lambda content, inputs, threads: OpenVinoSession(content, threads).runnable(inputs),
+        lambda: _version_of("openvino"),
+        (*EXTRAS["onnx"], "openvino"),
+    )
+)
+register_engine(Engine("torch", "module", _start_torch, lambda: str(torch.__version__)))
+register_engine(Engine("torch.compile", "module", _start_compiled, lambda: str(torch.__version__)))

@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import os
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -26,9 +27,7 @@ from ..core.state import check_fit, trial
 from ..nn.folding import as_plain
 from .layout import EXACT_WIDTHS
 from .onnx_model import KeptSlopes, OnnxModel
-from .onnx_session import open_session, run_session, session_runner
-from .openvino_session import OpenVinoSession, save_openvino
-from .timing import Runnable
+from .sessions import OnnxRuntimeSession, OpenVinoSession, openvino
 
 OPSET = 20
 MAX_FILE_BYTES = 2**31 - 1  # protobuf's limit for one message
@@ -108,13 +107,13 @@ def export_onnx(
     net, inputs = unwrap(net), as_inputs(example_inputs)
     model = to_onnx(net, inputs, layout=layout, dynamic_size=dynamic_size)
     try:
-        session = open_session(model.content)
+        session = OnnxRuntimeSession(model.content)
     except FileFormatError as error:
         raise ExportError(f"the exported model does not load: {error}") from error
     verified = verify(
         net,
         inputs,
-        lambda trial: run_session(session, trial),
+        session.run,
         "onnxruntime",
         tolerance,
         batch_sizes,
@@ -237,11 +236,6 @@ def _free_dimensions(value: Any, inputs: Call, dynamic_size: bool) -> dict[int, 
         return None
     image = dynamic_size and value.dim() == 4
     return {0: "batch", 2: "height", 3: "width"} if image else {0: "batch"}
-
-
-def onnx_runner(net: nn.Module, example_inputs: Inputs, threads: int | None = None) -> Runnable:
-    """Export a network to memory and return a callable that runs it once in onnxruntime on the inputs."""
-    return session_runner(to_onnx(net, example_inputs).content, example_inputs, threads)
 
 
 class Proof(NamedTuple):
@@ -400,3 +394,30 @@ def _reason(error: BaseException) -> str:
     cause = error.__cause__ or error
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
     return lines[0][:300] if lines else type(cause).__name__
+
+
+def save_openvino(content: bytes, target: Path) -> int:
+    """Write a serialised ONNX model as OpenVINO's pair of files and return their size in bytes.
+
+    Both files are written beside and renamed, the weights (``.bin``) before the graph (``.xml``).
+
+    Raises:
+        MissingPackageError: If OpenVINO is not installed.
+        ExportError: If it cannot convert the model, or the files cannot be written.
+    """
+    package = openvino()
+    try:
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
+            written = Path(folder) / target.name
+            package.save_model(package.Core().read_model(content), written, compress_to_fp16=False)
+            pairs = [(written.with_suffix(end), target.with_suffix(end)) for end in (".bin", ".xml")]
+            for source, place in pairs:
+                os.chmod(source, 0o644)
+                os.replace(source, place)
+    except OSError as error:
+        raise ExportError(f"cannot write {target}: {error.strerror or error}") from error
+    except RuntimeError as error:
+        raise ExportError(
+            f"OpenVINO cannot convert the model: {str(error).strip().splitlines()[-1]}"
+        ) from error
+    return sum(place.stat().st_size for _, place in pairs)

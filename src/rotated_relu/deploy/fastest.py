@@ -9,7 +9,7 @@ from torch import nn
 
 from ..core.graph_layout import GraphLayout
 from ..core.modules import Inputs
-from .engines import check_engine, graph_runner, runner
+from .engines import engine_named, graph_runner, runner
 from .export import apply_layout, raw_onnx
 from .layout import LAYOUTS
 from .onnx_model import OnnxModel
@@ -59,7 +59,7 @@ def fastest_layout(
         UnknownNameError: If there is no such engine.
         ExportError: If the network cannot be exported, or the engine's package is missing.
     """
-    check_engine(engine)
+    engine_named(engine, "graph")  # before the network is exported
     timing = list(timing_inputs) or [example_inputs]
     raw = raw_onnx(net, example_inputs)
     return fastest_graph(raw, timing, engine=engine, layouts=layouts, rounds=rounds, threads=threads)

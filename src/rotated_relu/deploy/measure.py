@@ -13,7 +13,7 @@ from ..core.counting import count_macs, count_parameters, count_weights, file_by
 from ..core.environment import device_name
 from ..core.modules import Inputs, as_inputs, unwrap
 from ..core.state import check_fit
-from .engines import GRAPH_ENGINES, engine_version, runner
+from .engines import engine_named, runner
 from .timing import compare_latency
 
 
@@ -91,7 +91,7 @@ def measure(
     check_fit(net, inputs)
     times = compare_latency({"net": run}, repeats, warmup).milliseconds["net"]
     peak, method = peak_memory(net, inputs)
-    device = torch.device("cpu") if engine in GRAPH_ENGINES else inputs.device
+    device = torch.device("cpu") if engine_named(engine).kind == "graph" else inputs.device
     return Measurement(
         parameters=count_parameters(net),
         conv_linear_weights=sum(count_weights(net).values()),
@@ -103,7 +103,7 @@ def measure(
         peak_memory_bytes=peak,
         peak_memory_method=method,
         batch_size=inputs.batch_size,
-        engine=f"{engine} {engine_version(engine)}",
+        engine=engine_named(engine).label,
         device=device_name(device),
         threads=threads,
         repeats=repeats,

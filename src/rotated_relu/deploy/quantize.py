@@ -21,7 +21,7 @@ from ..core.modules import Inputs, as_inputs
 from ..core.nested import tensors_in
 from ..core.state import trial
 from .export import to_onnx
-from .onnx_session import open_session, run_session
+from .sessions import OnnxRuntimeSession, Session, arrays
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def export_int8(
     try:
         with replacing(target) as beside:
             _quantise(content, calibration, beside)
-            difference = _difference(net, open_session(beside), calibration)
+            difference = _difference(net, OnnxRuntimeSession(beside), calibration)
             if not difference < float("inf"):
                 raise ExportError("the quantised network returns infinite or NaN values; nothing was written")
     except OSError as error:
@@ -98,7 +98,7 @@ def _quantise(content: bytes, calibration: Sequence[Inputs], target: Path) -> No
         with tempfile.TemporaryDirectory() as folder:
             source, prepared = Path(folder) / "float.onnx", Path(folder) / "prepared.onnx"
             source.write_bytes(content)
-            names = [value.name for value in open_session(content).get_inputs()]
+            names = OnnxRuntimeSession(content).input_names
             quant_pre_process(source, prepared, skip_symbolic_shape=True)
             quantize_static(
                 prepared,
@@ -128,17 +128,17 @@ class _Reader:
 
 
 def _arrays(batch: Inputs) -> list[Any]:
-    return [value.detach().cpu().numpy() for value in as_inputs(batch).tensors]
+    return arrays(batch)
 
 
-def _difference(net: nn.Module, session: Any, calibration: Sequence[Inputs]) -> float:
+def _difference(net: nn.Module, session: Session, calibration: Sequence[Inputs]) -> float:
     """Root mean square difference of all outputs, relative to the network's outputs."""
     squared = total = 0.0
     with trial(net):
         for batch in calibration:
             inputs = as_inputs(batch)
             expected = tensors_in(inputs.run(net))
-            for one, other in zip(expected, run_session(session, inputs), strict=True):
+            for one, other in zip(expected, session.run(inputs), strict=True):
                 squared += float((one.detach().cpu().double() - other.double()).square().sum())
                 total += float(one.detach().double().square().sum())
     return math.sqrt(squared / total) if total else math.sqrt(squared)

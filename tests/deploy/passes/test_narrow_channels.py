@@ -13,7 +13,7 @@ import rotated_relu as rr
 from rotated_relu.core.errors import ExportError
 from rotated_relu.deploy.export import apply_layout, raw_onnx, to_onnx
 from rotated_relu.deploy.layout import AS_EXPORTED, EXACT_WIDTHS, GraphLayout
-from rotated_relu.deploy.onnx_session import open_session, run_session
+from rotated_relu.deploy.sessions import OnnxRuntimeSession
 from rotated_relu.nn.activation import RotatedReLU
 from support import nets
 from support.random_networks import THRESHOLD, Program, RandomNetwork, example_inputs
@@ -32,8 +32,8 @@ LAYOUTS = [
 def same(raw, layout, inputs):
     """The finished graph, after comparing it with the raw one."""
     model = apply_layout(raw, layout)
-    expected = run_session(open_session(raw.content), inputs)
-    for one, other in zip(expected, run_session(open_session(model.content), inputs), strict=True):
+    expected = OnnxRuntimeSession(raw.content).run(inputs)
+    for one, other in zip(expected, OnnxRuntimeSession(model.content).run(inputs), strict=True):
         torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-5 * max(1.0, float(one.abs().max())))
     return model
 
@@ -204,7 +204,7 @@ def test_random_networks(seed):
     inputs = tuple(value.float() for value in example_inputs(program, batch=3))
     try:
         raw = raw_onnx((Fixed, FixedTwo)[len(inputs) - 1](net), inputs)
-        open_session(raw.content)
+        OnnxRuntimeSession(raw.content)
     except ExportError:
         pytest.skip("torch cannot export it with a dynamic batch")
     for layout in LAYOUTS[1:5]:

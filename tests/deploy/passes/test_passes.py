@@ -7,13 +7,13 @@ import torch
 from onnx_ir.passes.common import CheckerPass, RemoveUnusedNodesPass
 
 from rotated_relu.deploy.layout import AS_EXPORTED, EXACT_WIDTHS
-from rotated_relu.deploy.onnx_session import open_session, run_session
 from rotated_relu.deploy.passes import channel_demand, narrow_channels
 from rotated_relu.deploy.passes.fold_slopes import FoldSlopes
 from rotated_relu.deploy.passes.narrow_channels import NarrowChannels
 from rotated_relu.deploy.passes.patterns import KINDS, recognise
 from rotated_relu.deploy.passes.slices_to_strides import SlicesToStrides
 from rotated_relu.deploy.passes.slope_notes import DropNotes
+from rotated_relu.deploy.sessions import OnnxRuntimeSession
 
 
 def initial(name, values, dtype=np.float32):
@@ -40,7 +40,7 @@ def model(*nodes, x=(2, 3, 4, 4)):
 
 def run(graph, x):
     content = ir.to_proto(graph).SerializeToString()
-    return run_session(open_session(content, 1), x)[0]
+    return OnnxRuntimeSession(content, 1).run(x)[0]
 
 
 def kinds(graph):

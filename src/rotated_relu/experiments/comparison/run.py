@@ -171,9 +171,9 @@ class Comparison:
 
         The plain one as torch exports it, the others, whatever the method, in the layout that runs fastest.
         """
+        from ...deploy.engines import graph_runner
         from ...deploy.export import raw_onnx
         from ...deploy.fastest import fastest_layout
-        from ...deploy.onnx_session import session_runner
         from ...deploy.timing import compare_latency
 
         inputs = self.task.example_inputs
@@ -185,7 +185,10 @@ class Comparison:
             assert small is not None
             plain = raw_onnx(self.trainings.plain(point.seed), inputs).content
             contents = {"plain": plain, "small": fastest_layout(small, inputs).content}
-            runs = {name: session_runner(content, inputs) for name, content in contents.items()}
+            runs = {
+                name: graph_runner(content, inputs, engine="onnxruntime")
+                for name, content in contents.items()
+            }
             timed = compare_latency(runs, self.settings.latency_repeats)
             row["latency_ms"], row["plain_latency_ms"] = timed.medians_ms["small"], timed.medians_ms["plain"]
             row["speedup"] = timed.speedup("small", over="plain")

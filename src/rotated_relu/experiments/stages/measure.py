@@ -65,12 +65,12 @@ def measure_run(
 def _engines(names: Sequence[str], say: Say) -> list[str]:
     """The engines asked for; ``all`` means those whose packages are installed."""
     from ...core.errors import MissingPackageError
-    from ...deploy.engines import ENGINES, check_engine
+    from ...deploy.engines import ENGINES, engine_named
 
     found = []
     for name in ENGINES if "all" in names else names:
         try:
-            check_engine(name)
+            engine_named(name)
         except MissingPackageError as error:
             if "all" not in names:
                 raise
@@ -165,14 +165,14 @@ class _Bench:
 
     def run(self, engine: str) -> dict[str, Any]:
         """Timings in one engine, as plain data."""
-        from ...deploy.engines import engine_version
+        from ...deploy.engines import engine_named
 
         timed = [self.timed(engine, size) for size in self.batch_sizes]
         latency = [
             {"batch_size": size, **found.to_dict(), "speedup": self.speedup(found)}
             for size, found in zip(self.batch_sizes, timed, strict=True)
         ]
-        return {"engine": f"{engine} {engine_version(engine)}", "latency": latency}
+        return {"engine": engine_named(engine).label, "latency": latency}
 
     def timed(self, engine: str, size: int) -> LatencyComparison:
         """Timings at one batch size."""
@@ -187,12 +187,11 @@ class _Bench:
 
         The one that the others are compared with is as torch exports it: our exporter would take dead channels out.
         """
-        from ...deploy.engines import GRAPH_ENGINES, check_engine, graph_runner, runner
+        from ...deploy.engines import engine_named, graph_runner, runner
         from ...deploy.export import raw_onnx
         from ...deploy.fastest import fastest_graph
 
-        check_engine(engine)
-        if engine not in GRAPH_ENGINES:
+        if engine_named(engine).kind == "module":
             return runner(self.nets[name], inputs, engine=engine, threads=self.threads)
         if name not in self.raw:
             self.raw[name] = raw_onnx(self.nets[name], self.example_inputs(1))

@@ -1,0 +1,137 @@
+"""Models opened in onnxruntime and in OpenVINO: on the CPU, in float32, quiet, with a stated number of threads."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ..core.errors import ExportError, FileFormatError
+from ..core.extras import needs
+from ..core.modules import Inputs, as_inputs
+from .timing import Runnable
+
+Source = str | Path | bytes  # a file or a serialised model
+
+
+class Session(Protocol):
+    """A model that an engine has opened."""
+
+    def run(self, example_inputs: Inputs) -> list[Tensor]:
+        """Run on torch tensors, by position, and return the outputs as CPU tensors."""
+
+    def runnable(self, example_inputs: Inputs) -> Runnable:
+        """A callable that runs once on these inputs, for :func:`.timing.compare_latency`."""
+
+
+class OnnxRuntimeSession:
+    """A model in onnxruntime.
+
+    Args:
+        source: An ``.onnx`` file or a serialised model.
+        threads: Threads inside one operation; torch's own setting if None.
+
+    Raises:
+        MissingPackageError: If onnxruntime is not installed.
+        FileFormatError: If the file does not exist or onnxruntime cannot read it.
+    """
+
+    def __init__(self, source: Source, threads: int | None = None) -> None:
+        needs("onnxruntime")
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads or torch.get_num_threads()
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        # Idle threads that spin would slow down whatever is timed next.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        try:
+            self._session: Any = ort.InferenceSession(
+                _opened(source), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime's own exceptions share no base class
+            name = "the ONNX model" if isinstance(source, bytes) else os.fspath(source)
+            raise FileFormatError(f"onnxruntime cannot open {name}: {str(error).strip()}") from error
+
+    @property
+    def input_names(self) -> list[str]:
+        """Names of the inputs, in order."""
+        return [value.name for value in self._session.get_inputs()]
+
+    def run(self, example_inputs: Inputs) -> list[Tensor]:
+        """Run on torch tensors, by position, and return the outputs as CPU tensors."""
+        return [torch.from_numpy(output) for output in self._session.run(None, self._feed(example_inputs))]
+
+    def runnable(self, example_inputs: Inputs) -> Runnable:
+        """A callable that runs once on these inputs."""
+        feed = self._feed(example_inputs)
+        return lambda: self._session.run(None, feed)
+
+    def _feed(self, example_inputs: Inputs) -> dict[str, Any]:
+        return dict(zip(self.input_names, arrays(example_inputs), strict=True))
+
+
+class OpenVinoSession:
+    """A model in OpenVINO.
+
+    Args:
+        source: An ``.xml`` or ``.onnx`` file, or a serialised ONNX model.
+        threads: Threads of the engine; torch's own setting if None.
+
+    Raises:
+        MissingPackageError: If OpenVINO is not installed.
+        ExportError: If it cannot read or compile the model.
+    """
+
+    def __init__(self, source: Source, threads: int | None = None) -> None:
+        package = openvino()
+        settings = {
+            "INFERENCE_NUM_THREADS": threads or torch.get_num_threads(),
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": "f32",
+        }
+        try:
+            core = package.Core()
+            model = core.read_model(_opened(source))
+            self._request: Any = core.compile_model(model, "CPU", settings).create_infer_request()
+        except Exception as error:  # OpenVINO raises RuntimeError with several lines, the last of which tells
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            raise ExportError(f"OpenVINO cannot open the model: {lines[-1] if lines else error!r}") from error
+
+    def run(self, example_inputs: Inputs) -> list[Tensor]:
+        """Run on torch tensors, by position, and return the outputs as CPU tensors."""
+        outputs = self.runnable(example_inputs)()
+        # The engine writes the next results into the same memory.
+        return [torch.from_numpy(outputs[position].copy()) for position in range(len(outputs))]
+
+    def runnable(self, example_inputs: Inputs) -> Any:
+        """A callable that runs once on these inputs; the latest one decides on which."""
+        package = openvino()
+        for position, array in enumerate(arrays(example_inputs)):
+            self._request.set_input_tensor(position, package.Tensor(array))
+        return self._request.infer
+
+
+def openvino() -> Any:
+    """The ``openvino`` package.
+
+    Raises:
+        MissingPackageError: If it is not installed; says how to install it.
+    """
+    needs("openvino")
+    import openvino as package
+
+    return package
+
+
+def arrays(example_inputs: Inputs) -> list[Any]:
+    """The tensors of example inputs as numpy arrays, in order."""
+    return [value.detach().cpu().contiguous().numpy() for value in as_inputs(example_inputs).tensors]
+
+
+def _opened(source: Source) -> str | bytes:
+    return source if isinstance(source, bytes) else os.fspath(source)

@@ -1,0 +1,70 @@
+"""The table of engines, and an engine of one's own."""
+
+import onnx
+import pytest
+import torch
+from onnx.reference import ReferenceEvaluator
+from torch import nn
+
+import rotated_relu as rr
+from rotated_relu.core.errors import MissingPackageError, UnknownNameError
+from rotated_relu.deploy import engines
+from rotated_relu.deploy.engines import ENGINES, Engine, engine_named, graph_runner, register_engine, runner
+from rotated_relu.deploy.fastest import fastest_layout
+from rotated_relu.deploy.sessions import arrays
+
+
+@pytest.fixture
+def table(monkeypatch):
+    """A table of engines that the test may change."""
+    monkeypatch.setattr(engines, "ENGINES", dict(ENGINES))
+    return engines.ENGINES
+
+
+def reference_engine(name="reference", packages=("onnx",)):
+    """ONNX's own interpreter."""
+
+    def start(content, inputs, threads):
+        session = ReferenceEvaluator(onnx.load_from_string(content))
+        feed = dict(zip(session.input_names, arrays(inputs), strict=True))
+        return lambda: session.run(None, feed)
+
+    return Engine(name, "graph", start, lambda: onnx.__version__, packages)
+
+
+def test_an_engine_of_ones_own_runs_and_is_measured(table):
+    register_engine(reference_engine())
+    net, x = nn.Linear(3, 2), torch.randn(4, 3)
+    (found,) = runner(net, x, engine="reference")()
+    torch.testing.assert_close(torch.from_numpy(found), net(x))
+    assert rr.measure(net, x, engine="reference", repeats=1).engine == f"reference {onnx.__version__}"
+
+
+def test_a_missing_package_of_an_engine_is_named(table):
+    register_engine(reference_engine("other", ("no_such_package", "onnx")))
+    with pytest.raises(
+        MissingPackageError, match=r"^no_such_package is not installed: pip install no_such_package$"
+    ):
+        engine_named("other")
+
+
+def test_graphs_run_in_engines_for_graphs_only():
+    message = "unknown engine that runs graphs 'torch': known: onnxruntime, openvino"
+    with pytest.raises(UnknownNameError, match=message):
+        graph_runner(b"", torch.zeros(1), engine="torch")
+    with pytest.raises(UnknownNameError, match=message):
+        fastest_layout(nn.Linear(2, 2), torch.zeros(1, 2), engine="torch")
+
+
+class Threads(nn.Module):
+    """Returns how many threads torch uses."""
+
+    def forward(self, x):
+        return x + torch.get_num_threads()
+
+
+def test_torch_runs_on_as_many_threads_as_asked():
+    before = torch.get_num_threads()
+    assert runner(Threads(), torch.zeros(1), engine="torch", threads=before + 1)() == before + 1
+    assert runner(Threads(), torch.zeros(1), engine="torch")() == before
+    assert torch.get_num_threads() == before
