@@ -32,6 +32,10 @@ FILES = {
     "profile": ("profile.json", "train"),
     "wandb": ("wandb.json", "train"),
     "weights": ("weights.safetensors", "train"),
+    "trained_onnx": ("trained.onnx", "export --weights trained"),
+    "trained_openvino": ("trained.xml", "export --weights trained --format openvino"),
+    "trained_openvino_weights": ("trained.bin", "export --weights trained --format openvino"),
+    "trained_int8": ("trained.int8.onnx", "export --weights trained --int8"),
     "lock": (".lock", "train"),
     "threshold": ("threshold.json", "prune"),
     "search": ("threshold.partial.json", "prune"),
@@ -51,6 +55,14 @@ FILES = {
     "report": ("report.html", "report"),
 }
 FOLDERS = ("checkpoints", "tb", "wandb", "finetune")
+RESULTS = ("measure", "attack", "summary", "reproduction", "report")
+EXPORTS = ("onnx", "openvino", "openvino_weights", "int8")
+# Weights -> files and folders that were made from them. Once the weights are written anew, these tell of a network that
+# is no longer there. Accuracies belong to one network each: see experiments/stages/evaluate.py.
+MADE_FROM: dict[str, tuple[str, ...]] = {
+    "compact": ("finetuned", "finetune_config", "finetune_metrics", "finetune", *EXPORTS, *RESULTS),
+    "finetuned": (*EXPORTS, *RESULTS),
+}
 
 
 @dataclass(frozen=True)
@@ -73,12 +85,7 @@ class Run:
         run = cls(Path(path))
         with explained(run.path):
             run.path.mkdir(parents=True, exist_ok=True)
-            probe = run.path / f".writable-{os.getpid()}"
-            try:
-                # Bytes, not just a name: on a full disk an empty file can still be made.
-                probe.write_bytes(b"0" * 4096)
-            finally:
-                probe.unlink(missing_ok=True)
+        run.check_writable()
         return run
 
     @classmethod
@@ -136,7 +143,51 @@ class Run:
         """Delete one of ``FOLDERS`` with all that is in it, where it exists."""
         with explained(self.path / name):
             if (self.path / name).is_dir():
-                shutil.rmtree(self.path / name)
+                _delete(self.path / name)
+
+    def retire(self, written: str) -> list[str]:
+        """Delete what was made from the former version of a file of ``MADE_FROM``, once the new one is in place.
+
+        Returns:
+            Names of the files and folders that were deleted.
+
+        Raises:
+            RunError: If some cannot be deleted; the others are, and the message names those that are left.
+        """
+        retired, left = [], []
+        for name in MADE_FROM[written]:
+            path = self.path / name if name in FOLDERS else self.file(name)
+            if not path.exists() and not path.is_symlink():
+                continue
+            try:
+                _delete(path)
+                retired.append(path.name)
+            except OSError as error:
+                left.append(f"{path.name} ({error.strerror or error})")
+        if left:
+            raise RunError(
+                f"{self.file(written)} is new, but what was made from the former one cannot be deleted: "
+                f"{', '.join(left)}; delete it yourself, it tells of a network that is no longer there"
+            )
+        return retired
+
+    def is_writable(self) -> bool:
+        """Whether files may be written here: permission, not space."""
+        return os.access(self.path, os.W_OK)
+
+    def check_writable(self) -> None:
+        """Find out before the work, not after it, that its result cannot be written here.
+
+        Raises:
+            RunError: If nothing can be written: no permission, or the disk is full.
+        """
+        with explained(self.path):
+            probe = self.path / f".writable-{os.getpid()}"
+            try:
+                # Bytes, not just a name: on a full disk an empty file can still be made.
+                probe.write_bytes(b"0" * 4096)
+            finally:
+                probe.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
@@ -156,6 +207,7 @@ class Run:
         with file:
             with explained(self.path):
                 _hold(file, self.path)
+            self.check_writable()
             for folder in (self.path, self.checkpoints):
                 atomic.remove_leftovers(folder)
             yield
@@ -173,6 +225,14 @@ class Run:
         self.discard(*FILES)
         for name in FOLDERS:
             self.discard_folder(name)
+
+
+def _delete(path: Path) -> None:
+    """A file, a link, or a folder with all that is in it."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _hold(file: IO[str], run: Path) -> None:

@@ -94,10 +94,10 @@ def _summary(both: BaselinePair, pruned: Pruned, measured: dict[str, Any]) -> di
     assert both.relu is not None
     speedups = {str(timed["batch_size"]): timed["speedup"]["compact"] for timed in measured["latency"]}
     return {
-        "relu_test_accuracy": evaluate_run(both.relu, "trained", "test"),
-        "rotated_test_accuracy": evaluate_run(both.rotated, "trained", "test"),
-        "compact_test_accuracy": evaluate_run(both.rotated, "compact", "test"),
-        "finetuned_test_accuracy": evaluate_run(both.rotated, "finetuned", "test"),
+        "relu_test_accuracy": evaluate_run(both.relu, "trained", "test").percent,
+        "rotated_test_accuracy": evaluate_run(both.rotated, "trained", "test").percent,
+        "compact_test_accuracy": evaluate_run(both.rotated, "compact", "test").percent,
+        "finetuned_test_accuracy": evaluate_run(both.rotated, "finetuned", "test").percent,
         "threshold": pruned.found.value,
         "filters": pruned.found.total,
         "filters_alive": pruned.found.alive,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ...core import messages
 from ...core.errors import UnknownNameError
+from ...core.messages import Say
 from ...core.run_directory import Run, read_json, write_json
 from ..run_networks import RunNetworks
 
@@ -14,15 +17,45 @@ if TYPE_CHECKING:
 SPLITS = ("validation", "test")
 
 
-def evaluate_run(loaded: RunNetworks, weights: str, split: str) -> float:
-    """Evaluate and add the result to ``evaluation.json``: {"trained": {"test": 91.2, ...}, ...}, percent.
+@dataclass(frozen=True)
+class Accuracy:
+    """What :func:`evaluate_run` found.
+
+    Attributes:
+        weights: ``trained``, ``compact`` or ``finetuned``.
+        split: ``validation`` or ``test``.
+        percent: The accuracy.
+    """
+
+    weights: str
+    split: str
+    percent: float
+
+
+def evaluate_run(
+    loaded: RunNetworks, weights: str | None = None, split: str = "validation", *, say: Say = messages.say
+) -> Accuracy:
+    """Evaluate a network of a run and add the result to ``evaluation.json``: {"trained": {"test": 91.2}}, percent.
+
+    Args:
+        loaded: The run; one that may only be read is evaluated all the same, and nothing is kept.
+        weights: ``trained``, ``compact`` or ``finetuned``; the furthest there is if None.
+        split: ``validation`` or ``test``.
+        say: Called if the result is not kept.
 
     Raises:
         UnknownNameError: If there is no such split or choice of weights.
     """
     if split not in SPLITS:
         raise UnknownNameError("split", split, SPLITS)
-    return keep_accuracy(loaded, weights, loaded.network(weights), split)
+    weights = weights or loaded.newest()
+    net = loaded.network(weights)
+    if loaded.run.is_writable():
+        return Accuracy(weights, split, keep_accuracy(loaded, weights, net, split))
+    from ...training import evaluate_model
+
+    say(f"{loaded.run.path} may only be read: the result is not kept")
+    return Accuracy(weights, split, evaluate_model(net, getattr(loaded.images, split)))
 
 
 def keep_accuracy(loaded: RunNetworks, key: str, net: nn.Module, split: str) -> float:
@@ -41,10 +74,3 @@ def kept_accuracies(run: Run) -> dict[str, dict[str, float]]:
     path = run.file("evaluation")
     known: dict[str, dict[str, float]] = read_json(path) if path.is_file() else {}
     return known
-
-
-def forget_accuracies(run: Run, key: str) -> None:
-    """Drop from ``evaluation.json`` what belongs to weights that are about to be replaced."""
-    known = kept_accuracies(run)
-    if known.pop(key, None) is not None:
-        write_json(run.file("evaluation"), known)

@@ -42,8 +42,12 @@ def export_run(
             already; as torch exports it without any.
         say: Called with what is about to be done.
     """
+    from ...deploy.engines import check_engine
     from ...deploy.export import export_onnx, export_openvino
 
+    if format not in FORMATS:
+        raise UnknownNameError("format", format, FORMATS)
+    check_engine(ENGINE_OF[format])
     write, suffix = (export_openvino, ".xml") if format == "openvino" else (export_onnx, ".onnx")
     net, example = loaded.network(weights), loaded.example_inputs(2)
     layout = _layout(loaded, weights, ENGINE_OF[format], tuned_for, say)

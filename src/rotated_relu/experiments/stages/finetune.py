@@ -6,9 +6,11 @@ import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ...core import messages
+from ...core.messages import Say
 from ...core.run_directory import Run, is_first_process, read_json, replacing, write_json
 from ..run_networks import RunNetworks
-from .evaluate import forget_accuracies
+from .retire import retire
 from .train import NO_PULL, override
 
 if TYPE_CHECKING:
@@ -20,17 +22,23 @@ LR_SHARE = 0.1  # of the training's largest learning rate
 
 
 def finetune_run(
-    loaded: RunNetworks, *, epochs: int, lr: float | None = None, device: str = "auto", progress: str = "none"
+    loaded: RunNetworks,
+    *,
+    epochs: int,
+    lr: float | None = None,
+    device: str = "auto",
+    progress: str = "none",
+    say: Say = messages.say,
 ) -> nn.Module:
     """Fine-tune the compacted network of a run and save it beside the compacted one.
 
     Settings and metrics of the epochs are kept beside it, in ``finetune.json`` and ``finetune_metrics.csv``.
     """
     with loaded.run.claimed():
-        return _finetune(loaded, finetune_config(loaded.config, epochs, lr), device, progress)
+        return _finetune(loaded, finetune_config(loaded.config, epochs, lr), device, progress, say)
 
 
-def _finetune(loaded: RunNetworks, config: Config, device: str, progress: str) -> nn.Module:
+def _finetune(loaded: RunNetworks, config: Config, device: str, progress: str, say: Say) -> nn.Module:
     from ...pruning.removal import load_compacted, save
     from ...training import build_model
     from ...training import finetune as train_on
@@ -41,13 +49,12 @@ def _finetune(loaded: RunNetworks, config: Config, device: str, progress: str) -
     net = train_on(result.model, config, loaded.images, scratch.path, progress=progress, device=device)
     if not is_first_process():
         return net
-    # Made from the weights that are about to be replaced.
-    run.discard("finetuned", "onnx", "measure", "attack", "report", "reproduction")
-    forget_accuracies(run, "finetuned")
-    write_json(run.file("finetune_config"), config.to_dict())
+    save(replace(result, model=net), run.file("finetuned"))
     with replacing(run.file("finetune_metrics")) as beside:
         shutil.copyfile(scratch.file("metrics"), beside)
-    save(replace(result, model=net), run.file("finetuned"))
+    # Last: who finds settings finds what was made with them.
+    write_json(run.file("finetune_config"), config.to_dict())
+    retire(run, "finetuned", say)
     run.discard_folder(scratch.path.name)
     return net
 

@@ -13,6 +13,7 @@ from ...core.errors import UnknownNameError
 from ...core.messages import Say
 from ...core.run_directory import Run, read_json, write_json
 from ..run_networks import RunNetworks
+from .retire import retire
 
 if TYPE_CHECKING:
     from torch import nn
@@ -64,12 +65,22 @@ def prune_run(
             keeps the fastest (1 with a budget: dead filters that are kept would count against it).
         engine: What is timed then; see :func:`rotated_relu.compact`.
         batch_sizes: At which batch sizes.
-        say: Called with what is about to be done.
+        say: Called with what is about to be done, and with the files that are deleted, which tell of the former network.
+
+    Raises:
+        UnknownNameError: If there is no such score or engine.
+        MissingPackageError: If the engine's package is not installed.
+        ThresholdError: If nothing satisfies what was asked for.
+        RunError: If the run is in use, cannot be written to, or has not been trained.
     """
+    from ...deploy.engines import check_engine
+
     if score not in SCORES:
         raise UnknownNameError("score", score, SCORES)
     if budget and round_to is None:
         round_to = 1
+    if round_to is None:
+        check_engine(engine)
     widths = _Widths(round_to, engine, list(batch_sizes))
     with loaded.run.claimed():
         return _prune(loaded, tolerance, budget, threshold, score, widths, say)
@@ -91,17 +102,14 @@ def _prune(
     found = _search(loaded, net, tolerance, budget, threshold, scores, say)
     result, timed = _compacted(loaded, net, found.mask, widths, say)
     run = loaded.run
-    # From here on the run describes this threshold: what was made from another one must not lie beside it.
-    run.discard("threshold", "compact", "finetuned", "evaluation", "onnx", "measure", "summary", "report")
-    run.discard("openvino", "openvino_weights", "int8", "attack")
-    run.discard("finetune_config", "finetune_metrics", "reproduction")
-    run.discard_folder("finetune")
     save(result, run.file("compact"))
+    # Last of the two: who finds it finds the network that it describes.
     write_json(
         run.file("threshold"),
         {**found.to_dict(), "score_kind": score, **timed, "certificate": result.certificate.to_dict()},
     )
     run.discard("search")
+    retire(run, "compact", say)
     return Pruned(found, result)
 
 
