@@ -192,6 +192,127 @@ def test_prune_again_deletes_what_the_first_one_led_to(capsys, run):
     assert not any((run / name).exists() for name in stale)
 
 
+def test_prune_again_says_what_went_and_keeps_what_is_of_the_trained_network(capsys, run):
+    (run / "compact.onnx").write_text("of another threshold")
+    (run / "trained.onnx").write_text("of the trained network")
+    accuracies = {"trained": {"test": 91.0}, "compact": {"test": 90.0}, "finetuned": {"test": 90.5}}
+    (run / "evaluation.json").write_text(json.dumps(accuracies))
+    code, _, err = call(capsys, "prune", run, "--threshold", "0.5", "--round-to", "1")
+    assert code == 0
+    assert "deleted, as made from the former network: compact.onnx\n" in err
+    assert read(run / "evaluation.json") == {"trained": {"test": 91.0}}
+    assert (run / "trained.onnx").is_file()
+
+
+def test_prune_again_loses_nothing_when_a_file_cannot_be_deleted(capsys, run):
+    (run / "compact.onnx").mkdir()
+    (run / "compact.onnx" / "mine").write_text("not ours")
+    before = (run / "weights.safetensors").read_bytes()
+    code, _, err = call(capsys, "prune", run, "--threshold", "0.5", "--round-to", "1")
+    assert code == 1
+    assert "compact.safetensors is new" in err
+    assert "cannot be deleted: compact.onnx" in err
+    assert (run / "compact.onnx" / "mine").is_file()
+    found = read(run / "threshold.json")
+    assert found["value"] == 0.5
+    plan, certificate = read_plan(run / "compact.safetensors")
+    assert plan.threshold == 0.5
+    assert certificate.to_dict() == found["certificate"]
+    assert (run / "weights.safetensors").read_bytes() == before
+
+
+def test_prune_that_cannot_write_loses_nothing(capsys, monkeypatch, run):
+    for name in ("finetuned.safetensors", "compact.onnx"):
+        (run / name).write_text("of this threshold")
+    before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("rotated_relu.pruning.removal.save", full)
+    code, _, err = call(capsys, "prune", run, "--threshold", "0.5", "--round-to", "1")
+    assert code == 1
+    assert "No space left" in err
+    after = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    assert {name: after[name] for name in before if name != ".lock"} == {
+        name: content for name, content in before.items() if name != ".lock"
+    }
+
+
+def test_finetune_again_retires_every_export(capsys, run):
+    exported = ("compact.onnx", "compact.xml", "compact.bin", "compact.int8.onnx")
+    for name in exported:
+        (run / name).write_text("of the compacted weights")
+    code, _, err = call(capsys, "finetune", run, "--epochs", "1", "--progress", "none")
+    assert code == 0
+    assert f"deleted, as made from the former network: {', '.join(exported)}" in err
+    assert not any((run / name).exists() for name in exported)
+
+
+@pytest.mark.parametrize("verb", ["prune", "export", "measure"])
+def test_an_unknown_engine_is_refused_before_any_work(capsys, monkeypatch, run, verb):
+    def work(*_, **__):
+        raise AssertionError
+
+    monkeypatch.setattr("rotated_relu.experiments.run_networks.RunNetworks.network", work)
+    given = ["--format", "tpu"] if verb == "export" else ["--engine", "tpu"]
+    code, _, err = call(capsys, verb, run, *given)
+    assert code == 1
+    assert "unknown" in err
+    assert "tpu" in err
+
+
+@pytest.mark.parametrize(
+    "arguments", [["prune", "--threshold", "0.5"], ["export"], ["measure"], ["finetune"], ["report"]]
+)
+def test_a_run_that_cannot_be_written_to_is_refused_before_any_work(capsys, monkeypatch, run, arguments):
+    def work(*_, **__):
+        raise AssertionError
+
+    monkeypatch.setattr("rotated_relu.experiments.run_networks.RunNetworks.network", work)
+    monkeypatch.setattr("pathlib.Path.write_bytes", _read_only)
+    code, _, err = call(capsys, arguments[0], run, *arguments[1:])
+    assert code == 1
+    assert "Read-only file system; choose a directory that you may write to" in err
+
+
+def _read_only(path, *_):
+    raise OSError(30, "Read-only file system", str(path))
+
+
+def test_a_run_that_may_only_be_read_is_evaluated(capsys, monkeypatch, run):
+    monkeypatch.setattr("os.access", lambda *_, **__: False)
+    before = sorted(path.name for path in run.iterdir())
+    code, out, err = call(capsys, "evaluate", run)
+    assert code == 0
+    assert "compact network, validation accuracy" in out
+    assert "may only be read: the result is not kept" in err
+    assert sorted(path.name for path in run.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "target", "kept"),
+    [
+        (["prune", "--threshold", "0.5"], "prune.prune_run", "thresholds that were evaluated"),
+        (["export", "--no-tune"], "export.export_run", "stays as it was"),
+        (["measure", "--repeats", "3"], "measure.measure_run", "nothing is kept"),
+        (["report"], "report.report_run", "stays as it was"),
+    ],
+)
+def test_ctrl_c_says_what_is_kept_and_how_to_go_on(capsys, monkeypatch, run, arguments, target, kept):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"rotated_relu.cli.{target}", stop)
+    verb, *options = arguments
+    code, out, err = call(capsys, verb, run, *options)
+    assert code == 130
+    assert out == ""
+    (line,) = err.strip().splitlines()
+    assert kept in line
+    assert line.endswith(f"Go on with: rotated-relu {' '.join([verb, str(run), *options])}")
+
+
 def test_prune_with_a_threshold_that_kills_everything(capsys, run):
     before = (run / "compact.safetensors").read_bytes()
     code, _, err = call(capsys, "prune", run, "--threshold", "100")
@@ -278,7 +399,8 @@ def test_measure_against_another_run_and_in_torch(capsys, run, trained):
     measured = read(run / "measure.json")
     assert list(measured["networks"]) == ["reference", "rotated", "compact"]
     assert measured["saved"]["rotated"]["macs"] == 0
-    assert "1 threads" in out
+    assert "1 thread" in out
+    assert "1 threads" not in out
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,41 @@ def test_missing_file_names_the_verb_that_writes_it(tmp_path):
     assert not run.has("compact")
 
 
+def test_only_what_was_made_from_the_former_weights_is_retired(tmp_path):
+    """Of a new compacted network the trained one stays, of a new fine-tuned one the compacted one and its settings."""
+    exported = {"compact.onnx", "compact.xml", "compact.bin", "compact.int8.onnx"}
+    results = {"measure.json", "attack.json", "summary.json", "reproduction.json", "report.html"}
+    finetuned = {"finetuned.safetensors", "finetune.json", "finetune_metrics.csv", "finetune"}
+    for written, expected in (("compact", exported | results | finetuned), ("finetuned", exported | results)):
+        run = Run.create(tmp_path / written)
+        for name in FILES:
+            run.file(name).write_text("x")
+        (run.path / "finetune").mkdir()
+        before = {path.name for path in run.path.iterdir()}
+        assert set(run.retire(written)) == expected
+        assert {path.name for path in run.path.iterdir()} == before - expected
+        assert run.retire(written) == []
+
+
+def test_what_cannot_be_retired_is_named_and_the_rest_goes(tmp_path, monkeypatch):
+    run = Run.create(tmp_path / "run")
+    for name in ("compact", "finetuned", "onnx", "report"):
+        run.file(name).write_text("x")
+    unlink = Path.unlink
+
+    def refuse(path, *arguments, **options):
+        if path.name == "compact.onnx":
+            raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+        unlink(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(RunError, match=r"cannot be deleted: compact\.onnx \(Operation not permitted\)"):
+        run.retire("compact")
+    assert run.has("compact")
+    assert not run.has("finetuned")
+    assert not run.has("report")
+
+
 def test_clear_deletes_what_the_verbs_write_and_nothing_else(tmp_path):
     run = Run.create(tmp_path / "run")
     for name in FILES:

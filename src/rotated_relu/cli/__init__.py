@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
     try:
         with explained(Path.cwd()):
-            app.build_app()(args=given, prog_name="rotated-relu")
+            app.build_app(given)(args=given, prog_name="rotated-relu")
     except RotatedReLUError as error:
         console.fail(str(error))
         sys.exit(1)

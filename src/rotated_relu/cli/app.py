@@ -5,7 +5,9 @@ Libraries that take seconds to import are imported by the verbs that need them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import shlex
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import typer
@@ -44,8 +46,24 @@ VERBS: dict[str, tuple[Callable[..., Any], str]] = {
 }
 
 
-def build_app() -> typer.Typer:
-    """Assemble the verbs."""
+# Verb -> what there is of it after Ctrl-C. Verbs that are not here word it themselves: they train.
+KEPT = {
+    "prune": "the thresholds that were evaluated are kept",
+    "evaluate": "nothing is kept of it",
+    "export": "a file that was there stays as it was",
+    "measure": "nothing is kept of it",
+    "attack": "nothing is kept of it",
+    "report": "a page that was there stays as it was",
+    "compare": "all finished networks are kept",
+}
+
+
+def build_app(given: Sequence[str] = ()) -> typer.Typer:
+    """Assemble the verbs.
+
+    Args:
+        given: The arguments of the command line, for the line that says how to go on after Ctrl-C.
+    """
     app = typer.Typer(
         name="rotated-relu",
         help="Train a network with one slope per filter, drop the filters whose slope is small, prove the "
@@ -58,8 +76,21 @@ def build_app() -> typer.Typer:
     )
     app.callback()(_options)
     for name, (verb, example) in VERBS.items():
-        app.command(name, epilog=f"Example: {example}")(verb)
+        app.command(name, epilog=f"Example: {example}")(
+            _stoppable(name, verb, given) if name in KEPT else verb
+        )
     return app
+
+
+def _stoppable(name: str, verb: Callable[..., Any], given: Sequence[str]) -> Callable[..., Any]:
+    """A verb that ends in one line on Ctrl-C."""
+
+    @functools.wraps(verb)
+    def stoppable(*arguments: Any, **options: Any) -> Any:
+        with console.stoppable(name, shlex.join(["rotated-relu", *given]), KEPT[name]):
+            return verb(*arguments, **options)
+
+    return stoppable
 
 
 def _options(

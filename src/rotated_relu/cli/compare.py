@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..core.environment import environment
-from ..core.run_directory import write_json
 from ..experiments.stages.train import override
 from . import console
 from .options import Device, Progress, check_choices
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-    from ..experiments.comparison.run import Comparison
 
 EXAMPLE = "rotated-relu compare resnet20_cifar10_compare --out runs/compare"
 
@@ -82,7 +79,7 @@ def compare(
     Same network, images, split, epochs, augmentation and fine-tuning for all; each L1's strength is tuned on the same
     grid of short runs. Writes compare.csv, compare.json and compare.html. Stopped, the same command goes on.
     """
-    from ..experiments.comparison.run import Comparison
+    from ..experiments.comparison.compare import compare_run, results
     from ..experiments.comparison.settings import Settings
     from ..training.recipes import get
 
@@ -95,65 +92,13 @@ def compare(
     }  # fmt: skip
     given: Any = {key: tuple(values) for key, values in lists.items() if values}
     settings = Settings(base, finetune_epochs=finetune_epochs, tune_epochs=tune_epochs, **given)
-    comparison = Comparison(settings, out, say=console.show, device=device, progress=progress)
-    with console.stoppable(f"the comparison in {out}", "the same command"):
-        for stage in (
-            comparison.train,
-            comparison.prune,
-            comparison.finetune,
-            comparison.time,
-            comparison.test,
-        ):
-            stage()
-            write_results(comparison, recipe)
-    console.show(savings_table(comparison))
+    comparison = compare_run(settings, out, recipe, device=device, progress=progress)
+    console.show(savings_table(results(comparison)["table"]))
     console.show(f"open {out / 'compare.html'}")
 
 
-def write_results(comparison: Comparison, recipe: str) -> None:
-    """Write ``compare.csv``, ``compare.json`` and ``compare.html`` from what there is so far."""
-    from ..experiments.comparison.results import write_csv
-    from ..experiments.report.comparison import build_comparison
-
-    rows = comparison.rows()
-    if not rows:
-        return
-    data = {"title": f"{recipe}: pruning methods compared", **results(comparison)}
-    data["made"] = made(comparison, recipe)
-    write_json(comparison.task.path / "compare.json", {**data, "environment": environment()})
-    write_csv(rows, comparison.task.path / "compare.csv")
-    build_comparison(data, comparison.task.path / "compare.html")
-
-
-def results(comparison: Comparison) -> dict[str, Any]:
-    """Rows, accuracies as trained, and the table of savings, as plain data."""
-    from ..experiments.comparison.results import table
-
-    trained, rows = comparison.trainings.accuracies(), comparison.rows()
-    reference = comparison.trainings.reference()
-    return {"rows": rows, "trained": trained, "reference": reference, "table": table(rows, reference)}
-
-
-def made(comparison: Comparison, recipe: str) -> list[tuple[str, str]]:
-    """How the comparison was made, for the page."""
-    settings, here = comparison.settings, environment()
-    base = settings.base
-    strengths = {training: comparison.trainings.strength(training) for training in settings.tuned}
-    facts = {
-        "recipe": f"{recipe}: {base.model.name} on {base.data.name}, {base.epochs} epochs, batch {base.batch_size}",
-        "seeds": ", ".join(map(str, settings.seeds)),
-        "fine-tuning": f"{settings.finetune_epochs} epochs, cosine from {settings.finetune_lr * base.optimizer.lr:g}",
-        "strengths": ", ".join(f"{name}: total pull {value:g}" for name, value in strengths.items()),
-        "budget": ", ".join(f"{100 * keep:g} % of the MACs" for keep in settings.keep),
-        "machine": f"{here['processor']}, {here['threads']} threads",
-        "versions": ", ".join(f"{name} {number}" for name, number in here["versions"].items()),
-    }
-    return [(name, text) for name, text in facts.items() if text]
-
-
-def savings_table(comparison: Comparison) -> Table:
+def savings_table(found: Sequence[Mapping[str, Any]]) -> Table:
     """What each method saves, before and after fine-tuning."""
-    found = results(comparison)["table"]
     losses = sorted({entry["loss"] for entry in found})
     rows = []
     for label, stage in dict.fromkeys((entry["label"], entry["stage"]) for entry in found):

@@ -40,6 +40,7 @@ def stoppable(what: str, again: str, kept: str = "its state is kept") -> Iterato
     except KeyboardInterrupt as error:
         from ..training import Terminated
 
+        # Ctrl-C leaves the cursor behind a "^C".
         say(f"\nstopped: {what}; {kept}. Go on with: {again}")
         raise typer.Exit(143 if isinstance(error, Terminated) else 130) from None
 
@@ -67,6 +68,11 @@ def share(value: float | None) -> str:
 def count(value: float | None) -> str:
     """A whole number with separators."""
     return "" if value is None else f"{value:,.0f}"
+
+
+def plural(value: int, thing: str) -> str:
+    """A count with its noun: 1 activation, 2 activations."""
+    return f"{count(value)} {thing}" if value == 1 else f"{count(value)} {thing}s"
 
 
 def decimal(value: float) -> str:

@@ -73,6 +73,6 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
     threads = summary["environment"]["threads"]
     title = (
         f"Threshold {summary['threshold']:g}: {summary['filters_alive']} of {summary['filters']} filters "
-        f"alive; onnxruntime, batch {summary['latency_batch_size']}, {threads} threads"
+        f"alive; onnxruntime, batch {summary['latency_batch_size']}, {console.plural(threads, 'thread')}"
     )
     return console.table(title, columns, rows)

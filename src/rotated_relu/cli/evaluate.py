@@ -22,7 +22,5 @@ def evaluate(
     ] = "validation",
 ) -> None:
     """Accuracy of a run's network, in percent; kept in evaluation.json."""
-    loaded = open_run(run)
-    weights = weights or loaded.newest()
-    accuracy = evaluate_run(loaded, weights, split)
-    console.show(f"{run}: {weights} network, {split} accuracy {console.percent(accuracy)}")
+    found = evaluate_run(open_run(run), weights, split)
+    console.show(f"{run}: {found.weights} network, {found.split} accuracy {console.percent(found.percent)}")

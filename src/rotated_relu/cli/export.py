@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from ..core.errors import UnknownNameError
 from ..experiments.run_networks import open_run
-from ..experiments.stages.export import (
-    CALIBRATION_IMAGES,
-    ENGINE_OF,
-    FORMATS,
-    TIMED_BATCH_SIZES,
-    export_int8_run,
-    export_run,
-)
+from ..experiments.stages.export import CALIBRATION_IMAGES, TIMED_BATCH_SIZES, Exported, export_run
 from . import console
 from .options import RunPath, Weights
+
+if TYPE_CHECKING:
+    from ..deploy.export import ExportReport
+    from ..deploy.quantize import Int8Report
 
 EXAMPLE = "rotated-relu export runs/first --format openvino"
 
@@ -47,26 +43,34 @@ def export(
     The file is compared with the network in the engine that it is for. Slopes that it still multiplies by are listed
     with the reason.
     """
-    if format not in FORMATS:
-        raise UnknownNameError("format", format, FORMATS)
     if int8 and format != "onnx":
         raise typer.BadParameter("8 bits are written as ONNX only", param_hint="--int8")
     if int8 and dynamic_size:
         raise typer.BadParameter("8 bits are written for one image size", param_hint="--dynamic-size")
-    loaded = open_run(run)
-    weights = weights or loaded.newest_small()
-    sizes = batch_size if tune else []
-    if int8:
-        small = export_int8_run(loaded, weights, tuned_for=sizes)
-        console.show(
-            f"{small.path}: {weights} network in 8 bits, {console.kibibytes(small.file_bytes)}, outputs differ by "
-            f"{100 * small.relative_difference:.2g} % (root mean square) on {CALIBRATION_IMAGES} validation images"
-        )
-        return
-    report = export_run(loaded, weights, format=format, dynamic_size=dynamic_size, tuned_for=sizes)
-    engine = ENGINE_OF[format]
-    console.show(
-        f"{report.path}: {weights} network, {console.kibibytes(report.file_bytes)}, checked against {engine}",
-        f"slopes of {report.folded_slopes} activations cost nothing",
-        *(f"slopes of {kept.name} stay: {kept.reason}" for kept in report.kept_slopes),
+    found = export_run(
+        open_run(run),
+        weights,
+        format=format,
+        int8=int8,
+        dynamic_size=dynamic_size,
+        tuned_for=batch_size if tune else [],
     )
+    console.show(*(_int8_words(found) if int8 else _words(found)))
+
+
+def _words(found: Exported) -> list[str]:
+    report = cast("ExportReport", found.report)
+    return [
+        f"{report.path}: {found.weights} network, {console.kibibytes(report.file_bytes)}, "
+        f"checked against {found.engine}",
+        f"slopes of {console.plural(report.folded_slopes, 'activation')} cost nothing",
+        *(f"slopes of {kept.name} stay: {kept.reason}" for kept in report.kept_slopes),
+    ]
+
+
+def _int8_words(found: Exported) -> list[str]:
+    report = cast("Int8Report", found.report)
+    return [
+        f"{report.path}: {found.weights} network in 8 bits, {console.kibibytes(report.file_bytes)}, outputs differ by "
+        f"{100 * report.relative_difference:.2g} % (root mean square) on {CALIBRATION_IMAGES} validation images"
+    ]

@@ -91,5 +91,5 @@ def measurement_table(data: Mapping[str, Any]) -> Table:
         )
         rows.append((f"speed-up, batch {size}", "", *(f"{timed['speedup'][n]:.2f} x" for n in names[1:])))
     where = data["environment"]
-    title = f"{data['engine']}, {where['processor']}, {where['threads']} threads"
+    title = f"{data['engine']}, {where['processor']}, {console.plural(where['threads'], 'thread')}"
     return console.table(title, ("", *names), rows)

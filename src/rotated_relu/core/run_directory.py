@@ -143,7 +143,7 @@ class Run:
         """Delete one of ``FOLDERS`` with all that is in it, where it exists."""
         with explained(self.path / name):
             if (self.path / name).is_dir():
-                _delete(self.path / name)
+                shutil.rmtree(self.path / name)
 
     def retire(self, written: str) -> list[str]:
         """Delete what was made from the former version of a file of ``MADE_FROM``, once the new one is in place.
@@ -156,11 +156,13 @@ class Run:
         """
         retired, left = [], []
         for name in MADE_FROM[written]:
-            path = self.path / name if name in FOLDERS else self.file(name)
+            folder = name in FOLDERS
+            path = self.path / name if folder else self.file(name)
             if not path.exists() and not path.is_symlink():
                 continue
             try:
-                _delete(path)
+                # A folder under the name of a file is not ours: unlink refuses it.
+                shutil.rmtree(path) if folder else path.unlink()
                 retired.append(path.name)
             except OSError as error:
                 left.append(f"{path.name} ({error.strerror or error})")
@@ -225,14 +227,6 @@ class Run:
         self.discard(*FILES)
         for name in FOLDERS:
             self.discard_folder(name)
-
-
-def _delete(path: Path) -> None:
-    """A file, a link, or a folder with all that is in it."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
 
 
 def _hold(file: IO[str], run: Path) -> None:

@@ -38,6 +38,7 @@ def report_run(loaded: RunNetworks, reference: RunNetworks | None = None, comman
     """
     from .build import build
 
+    loaded.run.check_writable()
     return build(report_data(loaded, reference, command), loaded.run.file("report"))
 
 

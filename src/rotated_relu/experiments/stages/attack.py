@@ -79,6 +79,8 @@ def attack_runs(
     version = str(library().__version__)
     for loaded in runs.values():
         loaded.run.need("weights")
+    keeper = next(iter(runs.values())).run
+    keeper.check_writable()
     pixels, labels = _common_images(runs, images, settings.seed)
     pgd_images = min(pgd_images or len(labels), len(labels))
     victims = list(_victims(runs, _torch_device(device)))
@@ -96,7 +98,7 @@ def attack_runs(
         "library": f"torchattack {version}",
         "environment": environment(),
     }
-    write_json(next(iter(runs.values())).run.file("attack"), data)
+    write_json(keeper.file("attack"), data)
     return data
 
 

@@ -3,70 +3,111 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...core import messages
+from ...core.errors import ExportError, UnknownNameError
 from ...core.messages import Say
 from ..run_networks import RunNetworks
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from ...core.graph_layout import GraphLayout
     from ...deploy.export import ExportReport
     from ...deploy.quantize import Int8Report
 
 FORMATS = ("onnx", "openvino")
+SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}
 ENGINE_OF = {"onnx": "onnxruntime", "openvino": "openvino"}
 TIMED_BATCH_SIZES = (1, 64)
 CALIBRATION_IMAGES = 256
 CALIBRATION_BATCH = 32
 
 
+@dataclass(frozen=True)
+class Exported:
+    """What :func:`export_run` wrote.
+
+    Attributes:
+        weights: The network: ``trained``, ``compact`` or ``finetuned``.
+        engine: What the file was checked in.
+        report: About the file.
+    """
+
+    weights: str
+    engine: str
+    report: ExportReport | Int8Report
+
+
 def export_run(
     loaded: RunNetworks,
-    weights: str,
+    weights: str | None = None,
     *,
     format: str = "onnx",
+    int8: bool = False,
     dynamic_size: bool = False,
     tuned_for: Sequence[int] = (),
     say: Say = messages.say,
-) -> ExportReport:
+) -> Exported:
     """Export a network of a run; ``compact.onnx``, or ``trained.onnx`` for the whole one; ``.xml`` for OpenVINO.
 
     Args:
         loaded: The run.
-        weights: ``trained``, ``compact`` or ``finetuned``.
+        weights: ``trained``, ``compact`` or ``finetuned``; the last one of the small ones if None.
         format: One of :data:`FORMATS`.
+        int8: In 8 bits, calibrated on ``CALIBRATION_IMAGES`` validation images; as ``.int8.onnx``.
         dynamic_size: Leave height and width of the images free as well as the batch size.
         tuned_for: Batch sizes at which the fastest layout is looked for, unless ``prune`` has timed them in this engine
             already; as torch exports it without any.
         say: Called with what is about to be done.
+
+    Raises:
+        UnknownNameError: If there is no such format or choice of weights.
+        ExportError: If 8 bits are asked for in a form that they are not written in, or the file does not compute what
+            the network does.
+        MissingPackageError: If the engine that the file is for is not installed.
+        RunError: If the run is in use, cannot be written to, or has no such network yet.
     """
     from ...deploy.engines import check_engine
-    from ...deploy.export import export_onnx, export_openvino
 
     if format not in FORMATS:
         raise UnknownNameError("format", format, FORMATS)
-    check_engine(ENGINE_OF[format])
-    write, suffix = (export_openvino, ".xml") if format == "openvino" else (export_onnx, ".onnx")
-    net, example = loaded.network(weights), loaded.example_inputs(2)
-    layout = _layout(loaded, weights, ENGINE_OF[format], tuned_for, say)
-    return write(net, example, _path(loaded, weights, suffix), dynamic_size=dynamic_size, layout=layout)
+    if int8 and (format != "onnx" or dynamic_size):
+        raise ExportError("8 bits are written as ONNX for one image size; leave the other options out")
+    engine = ENGINE_OF[format]
+    check_engine(engine)
+    weights = weights or loaded.newest_small()
+    with loaded.run.claimed():
+        net = loaded.network(weights)
+        layout = _layout(loaded, weights, engine, tuned_for, say)
+        if int8:
+            report: ExportReport | Int8Report = _int8(
+                loaded, net, _path(loaded, weights, ".int8.onnx"), layout
+            )
+        else:
+            report = _float(loaded, net, _path(loaded, weights, SUFFIXES[format]), layout, dynamic_size)
+    return Exported(weights, engine, report)
 
 
-def export_int8_run(
-    loaded: RunNetworks, weights: str, *, tuned_for: Sequence[int] = (), say: Say = messages.say
-) -> Int8Report:
-    """Export a network of a run in 8 bits as ``.int8.onnx``, calibrated on ``CALIBRATION_IMAGES`` validation images."""
+def _float(
+    loaded: RunNetworks, net: nn.Module, path: Path, layout: GraphLayout | None, dynamic_size: bool
+) -> ExportReport:
+    from ...deploy.export import export_onnx, export_openvino
+
+    write = export_openvino if path.suffix == ".xml" else export_onnx
+    return write(net, loaded.example_inputs(2), path, dynamic_size=dynamic_size, layout=layout)
+
+
+def _int8(loaded: RunNetworks, net: nn.Module, path: Path, layout: GraphLayout | None) -> Int8Report:
+    import torch
+
     from ...deploy.quantize import export_int8
 
     images = loaded.validation_inputs(CALIBRATION_IMAGES)
-    layout = _layout(loaded, weights, "onnxruntime", tuned_for, say)
-    path = _path(loaded, weights, ".int8.onnx")
-    batches = [
-        images[start : start + CALIBRATION_BATCH] for start in range(0, len(images), CALIBRATION_BATCH)
-    ]
-    return export_int8(loaded.network(weights), batches, path, layout=layout)
+    return export_int8(net, torch.split(images, CALIBRATION_BATCH), path, layout=layout)
 
 
 def _path(loaded: RunNetworks, weights: str, suffix: str) -> Path:

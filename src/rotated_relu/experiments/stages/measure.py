@@ -48,8 +48,10 @@ def measure_run(
     Raises:
         UnknownNameError: If there is no such engine.
         MissingPackageError: If the package of one that was asked for is not installed.
+        RunError: If the run cannot be written to, or one has not been trained.
     """
     names = _engines(engines, say)
+    loaded.run.check_writable()
     data = measure_networks(
         networks_of(loaded, reference),
         loaded.example_inputs,

@@ -65,7 +65,7 @@ def prune_run(
             keeps the fastest (1 with a budget: dead filters that are kept would count against it).
         engine: What is timed then; see :func:`rotated_relu.compact`.
         batch_sizes: At which batch sizes.
-        say: Called with what is about to be done, and with the files that are deleted, which tell of the former network.
+        say: Called with what is about to be done, and with the files that are deleted.
 
     Raises:
         UnknownNameError: If there is no such score or engine.

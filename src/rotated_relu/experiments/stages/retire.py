@@ -5,6 +5,7 @@ Requires: the new weights in their place, whole. Ensures: nothing in the run tel
 
 from __future__ import annotations
 
+from ...core.errors import RunError
 from ...core.messages import Say
 from ...core.run_directory import Run, write_json
 from .evaluate import kept_accuracies
@@ -21,10 +22,19 @@ def retire(run: Run, written: str, say: Say) -> None:
     Raises:
         RunError: If something cannot be deleted; the new weights are in place.
     """
-    known = kept_accuracies(run)
-    outdated = {written, "finetuned"} & known.keys()
-    if outdated:
-        write_json(run.file("evaluation"), {key: known[key] for key in known if key not in outdated})
+    _forget_accuracies(run, {written, "finetuned"})
     retired = run.retire(written)
     if retired:
         say(f"deleted, as made from the former network: {', '.join(retired)}")
+
+
+def _forget_accuracies(run: Run, outdated: set[str]) -> None:
+    """Those of other weights stay; a file that cannot be read tells nothing and goes."""
+    try:
+        known = kept_accuracies(run)
+        left = {key: known[key] for key in known if key not in outdated}
+    except (RunError, TypeError):
+        run.discard("evaluation")
+        return
+    if len(left) < len(known):
+        write_json(run.file("evaluation"), left)
