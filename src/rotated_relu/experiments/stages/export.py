@@ -71,14 +71,14 @@ def export_run(
         MissingPackageError: If the engine that the file is for is not installed.
         RunError: If the run is in use, cannot be written to, or has no such network yet.
     """
-    from ...deploy.engines import check_engine
+    from ...deploy.engines import engine_named
 
     if format not in FORMATS:
         raise UnknownNameError("format", format, FORMATS)
     if int8 and (format != "onnx" or dynamic_size):
         raise ExportError("8 bits are written as ONNX for one image size; leave the other options out")
     engine = ENGINE_OF[format]
-    check_engine(engine)
+    engine_named(engine)
     weights = weights or loaded.newest_small()
     with loaded.run.claimed():
         net = loaded.network(weights)

@@ -73,14 +73,14 @@ def prune_run(
         ThresholdError: If nothing satisfies what was asked for.
         RunError: If the run is in use, cannot be written to, or has not been trained.
     """
-    from ...deploy.engines import check_engine
+    from ...deploy.engines import engine_named
 
     if score not in SCORES:
         raise UnknownNameError("score", score, SCORES)
     if budget and round_to is None:
         round_to = 1
     if round_to is None:
-        check_engine(engine)
+        engine_named(engine)
     widths = _Widths(round_to, engine, list(batch_sizes))
     with loaded.run.claimed():
         return _prune(loaded, tolerance, budget, threshold, score, widths, say)
