@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .deploy.autotune import compact
     from .deploy.export import export_onnx, export_openvino
     from .deploy.measure import measure
+    from .graph.registration import register_operation
     from .nn import models
     from .nn.activation import Rotated, RotatedReLU, rotated_slopes_
     from .nn.distillation import distillation_loss
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 _HOMES = {
+    "graph.registration": ("register_operation",),
     "nn.activation": ("Rotated", "RotatedReLU", "rotated_slopes_"),
     "pruning.budget": ("SlopeBudget",),
     "pruning.removal": ("Certificate", "Compacted", "Plan", "load", "load_compacted", "read_plan", "save"),
@@ -66,8 +68,8 @@ __all__ = [
     "Call", "Certificate", "Compacted", "Mask", "Plan", "Rotated", "RotatedReLU", "RotatedReLUError",
     "RotatedReLUWarning", "Shrunk", "SlopeBudget", "apply_mask", "apply_threshold", "compact", "compile_training",
     "distillation_loss", "errors", "export_onnx", "export_openvino", "fast_training", "find_threshold", "load",
-    "load_compacted", "measure", "models", "plain_training", "read_plan", "rotate", "rotated_slopes_", "save",
-    "select_channels", "shrink", "slope_l1", "slopes",
+    "load_compacted", "measure", "models", "plain_training", "read_plan", "register_operation", "rotate",
+    "rotated_slopes_", "save", "select_channels", "shrink", "slope_l1", "slopes",
 ]  # fmt: skip
 
 

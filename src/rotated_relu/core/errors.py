@@ -57,6 +57,10 @@ class PlanError(RotatedReLUError):
     """A compaction plan does not fit the model it is applied to; the message names the first difference."""
 
 
+class OperationError(RotatedReLUError, ValueError):
+    """An operation cannot be registered: it cannot be named, or its rules are missing."""
+
+
 class FileFormatError(RotatedReLUError):
     """A file is truncated, corrupt, or not one of ours."""
 

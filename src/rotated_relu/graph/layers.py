@@ -57,7 +57,7 @@ class Layer:
         groups: Groups of a grouped convolution.
         packed: Whether a grouped convolution reads and writes subsets of its groups (see ``removal/grouped.py``).
         inner: What it computes besides: its weight from its parameters, views around the operation.
-        standardised: Whether its weight's statistics take all inputs, so that they have to stay.
+        standardised: Whether its weight is standardised, each output's over all inputs.
         weight_norm: How its weight comes from a gain and a direction, or None.
     """
 
@@ -81,6 +81,13 @@ class Layer:
     def weight_dims(self) -> tuple[int, int]:
         """Dimensions of the weight that hold output and input channels."""
         return (1, 0) if self.inputs_first else (0, 1)
+
+    @property
+    def whole_dims(self) -> set[int]:
+        """Dimensions of the weight along which norms or statistics are taken: they stay whole."""
+        if self.standardised:
+            return {1}
+        return set() if self.weight_norm is None else {0, 1} - {self.weight_norm.dim}
 
     @property
     def spatial(self) -> bool:

@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.fx import Node
 from torch.fx.node import map_arg
 
-from ..core.errors import SlopeError
-from .capture import Graph, op_name
+from ..core.errors import CaptureError, SlopeError
+from .capture import Graph, describe, op_name
 from .rule_failures import RuleFailures
 from .zero_patterns.algebra import everything, pattern_of
 from .zero_patterns.table import apply
@@ -91,7 +91,9 @@ def analyse(graph: Graph, states: Mapping[str, Tensor], *, arbitrary: bool = Fal
 
     Raises:
         SlopeError: If a parameter or float buffer is NaN or infinite: nothing can be said about such a network.
+        CaptureError: If the shape of a tensor depends on values; names the operation.
     """
+    _check_static(graph)
     liveness = Liveness()
     leaves = {name: _leaf(name, states[name]) for name in graph.states.values() if _is_float(states[name])}
     _both_passes(graph, states, leaves, liveness)
@@ -104,6 +106,17 @@ def analyse(graph: Graph, states: Mapping[str, Tensor], *, arbitrary: bool = Fal
         _both_passes(graph, states, replaced, wider)
         liveness.relevant = {name: mask | wider.relevant[name] for name, mask in liveness.relevant.items()}
     return liveness
+
+
+def _check_static(graph: Graph) -> None:
+    for node in graph.nodes:
+        shape = getattr(node.meta.get("val"), "shape", ())
+        if any(not isinstance(size, int) for size in shape):
+            raise CaptureError(
+                f"the shape of the result of {describe(node)} depends on values (how many entries of a mask are set, "
+                "or are over a threshold), so that no width can be followed through it; select with a fixed number of "
+                "indices instead, or compact the part of the network before it"
+            )
 
 
 def _both_passes(
@@ -139,8 +152,9 @@ def _join_tied(states: Mapping[str, Tensor], relevant: dict[str, Tensor]) -> Non
     joined: dict[int, Tensor] = {}
     for name, mask in relevant.items():
         joined[id(states[name])] = joined.get(id(states[name]), mask) | mask
-    for name in relevant:
-        relevant[name] = joined[id(states[name])]
+    for name, value in states.items():
+        if id(value) in joined:
+            relevant[name] = joined[id(value)]
 
 
 def _is_float(value: Tensor) -> bool:

@@ -4,7 +4,8 @@ What a compaction achieved is judged against it: the difference is what widths w
 dimensions hold. Counted per operation of the captured graph, from what liveness says:
 
 - convolution, linear layer: one multiplication per output position and weight that is relevant and not zero;
-- matrix product (m, k) (k, n), attention included: as many rows, columns and summands as are alive.
+- matrix product (m, k) (k, n), attention included: as many rows, columns and summands as are alive;
+- recurrent layer: as the linear layer, for every step.
 """
 
 from __future__ import annotations
@@ -17,12 +18,9 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from . import ops
 from .capture import Graph, module_path, op_name
 from .liveness import Liveness
-
-_CONVS = frozenset(["conv1d", "conv2d", "conv3d"])
-_TRANSPOSED = frozenset(["conv_transpose1d", "conv_transpose2d", "conv_transpose3d"])
-_PRODUCTS = frozenset(["matmul", "bmm", "mm"])
 
 
 @dataclass(frozen=True)
@@ -66,14 +64,16 @@ class _Count:
     def of(self, node: Node) -> tuple[int, float]:
         """(all, ideal) of one operation; (0, 0) if it does not multiply."""
         name = op_name(node)
-        if name in _CONVS | _TRANSPOSED | {"linear"}:
+        if name in ops.CONVOLUTIONS | ops.TRANSPOSED_CONVOLUTIONS | ops.LINEAR:
             return self.weighted(node, name)
-        if name in _PRODUCTS:
+        if name in ops.PRODUCTS:
             return self.product(node, _source(node, 0), _source(node, 1))
-        if name in ("addmm", "baddbmm"):
+        if name in ops.ADDED_PRODUCTS:
             return self.product(node, _source(node, 1), _source(node, 2))
-        if name == "scaled_dot_product_attention":
+        if name in ops.ATTENTION:
             return self.attention(node)
+        if name in ops.RECURRENT:
+            return self.recurrent(node)
         return 0, 0.0
 
     def alive(self, node: Node, dim: int) -> float:
@@ -87,7 +87,7 @@ class _Count:
         if name == "linear":
             positions = prod(shape[:-1])
         else:
-            spatial = (x if name in _TRANSPOSED else node).meta["val"].shape[2:]
+            spatial = (x if name in ops.TRANSPOSED_CONVOLUTIONS else node).meta["val"].shape[2:]
             positions = shape[0] * prod(spatial)
         every = positions * weight.meta["val"].numel()
         state = self.graph.states.get(weight)
@@ -101,6 +101,17 @@ class _Count:
         shape, inner = node.meta["val"].shape, a.meta["val"].shape[-1]
         outer = prod(self.alive(node, dim) for dim in range(len(shape)))
         return prod(shape) * inner, outer * self._both(a, -1, b, -2)
+
+    def recurrent(self, node: Node) -> tuple[int, float]:
+        """Each weight matrix once for every step of every sequence."""
+        steps = prod(_source(node, 0).meta["val"].shape[:-1])
+        every, ideal = 0, 0.0
+        for weight in node.all_input_nodes:
+            state = self.graph.states.get(weight)
+            if state is not None and weight.meta["val"].dim() == 2:
+                every += steps * weight.meta["val"].numel()
+                ideal += steps * int(torch.count_nonzero(self.liveness.needed(state, self.states)))
+        return every, ideal
 
     def _both(self, a: Node, a_dim: int, b: Node, b_dim: int) -> float:
         one, other = self.liveness.alive.get(a), self.liveness.alive.get(b)

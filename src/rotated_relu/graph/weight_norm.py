@@ -3,15 +3,16 @@
 Both of torch's forms (``torch.nn.utils.weight_norm`` and its parametrization) are the operation ``_weight_norm`` in a
 captured graph, on parameters of the module or of its ``parametrizations``.
 
-With the norm over all dimensions but d, an index i along d depends on its own ``g[i]`` and ``v[i]`` alone: it can go.
-A part of v along the other dimensions can go too, if the gain makes up for what the norm loses. With v' what is left
-of v, ``g' = g |v'| / |v|`` gives ``g' v' / |v'| = g v' / |v|``, the weight's own part (surgery does this).
+With the norm over all dimensions but d, an index i along d depends on its own ``g[i]`` and ``v[i]`` alone: it can
+go. Along the others every entry of v counts in a norm, so that they stay whole. (A gain that makes up for what a norm
+loses, ``g' = g |v'| / |v|``, has more digits than a float32: no longer the same network in float64.)
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch.fx import Node
 
@@ -46,8 +47,8 @@ def find_weight_norm(weight: object, layer: str, states: Mapping[Node, str]) -> 
     if not isinstance(weight, Node) or op_name(weight) != "_weight_norm":
         return None
     direction, gain = (states.get(value, "") for value in weight.args[:2] if isinstance(value, Node))
-    dim = weight.args[2] if len(weight.args) > 2 else 0
+    dim: Any = weight.args[2] if len(weight.args) > 2 else 0
     own = direction.startswith(f"{layer}.") and gain.startswith(f"{layer}.")
-    if not own or not isinstance(dim, int) or dim < 0:  # -1: one norm over everything
+    if not own or dim not in (0, 1):  # -1 is one norm over everything
         return None
     return WeightNorm(weight, gain.removeprefix(f"{layer}."), direction.removeprefix(f"{layer}."), dim)

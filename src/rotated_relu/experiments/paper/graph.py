@@ -16,28 +16,14 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from ...core.modules import Inputs
+from ...graph import ops
 from ...graph.capture import Graph, capture, module_path, op_name
 from .count import PaperCount, PaperLayer, paper_count
 
-_GATES = frozenset(
-    [
-        "relu",
-        "relu6",
-        "gelu",
-        "silu",
-        "hardswish",
-        "hardtanh",
-        "leaky_relu",
-        "mish",
-        "elu",
-        "celu",
-        "selu",
-        "prelu",
-    ]
-)
-_CONVS = frozenset(["conv1d", "conv2d", "conv3d", "convolution", "_convolution"])
-_LINEARS = frozenset(["linear", "addmm"])
-_PRODUCTS = frozenset(["matmul", "bmm", "mm", "baddbmm", "scaled_dot_product_attention"])
+_GATES = ops.GATES | {"prelu"}
+_CONVS = ops.CONVOLUTIONS | {"convolution", "_convolution"}
+_LINEARS = ops.LINEAR | {"addmm"}
+_PRODUCTS = ops.PRODUCTS | ops.ATTENTION | {"baddbmm"}
 _SUMS = frozenset(["add"])
 
 

@@ -122,10 +122,10 @@ def lookup(context: RuleContext, node: Node) -> None:
 def weight_norm(context: RuleContext, node: Node) -> None:
     """``g v / |v|``, the norm over all dimensions of v but ``dim``: those would be missed, so they stay."""
     v, g = tensor(node, 0), tensor(node, 1)
-    rank = context.rank(node)
-    over = int(argument(node, 2, "dim", 0)) % rank
-    for dim in range(rank):
+    own = int(argument(node, 2, "dim", 0))  # -1 is one norm over everything
+    for dim in range(context.rank(node)):
         context.same(v, dim, node, dim)
-        if dim != over:
+        if dim != own:
             context.fix(node, dim)
-    context.same(g, over, node, over)
+    if own >= 0:
+        context.same(g, own, node, own)

@@ -24,12 +24,14 @@ class RuleContext:
 
     Attributes:
         node: The operation whose turn it is.
+        mentioned: Tensors and dimensions that rules have named so far.
     """
 
     node: Node
 
     def __init__(self, groups: ChannelGroups, splits: Mapping[Node, Split]) -> None:
         self.groups, self.splits = groups, splits
+        self.mentioned: set[tuple[Node, int]] = set()
 
     def has(self, tensor: Any) -> bool:
         """Whether this is a tensor with channels (and not a number, a list, a symbol)."""
@@ -45,6 +47,7 @@ class RuleContext:
 
     def channels(self, tensor: Node, dim: int) -> Ids:
         """The channels along one dimension of a tensor, for :meth:`merge`."""
+        self.mentioned.add((tensor, dim % self.rank(tensor)))
         return self.groups.channels(tensor, dim)
 
     def merge(self, one: Ids, other: Ids) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .algebra import lift, spread
+from .algebra import everything, lift, spread
 
 
 def attention(
@@ -24,6 +25,28 @@ def attention(
     return lift(spread(scores, (-1,))) @ v
 
 
+def _recurrent(x: Tensor, states: Any, weights: Any, *rest: Any, target: Any) -> Any:
+    """Every output depends on everything, but on an input feature only through its column of the input weights.
+
+    ``rest`` is: biases, layers, dropout, training, both directions, batch first.
+    """
+    if not isinstance(weights, (list, tuple)):
+        raise NotImplementedError  # packed sequences
+    both, per_direction = bool(rest[4]), len(weights) // (rest[1] * (2 if rest[4] else 1))
+    reading = [0, per_direction] if both else [0]
+    with torch.no_grad():
+        like = target(x, states, weights, *rest)
+    others = [weight for position, weight in enumerate(weights) if position not in reading]
+    start = states if isinstance(states, (list, tuple)) else [states]
+    return everything(like, [*(F.linear(x, weights[p]) for p in reading), *start, *others])
+
+
+lstm = partial(_recurrent, target=torch.ops.aten.lstm.input)
+gru = partial(_recurrent, target=torch.ops.aten.gru.input)
+rnn_tanh = partial(_recurrent, target=torch.ops.aten.rnn_tanh.input)
+rnn_relu = partial(_recurrent, target=torch.ops.aten.rnn_relu.input)
+
+
 def _named_by(index: Any) -> Any:
     """An index that is constant; one that varies has become a pattern, which names nothing."""
     if isinstance(index, Tensor) and index.is_floating_point():
@@ -32,8 +55,10 @@ def _named_by(index: Any) -> Any:
 
 
 def embedding(weight: Tensor, index: Tensor, *_: Any, **__: Any) -> Tensor:
-    """The rows that the index names."""
-    return F.embedding(_named_by(index), weight)
+    """The rows that the index names; any row of the table where the index is an input."""
+    if index.is_floating_point():
+        return weight.sum(0) * lift(index).unsqueeze(-1)
+    return F.embedding(index, weight)
 
 
 def index(x: Tensor, indices: Sequence[Tensor | None]) -> Tensor:

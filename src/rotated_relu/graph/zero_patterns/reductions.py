@@ -157,5 +157,5 @@ def rms_norm(x: Tensor, shape: Sequence[int], weight: Any = None, eps: Any = Non
 
 def weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
     """``g v / |v|``: zero where v or g is, with a norm over all dimensions but ``dim``."""
-    others = [other for other in range(v.dim()) if other != dim % v.dim()]
-    return g * v * (lift(spread(v, others)) if others else lift(v))
+    others = [other for other in range(v.dim()) if other != dim]  # all of them for -1
+    return g * v * lift(spread(v, others))

@@ -102,8 +102,12 @@ PATTERNS: dict[str, Pattern] = {
     "instance_norm": reductions.instance_norm,
     "rms_norm": reductions.rms_norm,
     "_weight_norm": reductions.weight_norm,
-    # attention, look-ups
+    # attention, recurrence, look-ups
     **_each(ops.ATTENTION, products.attention),
+    "lstm": products.lstm,
+    "gru": products.gru,
+    "rnn_tanh": products.rnn_tanh,
+    "rnn_relu": products.rnn_relu,
     "embedding": products.embedding,
     "index": products.index,
     "gather": products.gather,

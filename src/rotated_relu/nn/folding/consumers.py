@@ -23,6 +23,7 @@ from torch.fx import Node
 
 from ...core.modules import Inputs
 from ...core.state import copy_of
+from ...graph import ops
 from ...graph.capture import Graph, capture, module_path, op_name
 from ..activation import Rotated
 from .modules import CONSUMERS, FOLDED
@@ -239,18 +240,12 @@ class _Mode:
         return len(self.names[id(self.modules[name])]) == 1
 
 
-_LAYERS = frozenset(["linear", "conv1d", "conv2d", "conv3d"])
+_LAYERS = ops.LINEAR | ops.CONVOLUTIONS
 # Their backward passes read inputs and statistics, never the output.
-_KEEP_NO_OUTPUT = frozenset(
-    ["batch_norm", "layer_norm", "group_norm", "instance_norm", "add", "sub", *_LAYERS]
-)
+_KEEP_NO_OUTPUT = (ops.NORMS - {"rms_norm"}) | {"add", "sub"} | _LAYERS
 _SAME = frozenset(["dropout", "feature_dropout", "contiguous", "clone", "alias"])
-_POOLS = frozenset(
-    [f"{kind}{dims}d" for dims in (1, 2, 3) for kind in ("avg_pool", "adaptive_avg_pool", "upsample_nearest")]
-)
-_PADS = frozenset(["pad", "constant_pad_nd"])
-_MEANS = frozenset(["mean", "sum"])
-_VIEWS = frozenset(["view", "reshape", "flatten", "_unsafe_view", "unflatten"])
+_POOLS = ops.AVERAGE_POOLS | {f"upsample_nearest{dims}d" for dims in (1, 2, 3)}
+_VIEWS = ops.VIEWS | {"flatten", "unflatten"}
 
 
 def _path(node: Node) -> str:
@@ -286,9 +281,9 @@ def _moved(user: Node, source: Node, layout: _Layout) -> _Layout | None:
         return layout
     if name in _POOLS:
         return layout if layout.dim == 1 and len(before) == int(name[-2]) + 2 else None
-    if name in _PADS:
+    if name in ops.PADS:
         return _padded(user, before, layout)
-    if name in _MEANS:
+    if name in ops.MEANS:
         return _averaged(user, before, layout)
     if name in _VIEWS:
         return _viewed(before, _shape(user), layout)

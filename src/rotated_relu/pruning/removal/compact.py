@@ -134,7 +134,8 @@ def _to_freeze(net: nn.Module, module: str | None, frozen: Collection[str]) -> s
 
     A ``forward`` may read a width from one tensor and use it on another (``x.shape[1]`` for a reshape, ``q.shape[-1]``
     for a scale). The captured graph does not show that, but the certificate notices. Then the nearest enclosing module
-    that is not at full width yet and is no layer of torch itself keeps it, with all others of its class.
+    that is not at full width yet, and is neither a single layer of torch nor a container, keeps it, with all others of
+    its class.
 
     Args:
         net: The network.
@@ -144,10 +145,16 @@ def _to_freeze(net: nn.Module, module: str | None, frozen: Collection[str]) -> s
     modules = dict(net.named_modules())
     while module is not None:
         found = modules.get(module)
-        if found is not None and module not in frozen and not type(found).__module__.startswith("torch.nn."):
+        if found is not None and module not in frozen and not _is_torchs_layer(found):
             return {name for name, other in modules.items() if type(other) is type(found)} - set(frozen)
         module = module.rpartition(".")[0] if module else None
     return set()
+
+
+def _is_torchs_layer(module: nn.Module) -> bool:
+    """Whether no code of its own could fix a width (``nn.MultiheadAttention`` has such code, and children)."""
+    home = type(module).__module__
+    return home.startswith("torch.nn.") and (home.endswith(".container") or not list(module.children()))
 
 
 def _masked(net: nn.Module, mask: Mapping[str, Tensor]) -> tuple[nn.Module, dict[str, int]]:

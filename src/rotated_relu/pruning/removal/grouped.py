@@ -50,7 +50,7 @@ def packing(layer: Layer, liveness: Liveness, states: Mapping[str, Tensor]) -> P
         return None
     blocks = matters.reshape(layer.groups, -1, per_group)
     used_in = np.any(blocks, axis=1)
-    if layer.inner:  # the weight's statistics take all inputs of a group
+    if layer.standardised:  # the weight's statistics take all inputs of a group
         used_in = np.broadcast_to(used_in.any(1, keepdims=True), used_in.shape)
     used_out = np.any(blocks, axis=2) | _live_bias(layer, liveness, states)
     live = np.flatnonzero(np.any(used_in, axis=1) | np.any(used_out, axis=1))

@@ -18,7 +18,7 @@ from ...graph.layers import Layer, as_list
 from ...graph.liveness import Liveness
 from .grouped import Packing
 from .kept_groups import KeptGroups, Mask
-from .plan import Cut, Index, LayerPlan, Plan, WeightNormPlan
+from .plan import Cut, Index, LayerPlan, Plan
 
 
 def plan_layer(
@@ -137,19 +137,19 @@ def _rectangle(
     """A convolution or linear layer: its live inputs and outputs, and its adapters."""
     used_in, used_out = _used(layer, liveness, states)
     out_dim, in_dim = layer.weight_dims
-    if layer.standardised:
-        used_in[:] = used_in.any()  # the statistics of an output's weights take all of its inputs
+    for dim, used in ((in_dim, used_in), (out_dim, used_out)):
+        if dim in layer.whole_dims:
+            used[:] = used.any()
     if not used_in.any() or not used_out.any():
         nothing = np.zeros_like(kept_in)
         entry = _entry(layer, nothing, kept_out)
         entry.void = int(kept_out.sum())
         cut_states(plan, layer, {out_dim: kept_out, in_dim: nothing}, kept_out)
         return entry
-    used_out = _grown(used_out, kept_out, plan.round_to)
-    if not layer.standardised:
+    if out_dim not in layer.whole_dims:
+        used_out = _grown(used_out, kept_out, plan.round_to)
+    if in_dim not in layer.whole_dims:
         used_in = _grown(used_in, kept_in, plan.round_to)
-    if layer.weight_norm is not None:
-        used_in, used_out = _with_direction(layer, used_in, used_out)
     entry = _entry(layer, used_in, used_out)
     if not np.array_equal(used_in, kept_in):
         entry.read = positions(kept_in, used_in)
@@ -174,27 +174,6 @@ def _used(layer: Layer, liveness: Liveness, states: Mapping[str, Tensor]) -> tup
     if bias in states:
         used_out = used_out | liveness.needed(bias, states).numpy()
     return used_in.copy(), used_out.copy()
-
-
-def _with_direction(layer: Layer, used_in: Mask, used_out: Mask) -> tuple[Mask, Mask]:
-    """What a weight norm lets go: each index of its own dimension must keep a part of its direction.
-
-    Where all that is left of a direction is 0, no gain brings the weight back (0 / 0): the other dimension stays whole.
-    """
-    norm = layer.weight_norm
-    assert norm is not None
-    direction = layer_states(layer)[norm.direction].detach()
-    out_dim, in_dim = layer.weight_dims
-    if norm.dim not in (out_dim, in_dim):
-        return np.ones_like(used_in), np.ones_like(used_out)
-    own, other, other_dim = (
-        (used_out, used_in, in_dim) if norm.dim == out_dim else (used_in, used_out, out_dim)
-    )
-    left = direction.index_select(other_dim, torch.from_numpy(np.flatnonzero(other)).to(direction.device))
-    norms = left.abs().sum([dim for dim in range(left.dim()) if dim != norm.dim]).cpu().numpy()
-    if (norms[own] == 0).any():
-        other = np.ones_like(other)
-    return (other, own) if norm.dim == out_dim else (own, other)
 
 
 def _grown(used: Mask, kept: Mask, round_to: int) -> Mask:
@@ -225,7 +204,6 @@ def _where(inside: list[int], wanted: list[int]) -> Index:
 def cut_states(plan: Plan, layer: Layer, weight: Mapping[int, Mask], outputs: Mask) -> None:
     """Cut a layer's weight along the given dimensions, and every other tensor of it by the mask of its outputs."""
     norm = layer.weight_norm
-    changed = False
     for name, value in layer_states(layer).items():
         if not value.dim() or name in ("read_index", "write_index"):
             continue
@@ -235,10 +213,7 @@ def cut_states(plan: Plan, layer: Layer, weight: Mapping[int, Mask], outputs: Ma
             masks = [weight.get(dim) if dim == norm.dim else None for dim in range(value.dim())]
         else:
             masks = [outputs]
-        changed |= _add_cut(plan, f"{layer.name}.{name}", value.shape, masks)
-    if norm is not None and changed:
-        names = (f"{layer.name}.{norm.gain}", f"{layer.name}.{norm.direction}")
-        plan.weight_norms.append(WeightNormPlan(layer.name, *names, norm.dim))
+        _add_cut(plan, f"{layer.name}.{name}", value.shape, masks)
 
 
 def _cut_packed(plan: Plan, layer: Layer, packed: Packing) -> None:
@@ -255,11 +230,9 @@ def cut_state(plan: Plan, name: str, shape: torch.Size, masks: list[Mask]) -> No
     _add_cut(plan, name, shape, [*masks])
 
 
-def _add_cut(plan: Plan, name: str, shape: torch.Size, masks: list[Mask | None]) -> bool:
+def _add_cut(plan: Plan, name: str, shape: torch.Size, masks: list[Mask | None]) -> None:
     keep: list[Index | list[list[int]]] = [
         None if mask is None or mask.all() else as_list(np.flatnonzero(mask)) for mask in masks
     ]
     if any(index is not None for index in keep):
         plan.cuts.append(Cut(name, list(shape), keep))
-        return True
-    return False

@@ -12,7 +12,7 @@ from typing import Any
 from ...core.criteria import Criterion
 from ...core.errors import PlanError
 
-# 1 had no earlier plans and no list for each group of a cut, 2 no splits, 3 no criterion, weight norms, failed rules.
+# 1 had no earlier plans and no list for each group of a cut, 2 no splits, 3 no criterion and no failed rules.
 FORMAT = 4
 Index = list[int] | None
 
@@ -90,23 +90,6 @@ class SplitPlan:
 
 
 @dataclass
-class WeightNormPlan:
-    """A weight ``g v / |v|`` whose direction v was cut: g is scaled by |what is left of v| / |v|.
-
-    Attributes:
-        name: Qualified name of the layer.
-        gain: Qualified name of g.
-        direction: Qualified name of v.
-        dim: Dimension of both that has a gain for each index; the norm is over all others.
-    """
-
-    name: str
-    gain: str
-    direction: str
-    dim: int
-
-
-@dataclass
 class Unprunable:
     """Dead channels that could not be removed.
 
@@ -134,7 +117,6 @@ class Plan:
         cuts: Parameters and buffers that changed.
         regions: Modules that stay at full width.
         splits: Attributes with sizes of parts that changed.
-        weight_norms: Gains that are scaled along with a cut of their direction.
         held: What is dead and could not be removed, and why.
         inputs: Shape and dtype of each example input.
         unhandled: Operations without a zero-pattern rule, with their count (sound, but less sharp).
@@ -155,7 +137,6 @@ class Plan:
     cuts: list[Cut] = field(default_factory=list)
     regions: list[RegionPlan] = field(default_factory=list)
     splits: list[SplitPlan] = field(default_factory=list)
-    weight_norms: list[WeightNormPlan] = field(default_factory=list)
     held: list[Unprunable] = field(default_factory=list)
     inputs: list[dict[str, Any]] = field(default_factory=list)
     unhandled: dict[str, int] = field(default_factory=dict)
@@ -195,7 +176,6 @@ class Plan:
             rest["cuts"] = [Cut(**cut) for cut in data["cuts"]]
             rest["regions"] = [RegionPlan(**region) for region in data["regions"]]
             rest["splits"] = [SplitPlan(**split) for split in data.get("splits", [])]
-            rest["weight_norms"] = [WeightNormPlan(**norm) for norm in data.get("weight_norms", [])]
             rest["held"] = [Unprunable(**one) for one in data["held"]]
             rest["earlier"] = [cls.from_dict(plan) for plan in data.get("earlier", [])]
             older = {"score": "slope", "threshold": data["threshold"]}

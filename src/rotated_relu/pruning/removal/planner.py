@@ -17,12 +17,12 @@ from torch.fx import Node
 
 from ...graph.capture import Graph
 from ...graph.channel_rules.grouping import group_channels
-from ...graph.layers import Layer, find_layers
+from ...graph.layers import Layer, Names, find_layers
 from ...graph.liveness import Liveness
 from ...graph.splits import Split, find_splits
 from .grouped import Packing, packing
 from .kept_groups import KeptGroups, choose, level_norms, round_widths
-from .layer_plans import cut_state, layer_states, own_states, plan_layer
+from .layer_plans import cut_state, layer_states, plan_layer
 from .plan import Plan, SplitPlan
 from .regions import narrow_dims, region_plans, worthwhile_regions
 from .unprunable import unprunable
@@ -54,7 +54,7 @@ def decide(
         level_norms(choice, layers)
     for layer in layers:
         plan_layer(choice, layer, liveness, states, plan, packings.get(layer.name))
-    _plan_other_states(choice, layers, plan)
+    _plan_other_states(choice, layers, Names(model), plan)
     plan.regions += region_plans(choice, regions)
     plan.splits += _split_plans(choice, splits.values())
     plan.held = unprunable(choice, layers, liveness, model)
@@ -99,16 +99,16 @@ def _settle(
         regions = {key: path for key, path in {**regions, **more}.items() if key not in refused}
 
 
-def _plan_other_states(choice: KeptGroups, layers: Iterable[Layer], plan: Plan) -> None:
+def _plan_other_states(choice: KeptGroups, layers: Iterable[Layer], names: Names, plan: Plan) -> None:
     """Parameters outside the layers (slopes, scales, shared weights) follow the groups that they are on."""
-    owned = {f"{layer.name}.{name}" for layer in layers for name, _ in own_states(layer.module)}
-    owned |= {f"{layer.name}.{name}" for layer in layers for name in layer_states(layer)}
-    names = choice.graph.states
-    for placeholder, name in names.items():
-        if name in owned or not placeholder.users or placeholder not in choice.groups.sizes:
+    done = {f"{layer.name}.{name}" for layer in layers for name in layer_states(layer)}
+    for placeholder, state in choice.graph.states.items():
+        name = names.of_state(state)
+        if name in done or not placeholder.users or placeholder not in choice.groups.sizes:
             continue
         shape = placeholder.meta["val"].shape
-        cut_state(plan, name, shape, [choice.kept(placeholder, dim) for dim in range(len(shape))])
+        cut_state(plan, state, shape, [choice.kept(placeholder, dim) for dim in range(len(shape))])
+        done.add(name)
 
 
 def _split_plans(choice: KeptGroups, splits: Iterable[Split]) -> list[SplitPlan]:

@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 
 from ...core.errors import PlanError
 from .adapters import FullWidth, narrow
-from .plan import Cut, LayerPlan, Plan, RegionPlan, WeightNormPlan
+from .plan import Cut, LayerPlan, Plan, RegionPlan
 
 _PLANS = "rotated_relu_plans"
 
@@ -99,12 +99,9 @@ def apply(plan: Plan, model: nn.Module) -> nn.Module:
     """
     check_fits(plan, model)
     states = named_states(model)
-    norms = {norm.direction: _norms(states[norm.direction], norm) for norm in plan.weight_norms}
     for cut in plan.cuts:
         whole = states[cut.name]
         _cut(model, cut, [name for name, value in states.items() if value is whole])
-    for norm in plan.weight_norms:
-        _scale_gain(model, norm, norms[norm.direction], plan)
     for layer in plan.layers:
         _finish_layer(model.get_submodule(layer.name), layer)
     for split in plan.splits:
@@ -148,28 +145,6 @@ def _tell_widths(owner: nn.Module, leaf: str, small: Tensor) -> None:
         owner.in_channels, owner.out_channels = (first, second) if owner.transposed else (second, first)
 
 
-def _norms(direction: Tensor, norm: WeightNormPlan) -> Tensor:
-    others = [dim for dim in range(direction.dim()) if dim != norm.dim]
-    lengths: Tensor = torch.linalg.vector_norm(direction.detach().double(), dim=others, keepdim=True)
-    return lengths
-
-
-@torch.no_grad()
-def _scale_gain(model: nn.Module, norm: WeightNormPlan, before: Tensor, plan: Plan) -> None:
-    """``g |v'| / |v|``: the gain makes up for what the norm lost with the direction."""
-    states = named_states(model)
-    own = next((cut.keep[norm.dim] for cut in plan.cuts if cut.name == norm.direction), None)
-    if own is not None:
-        before = _select(before, norm.dim, own)
-    ratio = torch.where(before > 0, _norms(states[norm.direction], norm) / before, 1.0)
-    gain = states[norm.gain]
-    gain.copy_(gain.double() * ratio)
-    module = model.get_submodule(norm.name)
-    for hook in module._forward_pre_hooks.values():
-        if hasattr(hook, "compute_weight"):
-            hook(module, None)  # the older form keeps the weight that it computed last
-
-
 def kept_part(value: Tensor, cut: Cut) -> Tensor:
     """The entries of a tensor that a cut keeps; works for anything of the parameter's shape, such as its momentum."""
     for dim, index in enumerate(cut.keep):
@@ -203,6 +178,9 @@ def _finish_layer(module: nn.Module, plan: LayerPlan) -> None:
     ):  # fmt: skip
         if hasattr(module, name):
             setattr(module, name, before[side])
+    for hook in module._forward_pre_hooks.values():
+        if hasattr(hook, "compute_weight"):
+            hook(module, None)  # the older weight norm keeps the weight that it computed last
     if plan.groups[0] != plan.groups[1]:
         module.groups = plan.groups[1]  # type: ignore[assignment]
     if plan.read is not None or plan.write is not None or plan.void:

@@ -51,12 +51,23 @@ def unprunable(
             own = choice.groups.along(layer.calls[0].result, layer.channel_dim)
             dead = own[choice.keep[own] & ~choice.alive[own]]
             found += _counted(layer.name, (_reason(choice, int(group)) for group in dead))
+        found += _whole_sides(layer, choice)
     names = Names(model)
     known = {node for layer in layers for call in layer.calls for node in (call.operation, *layer.inner)}
     for node in choice.graph.nodes:
         if node in choice.graph.varying and node not in known and op_name(node) in _WEIGHTED:
             found += _without_layer(node, choice, liveness, names)
     return found
+
+
+def _whole_sides(layer: Layer, choice: KeptGroups) -> Iterator[Unprunable]:
+    """Dead channels that a weight keeps because a norm or statistics are taken over them."""
+    kind = "a weight norm" if layer.weight_norm is not None else "a standardisation"
+    call, (out_dim, in_dim) = layer.calls[0], layer.weight_dims
+    for dim, key, side in ((in_dim, call.source, "inputs"), (out_dim, call.result, "outputs")):
+        gone = int((~choice.kept(key, layer.channel_dim)).sum()) if dim in layer.whole_dims else 0
+        if gone and layer.kind != "grouped":
+            yield Unprunable(layer.name, gone, f"{kind} of its weight takes all {side}")
 
 
 def _counted(name: str, reasons: Iterable[str]) -> Iterator[Unprunable]:
@@ -71,12 +82,12 @@ def _reason(choice: KeptGroups, group: int) -> str:
 
 def _without_layer(node: Node, choice: KeptGroups, liveness: Liveness, names: Names) -> Iterator[Unprunable]:
     """Dead outputs of a weight that is no layer's: those that its tensor keeps."""
-    weight = _weight(node, choice.graph)
-    if weight is None or node not in choice.groups.sizes or not choice.groups.rank(node):
+    weight, node_out = _weight(node, choice.graph), _first_result(node)
+    if weight is None or node_out not in choice.groups.sizes or not choice.groups.rank(node_out):
         return
-    dim = 1 if op_name(node) in _CONVOLUTIONS and choice.groups.rank(node) > 1 else -1
-    own = choice.groups.along(node, dim)
-    dead = own[choice.keep[own] & ~liveness.alive[node][dim].numpy()]
+    dim = 1 if op_name(node) in _CONVOLUTIONS and choice.groups.rank(node_out) > 1 else -1
+    own = choice.groups.along(node_out, dim)
+    dead = own[choice.keep[own] & ~liveness.alive[node_out][dim].numpy()]
     state = choice.graph.states.get(weight)
     name = names.of(state.rpartition(".")[0] if state else module_path(node))
     why = _why(node, weight, choice, names)
@@ -85,8 +96,14 @@ def _without_layer(node: Node, choice: KeptGroups, liveness: Liveness, names: Na
 
 def _joined(choice: KeptGroups, group: int, why: str) -> str:
     if choice.alive[group]:
-        return f"{why}, and the channel is alive in another tensor of the same width"
+        return why
     return f"{_reason(choice, group)}; {why}"
+
+
+def _first_result(node: Node) -> Node:
+    """The result, or the first of several."""
+    parts = [user for user in node.users if op_name(user) == "getitem" and user.args[1] == 0]
+    return parts[0] if parts else node
 
 
 def _weight(node: Node, graph: Graph) -> Node | None:
