@@ -126,13 +126,29 @@ def test_prune_by_what_the_loss_says(capsys, run):
     code, _, err = call(capsys, "prune", run, "--score", "tailor")
     assert code == 1
     assert "taylor" in err
-    assert read(run / "threshold.json")["score_kind"] == "slope"  # nothing was touched
-    code, _, _ = call(capsys, "prune", run, "--score", "taylor", "--keep-macs", "0.5")
+    assert read(run / "threshold.json")["criterion"]["score"] == "slope"  # nothing was touched
+    code, out, _ = call(capsys, "prune", run, "--score", "taylor", "--keep-macs", "0.5")
     found = read(run / "threshold.json")
     assert code == 0
-    assert found["score_kind"] == "taylor"
+    assert (found["criterion"]["score"], found["criterion"]["per"]) == ("taylor", "macs")
+    assert "Channels that go: Taylor score per MAC below" in " ".join(out.split())
+    assert read_plan(run / "compact.safetensors")[0].criterion.to_dict() == found["criterion"]
     assert found["kept"]["macs"] <= 0.5
     assert found["certificate"]["max_relative_difference"] < 1e-9
+
+
+def test_prune_by_what_reads_the_channels(capsys, run):
+    code, out, _ = call(capsys, "prune", run, "--score", "consumer", "--keep-macs", "0.5")
+    assert code == 0
+    assert "|slope| times the consumers' norm below" in " ".join(out.split())
+    assert read(run / "threshold.json")["alive"] == 250
+
+
+def test_prune_that_removes_nothing_says_so_and_suggests_no_fine_tuning(capsys, run):
+    code, out, _ = call(capsys, "prune", run, "--threshold", "0", "--round-to", "1")
+    assert code == 0
+    assert "nothing was removed: no filter can go" in " ".join(out.split())
+    assert "finetune" not in out
 
 
 def test_prune_at_a_given_threshold_and_round_up(capsys, run):
@@ -175,6 +191,8 @@ def test_prune_keeps_everything_where_nothing_is_confirmed_faster(capsys, monkey
     assert "everything stays: no candidate was confirmed faster" in " ".join(err.split())
     assert read(run / "threshold.json")["round_to"] is None
     assert "0.0 %" in out
+    assert "filters are dead: everything stays" in " ".join(out.split())
+    assert "finetune" not in out
 
 
 @pytest.mark.parametrize("text", ["0", "eight", "-8"])

@@ -8,7 +8,7 @@ import typer
 
 from ..core.errors import ThresholdError
 from ..experiments.run_networks import RunNetworks, open_run
-from ..experiments.stages.prune import TIMED_BATCH_SIZES, Pruned, prune_run
+from ..experiments.stages.prune import ANY_FALL, TIMED_BATCH_SIZES, Pruned, prune_run
 from . import console
 from .options import RunPath
 
@@ -29,13 +29,15 @@ def prune(
         typer.Option(help="Instead: keep at most this share of the parameters.", show_default=False),
     ] = None,
     threshold: Annotated[
-        float | None, typer.Option(help="Instead: exactly this threshold.", show_default=False)
+        float | None,
+        typer.Option(help="Instead: exactly this threshold, in the unit of the score.", show_default=False),
     ] = None,
     score: Annotated[
         str,
         typer.Option(
-            metavar="slope|taylor",
-            help="Rank channels by |a|, as published, or by what the loss says per MAC, on training images.",
+            metavar="slope|consumer|taylor",
+            help="Rank channels by |a|, as published, by |a| times the weights that read them, or by what the loss "
+            "says per MAC, on training images.",
         ),
     ] = "slope",
     round_to: Annotated[
@@ -55,7 +57,7 @@ def prune(
         list[int], typer.Option(min=1, help="With auto: batch sizes to time; may be given several times.")
     ] = list(TIMED_BATCH_SIZES),  # noqa: B006 - typer copies it
 ) -> None:
-    """Find the threshold, remove the dead filters, prove that the output did not change.
+    """Choose which filters go, remove them, verify that the output did not change.
 
     Writes threshold.json and compact.safetensors, and deletes what an earlier prune led to.
     """
@@ -79,7 +81,30 @@ def prune(
         batch_sizes=batch_size,
     )
     _show(loaded, pruned)
-    console.show(f"next: rotated-relu finetune {run} --epochs 3")
+    if pruned.removed:
+        console.show(f"next: rotated-relu finetune {run} --epochs 3")
+    else:
+        console.show(nothing_removed(pruned))
+
+
+def nothing_removed(pruned: Pruned) -> str:
+    """Why nothing was, and what to do."""
+    found, widths = pruned.found, pruned.result.plan.widths
+    if found.alive == found.total:
+        given = found.tolerance in (None, ANY_FALL)  # a budget, or exactly one threshold
+        cost = "" if given else f" within {found.tolerance:g} points of validation accuracy"
+        return (
+            f"nothing was removed: no filter can go{cost}. Allow more (--tolerance, --keep-macs), or train so that "
+            "filters die: rotated-relu train with --keep-macs or --slope-l1"
+        )
+    dead = found.total - found.alive
+    return f"nothing was removed, although {dead} of {found.total} filters are dead: {widths or held(pruned)}"
+
+
+def held(pruned: Pruned) -> str:
+    """What holds the dead filters."""
+    reasons = dict.fromkeys(entry.reason for entry in pruned.result.plan.held)
+    return "; ".join(reasons) or "a constant is left of each"
 
 
 def rounding(text: str) -> int | None:
@@ -94,31 +119,29 @@ def rounding(text: str) -> int | None:
 
 
 def _show(loaded: RunNetworks, pruned: Pruned) -> None:
-    from ..core.counting import count_macs, count_parameters
-
-    found, result, certificate = pruned.found, pruned.result, pruned.result.certificate
-    example = loaded.example_inputs()
-    rows = []
-    for label, count in (
-        ("parameters", count_parameters),
-        ("MACs per image", lambda net: sum(count_macs(net, example).values())),
-    ):
-        before, after = count(loaded.network("trained")), count(result.model)
-        rows.append((label, console.count(before), console.count(after), console.share(1 - after / before)))
-    kept = 1 - found.alive / found.total
-    rows.insert(
-        0, ("filters alive", console.count(found.total), console.count(found.alive), console.share(kept))
-    )
-    change = found.score - found.baseline_score
-    rows.append(
-        (
-            "validation accuracy",
-            console.percent(found.baseline_score),
-            console.percent(found.score),
-            f"{change:+.2f} points",
-        )
-    )
+    found, certificate = pruned.found, pruned.result.certificate
+    title = f"Channels that go: {found.criterion.describe()}"
     console.show(
-        console.table(f"Threshold {found.value:g}", ("", "before", "after", "saved"), rows),
+        console.table(title, ("", "before", "after", "saved"), _rows(loaded, pruned)),
         f"certificate: largest relative difference {certificate.max_relative_difference:.2g} in float64",
     )
+
+
+def _rows(loaded: RunNetworks, pruned: Pruned) -> list[tuple[str, str, str, str]]:
+    from ..core.counting import count_macs, count_parameters
+
+    found, small, example = pruned.found, pruned.result.model, loaded.example_inputs()
+    trained = loaded.network("trained")
+    macs = [sum(count_macs(net, example).values()) for net in (trained, small)]
+    costs: list[tuple[str, float, float]] = [
+        ("filters alive", found.total, found.alive),
+        ("parameters", count_parameters(trained), count_parameters(small)),
+        ("MACs per image", macs[0], macs[1]),
+    ]
+    rows = [
+        (label, console.count(before), console.count(after), console.share(1 - after / before))
+        for label, before, after in costs
+    ]
+    accuracies = console.percent(found.baseline_score), console.percent(found.score)
+    change = f"{found.score - found.baseline_score:+.2f} points"
+    return [*rows, ("validation accuracy", *accuracies, change)]

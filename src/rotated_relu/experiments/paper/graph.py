@@ -8,7 +8,7 @@ counted in full.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -48,22 +48,31 @@ class PaperNetwork:
         return paper_count(self.layers, self.alive, self.widths)
 
 
-def paper_layers(net: nn.Module, example_inputs: Inputs, threshold: float = 0.0) -> PaperNetwork:
+def paper_layers(
+    net: nn.Module,
+    example_inputs: Inputs,
+    threshold: float = 0.0,
+    *,
+    alive: Mapping[str, int] | None = None,
+) -> PaperNetwork:
     """Describe a network, rotated or not, for the paper's count.
 
     Args:
         net: The network before compaction.
         example_inputs: Inputs of ``forward``, a batch of any size.
         threshold: A filter is dead if the absolute value of its slope is below this, or exactly 0.
+        alive: Instead of a threshold: name of a slope -> how many of its filters are alive, as a mask leaves them.
 
     Raises:
         ShapeError: If the network does not run on the inputs.
         CaptureError: If it cannot be exported.
     """
-    return read_network(capture(net, example_inputs), net, threshold)
+    return read_network(capture(net, example_inputs), net, threshold, alive)
 
 
-def read_network(graph: Graph, net: nn.Module, threshold: float = 0.0) -> PaperNetwork:
+def read_network(
+    graph: Graph, net: nn.Module, threshold: float = 0.0, alive: Mapping[str, int] | None = None
+) -> PaperNetwork:
     """:func:`paper_layers` of a network that has been captured; its lists are in the order of ``graph.nodes``."""
     order = {node: position for position, node in enumerate(graph.nodes)}
     parameters = dict(net.named_parameters(remove_duplicate=False))
@@ -74,14 +83,15 @@ def read_network(graph: Graph, net: nn.Module, threshold: float = 0.0) -> PaperN
         parameters[slope].numel() if slope else _channels(node)
         for node, slope in zip(activations, slopes, strict=True)
     ]
-    alive = [
-        _count_alive(parameters[slope], threshold) if slope else width
+    given = alive or {}
+    left = [
+        given.get(slope, _count_alive(parameters[slope], threshold)) if slope else width
         for slope, width in zip(slopes, widths, strict=True)
     ]
     names = [slope or module_path(node) or node.name for node, slope in zip(activations, slopes, strict=True)]
     weighted = [node for node in graph.nodes if is_weighted(node)]
     layers = [_layer(node, order, index, widths) for node in weighted]
-    return PaperNetwork(layers, widths, names, alive)
+    return PaperNetwork(layers, widths, names, left)
 
 
 def is_gate(node: Node) -> bool:

@@ -30,7 +30,7 @@ import functools
 import itertools
 import math
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -123,7 +123,13 @@ def path_lengths(ways: Iterable[Sequence[int]]) -> PathLengths:
     )
 
 
-def residual_blocks(net: nn.Module, example_inputs: Inputs, threshold: float = 0.0) -> list[Block]:
+def residual_blocks(
+    net: nn.Module,
+    example_inputs: Inputs,
+    threshold: float = 0.0,
+    *,
+    alive: Mapping[str, int] | None = None,
+) -> list[Block]:
     """The residual blocks of a network, rotated or not, in execution order.
 
     A residual block is a sum of two ways from one point, of which one (the skip connection) holds no activation and
@@ -133,6 +139,7 @@ def residual_blocks(net: nn.Module, example_inputs: Inputs, threshold: float = 0
         net: The network before compaction.
         example_inputs: Inputs of ``forward``, a batch of any size.
         threshold: A filter is dead if the absolute value of its slope is below this, or exactly 0.
+        alive: Instead of a threshold: name of a slope -> how many of its filters are alive, as a mask leaves them.
 
     Raises:
         ShapeError: If the network does not run on the inputs.
@@ -140,7 +147,7 @@ def residual_blocks(net: nn.Module, example_inputs: Inputs, threshold: float = 0
             simply multiply.
     """
     graph = capture(net, example_inputs)
-    reader = _BlockReader(graph, read_network(graph, net, threshold))
+    reader = _BlockReader(graph, read_network(graph, net, threshold, alive))
     found = [each for node in graph.nodes if (each := reader.residual(node)) is not None]
     for before, after in itertools.pairwise(found):
         if not reader.leads(before.sum, after.fork):

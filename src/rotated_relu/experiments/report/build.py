@@ -14,7 +14,8 @@ from ...core.errors import UnknownNameError
 from ...core.extras import needs
 from ...core.run_directory import replacing
 from . import tables, words
-from .figures import Figure, figures
+from .figures import figures
+from .figures.spec import Figure
 from .schema import ReportData
 
 

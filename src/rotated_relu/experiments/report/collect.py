@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...core.criteria import Criterion
 from ...core.run_directory import explained, read_json, read_metrics
 from ..run_networks import RunNetworks, reference_key
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from ...pruning.removal import Plan
     from ..paper.paths import Block
     from .schema import AttackRow, PathsPart, PathsSide, ReportData
 
@@ -166,18 +168,30 @@ def _add_compaction(data: ReportData, loaded: RunNetworks) -> None:
     ]
     data["held"] = [cast(HeldRow, asdict(held)) for held in plan.held]
     data["certificate"] = certificate.to_dict()
+    data["criterion"] = _criterion(found, plan).to_dict()
+    # What the mask leaves of each activation; a threshold would say so of slopes alone.
+    alive = {name: counts["alive"] for name, counts in plan.slopes.items()}
     net, inputs = loaded.network("trained"), loaded.example_inputs()
-    data["paper_count"] = paper_layers(net, inputs, plan.threshold).count().to_dict()
-    _add_paths(data, net, inputs, plan.threshold)
+    data["paper_count"] = paper_layers(net, inputs, alive=alive).count().to_dict()
+    _add_paths(data, net, inputs, alive)
 
 
-def _add_paths(data: ReportData, net: nn.Module, inputs: Tensor, threshold: float) -> None:
+def _criterion(found: dict[str, Any], plan: Plan) -> Criterion:
+    """How it came about which filters went; files of 0.1.0 only name the score."""
+    if "criterion" in found or not found:
+        return plan.criterion
+    kind = found.get("score_kind", "slope")
+    per = "" if kind == "slope" else "macs"
+    return Criterion(kind, per, found["value"], found.get("budget") or {})
+
+
+def _add_paths(data: ReportData, net: nn.Module, inputs: Tensor, alive: Mapping[str, int]) -> None:
     """Filter-path lengths in bins of equally many possible lengths; nothing for networks without residual blocks."""
     from ...core.errors import CaptureError
     from ..paper.paths import residual_blocks
 
     with contextlib.suppress(CaptureError):  # blocks within blocks: their paths are not counted
-        blocks = residual_blocks(net, inputs, threshold)
+        blocks = residual_blocks(net, inputs, alive=alive)
         if blocks:
             data["paths"] = paths_part(blocks)
 

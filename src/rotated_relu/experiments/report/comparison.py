@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .build import write_page
-from .figures import Figure, Spec, axis, line
+from .figures.spec import Figure, Spec, axis, line
 from .words import NARROW_SPACE, factor, points, share
 
 STAGES = {"before": "before fine-tuning", "after": "after fine-tuning"}

@@ -37,7 +37,7 @@ class NetworkRow(TypedDict, total=False):
 
 
 class SweepPoint(TypedDict, total=False):
-    """One evaluated threshold: zeta, validation score, filters left alive."""
+    """One evaluated threshold: its value in the unit of the score, validation accuracy, filters left alive."""
 
     threshold: float
     score: float
@@ -48,7 +48,7 @@ class ThresholdPart(TypedDict, total=False):
     """Outcome of the threshold search; ``Threshold.to_dict()`` has this shape.
 
     Attributes:
-        value: The chosen zeta.
+        value: The chosen threshold, in the unit of ``ReportData.criterion``'s score.
         score: Validation score there.
         baseline_score: Validation score with all slopes.
         alive: Filters alive at ``value``.
@@ -125,7 +125,7 @@ class PathsPart(TypedDict):
         blocks: Residual blocks.
         width: Filters per bin.
         before: With all filters.
-        after: With those above the threshold.
+        after: With those that do not go.
     """
 
     blocks: int
@@ -190,6 +190,8 @@ class ReportData(TypedDict, total=False):
         final: Key of the network that the verdict is about; the last of ``networks`` if missing.
         networks: The table, in the order of the method: ReLU, rotated, compacted, fine-tuned.
         threshold: The search.
+        criterion: ``Criterion.to_dict()``: what ranked the filters and what chose among them; a threshold on slopes if
+            missing.
         slopes: {"start": {name: values}, "end": {name: values}}.
         alive: Filters per activation.
         paths: Lengths of the paths that the skip connections make.
@@ -199,7 +201,7 @@ class ReportData(TypedDict, total=False):
         curves: Training curves.
         latency: Timings, one entry per batch size.
         engine: What ran the timings.
-        paper_count: ``PaperCount.to_dict()`` of the thresholded network.
+        paper_count: ``PaperCount.to_dict()`` of the masked network.
         held: What could not be removed (``plan.held``); an empty list means that everything dead was removed.
         certificate: ``Certificate.to_dict()``.
         attack: Accuracy under attack.
@@ -211,6 +213,7 @@ class ReportData(TypedDict, total=False):
     final: str
     networks: list[NetworkRow]
     threshold: ThresholdPart
+    criterion: dict[str, Any]
     slopes: dict[str, dict[str, list[float]]]
     alive: list[AliveRow]
     paths: PathsPart

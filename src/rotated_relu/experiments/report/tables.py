@@ -194,7 +194,7 @@ def held(data: ReportData) -> list[tuple[str, list[HeldRow]]] | None:
 
 
 def certificate(data: ReportData) -> str:
-    """What was proved about the compacted network, in a sentence."""
+    """What was verified of the compacted network, in a sentence."""
     found = data.get("certificate")
     if not found:
         return ""
@@ -205,8 +205,8 @@ def certificate(data: ReportData) -> str:
     absolute = found.get("max_absolute_difference")
     extra = f" ({absolute:.1e} absolute)" if absolute and relative else ""
     return (
-        f"Compaction changed nothing but rounding: the compacted network and the original with its small "
-        f"slopes set to zero differ by {equal}{extra}, computed in {found.get('dtype', 'float64')}{tried}."
+        "Compaction changed nothing but rounding: the compacted network and the original with the slopes of the "
+        f"dropped filters at zero differ by {equal}{extra}, computed in {found.get('dtype', 'float64')}{tried}."
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...core.criteria import Criterion
 from .schema import AttackPart, NetworkRow, ReportData
 
 MINUS = "\N{MINUS SIGN}"
@@ -95,6 +96,14 @@ def cost(data: ReportData, row: NetworkRow | None, name: str) -> Any:
     if value is None and baseline is not None and baseline != row["key"]:
         return cost(data, row_of(data, baseline), name)
     return value
+
+
+def criterion_of(data: ReportData) -> Criterion | None:
+    """How it came about which filters go; data without it speak of a threshold on slopes. None if nothing went."""
+    if "criterion" in data:
+        return Criterion(**data["criterion"])
+    found = data.get("threshold")
+    return None if found is None else Criterion("slope", threshold=found.get("value", 0.0))
 
 
 def reference_of(data: ReportData) -> NetworkRow | None:

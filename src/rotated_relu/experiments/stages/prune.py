@@ -1,15 +1,21 @@
-"""Threshold search on validation images, compaction, certificate."""
+"""Which channels go is decided on validation images; then they are removed, and the run describes what is left.
+
+Requires: a trained run with slopes. Ensures: ``compact.safetensors`` and ``threshold.json`` of one and the same mask,
+and nothing beside them that another mask led to; or an error, and what was there before.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...core import messages
-from ...core.errors import UnknownNameError
+from ...core.criteria import SCORES
+from ...core.errors import NothingRemovedWarning, UnknownNameError
 from ...core.messages import Say
 from ...core.run_directory import Run, read_json, write_json
 from ..run_networks import RunNetworks
@@ -25,7 +31,6 @@ if TYPE_CHECKING:
 
 ANY_FALL = 100.0  # of an accuracy in percent
 TIMED_BATCH_SIZES = (1, 64)
-SCORES = ("slope", "taylor")
 
 
 @dataclass(frozen=True)
@@ -33,12 +38,17 @@ class Pruned:
     """What :func:`prune_run` did.
 
     Attributes:
-        found: The threshold and the sweep.
+        found: The threshold, the mask and the sweep.
         result: The compacted network with plan and certificate.
     """
 
     found: Threshold
     result: Compacted
+
+    @property
+    def removed(self) -> bool:
+        """Whether anything was."""
+        return bool(self.result.plan.cuts)
 
 
 def prune_run(
@@ -59,8 +69,9 @@ def prune_run(
         loaded: The run.
         tolerance: Points of validation accuracy that may be lost.
         budget: Shares to keep, instead; see :func:`rotated_relu.find_threshold`.
-        threshold: Exactly this zeta, instead.
-        score: What ranks the channels, and what the threshold is compared with: ``slope`` or ``taylor``.
+        threshold: Exactly this one, instead; in the unit of the score.
+        score: What ranks the channels, and what the threshold is compared with: ``slope``, ``consumer`` or ``taylor``
+            (per multiply-accumulate); see :mod:`rotated_relu.pruning.importance`.
         round_to: Widths are rounded up to a multiple of it; None times candidates, the original among them, and
             keeps the fastest (1 with a budget: dead filters that are kept would count against it).
         engine: What is timed then; see :func:`rotated_relu.compact`.
@@ -81,36 +92,79 @@ def prune_run(
         round_to = 1
     if round_to is None:
         engine_named(engine)
+    search = _Search(tolerance, budget or {}, threshold, score)
     widths = _Widths(round_to, engine, list(batch_sizes))
     with loaded.run.claimed():
-        return _prune(loaded, tolerance, budget, threshold, score, widths, say)
+        net = loaded.network("trained")
+        found = search.found(loaded, net, say)
+        result, timed = widths.compacted(loaded, net, found.mask, say)
+        pruned = Pruned(found, result)
+        _record(loaded.run, pruned, timed, say)
+    return pruned
 
 
-def _prune(
-    loaded: RunNetworks,
-    tolerance: float,
-    budget: dict[str, float] | None,
-    threshold: float | None,
-    score: str,
-    widths: _Widths,
-    say: Say,
-) -> Pruned:
+def _record(run: Run, pruned: Pruned, timed: Mapping[str, Any], say: Say) -> None:
+    """From here on the run describes this mask."""
     from ...pruning.removal import save
 
-    net = loaded.network("trained")
-    scores = _scores(loaded, net, say) if score == "taylor" else None
-    found = _search(loaded, net, tolerance, budget, threshold, scores, say)
-    result, timed = _compacted(loaded, net, found.mask, widths, say)
-    run = loaded.run
-    save(result, run.file("compact"))
+    save(pruned.result, run.file("compact"))
+    certificate = pruned.result.certificate.to_dict()
     # Last of the two: who finds it finds the network that it describes.
-    write_json(
-        run.file("threshold"),
-        {**found.to_dict(), "score_kind": score, **timed, "certificate": result.certificate.to_dict()},
-    )
+    write_json(run.file("threshold"), {**pruned.found.to_dict(), **timed, "certificate": certificate})
     run.discard("search")
     retire(run, "compact", say)
-    return Pruned(found, result)
+
+
+@dataclass(frozen=True)
+class _Search:
+    """How the mask is chosen: for a tolerance, a budget, or exactly one threshold, by a kind of score."""
+
+    tolerance: float
+    budget: dict[str, float]
+    threshold: float | None
+    score: str
+
+    def found(self, loaded: RunNetworks, net: nn.Module, say: Say) -> Threshold:
+        """The threshold and its mask, on validation images."""
+        from ...pruning.threshold import find_threshold
+        from ...training import evaluate_model
+
+        scores = self._scores(loaded, net, say)
+        validation = loaded.images.validation
+
+        def accuracy(candidate: nn.Module) -> float:
+            return evaluate_model(candidate, validation)
+
+        if self.threshold is not None:
+            return find_threshold(
+                net, accuracy, tolerance=ANY_FALL, candidates=[self.threshold], scores=scores
+            )
+        kept = KeptSearch(loaded.run, sorted(self.budget), self.score)
+        points = kept.points()
+        done = f", {len(points)} thresholds of a search that was stopped are known" if points else ""
+        say(f"searching the threshold on {len(validation)} validation images{done}")
+        return find_threshold(
+            net,
+            accuracy,
+            tolerance=self.tolerance,
+            budget=self.budget or None,
+            example_inputs=loaded.example_inputs(),
+            scores=scores,
+            known=points,
+            evaluated=kept.add,
+        )
+
+    def _scores(self, loaded: RunNetworks, net: nn.Module, say: Say) -> Scores | None:
+        """What ranks the channels; None for the slopes themselves."""
+        from ...pruning.importance import consumer_scores
+        from ...training import loss_scores
+
+        if self.score == "consumer":
+            return consumer_scores(net, loaded.example_inputs())
+        if self.score == "taylor":
+            say("scoring the channels on training images")
+            return loss_scores(net, loaded.images, loaded.config, loaded.example_inputs())
+        return None
 
 
 @dataclass(frozen=True)
@@ -121,69 +175,29 @@ class _Widths:
     engine: str
     batch_sizes: list[int]
 
+    def compacted(
+        self, loaded: RunNetworks, net: nn.Module, mask: Mask, say: Say
+    ) -> tuple[Compacted, dict[str, Any]]:
+        """The compacted network, and what was timed to choose its rounding."""
+        from ...deploy.autotune import compact, compact_fastest
 
-def _compacted(
-    loaded: RunNetworks, net: nn.Module, mask: Mask, widths: _Widths, say: Say
-) -> tuple[Compacted, dict[str, Any]]:
-    """The compacted network, and what was timed to choose its rounding."""
-    from ...deploy.autotune import compact, compact_fastest
-
-    example = loaded.example_inputs()
-    if widths.round_to is not None:
-        return compact(net, example, mask=mask, round_to=widths.round_to), {"round_to": widths.round_to}
-    say(f"timing candidates for the small network in {widths.engine}")
-    timing = [loaded.example_inputs(size) for size in widths.batch_sizes]
-    fastest = compact_fastest(net, example, mask, timing_inputs=timing, engine=widths.engine)
-    say(fastest.result.plan.widths)
-    return fastest.result, {
-        "round_to": fastest.round_to,
-        "widths": fastest.result.plan.widths,
-        "rounding_engine": widths.engine,
-        "rounding_batch_sizes": widths.batch_sizes,
-        "rounding_milliseconds": fastest.milliseconds,
-    }
-
-
-def _search(
-    loaded: RunNetworks,
-    net: nn.Module,
-    tolerance: float,
-    budget: dict[str, float] | None,
-    threshold: float | None,
-    scores: Scores | None,
-    say: Say,
-) -> Threshold:
-    from ...pruning.threshold import find_threshold
-    from ...training import evaluate_model
-
-    validation = loaded.images.validation
-
-    def accuracy(candidate: nn.Module) -> float:
-        return evaluate_model(candidate, validation)
-
-    if threshold is not None:
-        return find_threshold(net, accuracy, tolerance=ANY_FALL, candidates=[threshold], scores=scores)
-    kept = KeptSearch(loaded.run, sorted(budget or {}), "slope" if scores is None else "taylor")
-    points = kept.points()
-    done = f", {len(points)} thresholds of a search that was stopped are known" if points else ""
-    say(f"searching the threshold on {len(validation)} validation images{done}")
-    return find_threshold(
-        net,
-        accuracy,
-        tolerance=tolerance,
-        budget=budget or None,
-        example_inputs=loaded.example_inputs(),
-        scores=scores,
-        known=points,
-        evaluated=kept.add,
-    )
-
-
-def _scores(loaded: RunNetworks, net: nn.Module, say: Say) -> Scores:
-    from ...training import loss_scores
-
-    say("scoring the channels on training images")
-    return loss_scores(net, loaded.images, loaded.config, loaded.example_inputs())
+        example = loaded.example_inputs()
+        if self.round_to is not None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", NothingRemovedWarning)  # the result says so
+                result = compact(net, example, mask=mask, round_to=self.round_to)
+            return result, {"round_to": self.round_to}
+        say(f"timing candidates for the small network in {self.engine}")
+        timing = [loaded.example_inputs(size) for size in self.batch_sizes]
+        fastest = compact_fastest(net, example, mask, timing_inputs=timing, engine=self.engine)
+        say(fastest.result.plan.widths)
+        return fastest.result, {
+            "round_to": fastest.round_to,
+            "widths": fastest.result.plan.widths,
+            "rounding_engine": self.engine,
+            "rounding_batch_sizes": self.batch_sizes,
+            "rounding_milliseconds": fastest.milliseconds,
+        }
 
 
 class KeptSearch:
