@@ -13,6 +13,10 @@ class RotatedReLUError(Exception):
     """Root of all exceptions that this package raises on purpose."""
 
 
+class ArgumentError(RotatedReLUError, TypeError):
+    """A function was given something of another kind, such as a string for a network."""
+
+
 class GateError(RotatedReLUError, ValueError):
     """The activation cannot be rotated, for example because gate(0) is not 0."""
 

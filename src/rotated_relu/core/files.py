@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,7 +25,10 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OSError: If writing fails; callers word it as an error of their own.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}{PART}")
+    # Under a name that nobody can foresee, and new: a link that was laid there would lead the writer elsewhere.
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PART, dir=path.parent)
+    os.close(handle)
+    beside = Path(name)
     try:
         yield beside
         # Some libraries create their files readable by the owner alone.

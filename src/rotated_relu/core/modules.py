@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
-from .errors import ShapeError
+from .errors import ArgumentError, ShapeError
 from .nested import mapped, tensors_in
 
 
@@ -87,6 +87,7 @@ class Call:
         return ", ".join([*named, *(f"{name}={_described(value)}" for name, value in self.kwargs.items())])
 
 
+WRAPPER_PREFIXES = ("module.", "_orig_mod.")  # what they put before the names of parameters
 _WRAPPERS = (DataParallel, DistributedDataParallel, AveragedModel)
 
 # What may be given as example inputs, see as_inputs().
@@ -174,7 +175,13 @@ class Flat(nn.Module):
 
 
 def unwrap(net: nn.Module) -> nn.Module:
-    """The network inside the wrappers of ``torch.compile``, data parallelism and weight averaging."""
+    """The network inside the wrappers of ``torch.compile``, data parallelism and weight averaging.
+
+    Raises:
+        ArgumentError: If it is no network.
+    """
+    if not isinstance(net, nn.Module):
+        raise ArgumentError(f"a network must be a torch.nn.Module, got {type(net).__name__}")
     while True:
         name = "module" if isinstance(net, _WRAPPERS) else "_orig_mod"
         inner = net._modules.get(name)

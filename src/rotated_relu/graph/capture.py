@@ -9,6 +9,8 @@ next call (a running memory) counts as an output, and as an input of unknown val
 
 from __future__ import annotations
 
+import contextlib
+import io
 import warnings
 from dataclasses import dataclass, field
 from typing import Any
@@ -104,9 +106,27 @@ def _unshell(program: torch.export.ExportedProgram) -> None:
         }
 
 
+def check_static(graph: Graph) -> None:
+    """Raise unless all shapes in a graph are numbers, as liveness needs them.
+
+    Raises:
+        CaptureError: Naming the first operation whose result has a shape that depends on values.
+    """
+    for node in graph.nodes:
+        leaves = torch.utils._pytree.tree_leaves(node.meta.get("val"))
+        if any(isinstance(leaf, Tensor) and not all(type(n) is int for n in leaf.shape) for leaf in leaves):
+            raise CaptureError(
+                f"how many entries {describe(node)} returns depends on values (a boolean mask, nonzero): which "
+                "channels matter cannot be told from one graph. Index with positions that __init__ computes once, or "
+                "compact the submodule before that operation"
+            )
+
+
 def _export(flat: Flat, inputs: tuple[Tensor, ...]) -> torch.export.ExportedProgram:
     try:
-        with warnings.catch_warnings():
+        # Where a shape depends on values, torch prints the whole graph.
+        quiet = io.StringIO()
+        with warnings.catch_warnings(), contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
             warnings.simplefilter("ignore")
             return torch.export.export(flat, inputs, strict=False)
     except Exception as error:

@@ -33,7 +33,7 @@ from torch.utils.hooks import RemovableHandle
 
 from ..core.criteria import TRAINING_SCORES
 from ..core.errors import SlopeError, UnknownNameError
-from ..core.modules import Inputs
+from ..core.modules import Inputs, unwrap
 from ..nn.slopes import check_slopes
 from .estimate import CostEstimate
 from .mask import zero_mask
@@ -86,7 +86,7 @@ class SlopeBudget:
         _check(steps, keep, unit, score, start, end, window)
         self.steps, self.keep, self.unit, self.score = steps, keep, unit, score
         self.start, self.end, self.window = start, end, window
-        self._net: nn.Module = getattr(net, "_orig_mod", net)
+        self._net: nn.Module = unwrap(net)
         self._slopes = check_slopes(self._net)
         self._estimate = CostEstimate(self._net, example_inputs)
         self._selector = Selector(self._estimate, unit)

@@ -17,7 +17,7 @@ from ..core.criteria import UNITS
 from ..core.errors import UnknownNameError
 from ..core.modules import Call, Inputs, as_inputs
 from ..core.state import copy_of
-from ..graph.capture import capture
+from ..graph.capture import capture, check_static
 from ..graph.liveness import Liveness, analyse
 from ..graph.needed_macs import ideal_work
 from ..nn.folding import as_plain
@@ -48,6 +48,7 @@ class CostEstimate:
             # Zeros among the weights are no business of the slopes; and a dead channel must not look dead twice.
             nn.init.ones_(parameter)
         self._graph = capture(self._net, _as_float32(as_inputs(example_inputs)))
+        check_static(self._graph)
         self._states = named_states(self._net)
         self._slopes = slopes(self._net)
         self._touched: set[str] = set()

@@ -6,7 +6,7 @@ certificate as JSON. Loading builds on the user's own network: rotate if needed,
 
 from __future__ import annotations
 
-import copy
+import itertools
 import json
 import os
 import warnings
@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ...core.errors import (
+    ArgumentError,
     CaptureError,
     FileFormatError,
     PlanError,
@@ -29,13 +30,17 @@ from ...core.errors import (
 )
 from ...core.files import replacing
 from ...core.graph_layout import Tuned
+from ...core.modules import WRAPPER_PREFIXES, eval_mode, first_line, unwrap
+from ...core.plain_data import build
+from ...core.state import copy_of
 from ...nn.folding import plain_training
 from ...nn.rotate import rotate
 from ...nn.slopes import rotated_modules, slopes
 from .compact import Compacted
 from .plan import Plan
+from .plan_checks import check_numbers
 from .recorded_inputs import replay
-from .surgery import apply, earlier_plans
+from .surgery import apply, earlier_plans, named_states
 from .verify import Certificate
 
 _PLAN, _CERTIFICATE, _FORMAT = "rotated_relu.plan", "rotated_relu.certificate", "rotated_relu.format"
@@ -53,8 +58,17 @@ def save(result: Compacted, path: str | os.PathLike[str]) -> Path:
         The path.
 
     Raises:
+        ArgumentError: If it is no result of :func:`compact`.
+        PlanError: If its ``model`` is not the network that its plan made.
         FileFormatError: If the file cannot be written (directory missing, read-only, disk full).
     """
+    if not isinstance(result, Compacted):
+        raise ArgumentError(
+            f"save takes the result of rotated_relu.compact, which holds the plan, got {type(result).__name__}: pass "
+            "the result itself, not its model"
+        )
+    model = unwrap(result.model)
+    _check_made_by(result.plan, model)
     metadata = {
         _FORMAT: "1",
         _PLAN: json.dumps(result.plan.to_dict()),
@@ -62,7 +76,7 @@ def save(result: Compacted, path: str | os.PathLike[str]) -> Path:
     }
     if result.tuned is not None:
         metadata[_TUNED] = json.dumps(result.tuned.to_dict())
-    return write_tensors(result.model.state_dict(), path, metadata)
+    return write_tensors(model.state_dict(), path, metadata)
 
 
 def load(path: str | os.PathLike[str], fresh_net: nn.Module) -> nn.Module:
@@ -86,11 +100,64 @@ def load(path: str | os.PathLike[str], fresh_net: nn.Module) -> nn.Module:
 def load_compacted(path: str | os.PathLike[str], fresh_net: nn.Module) -> Compacted:
     """:func:`load`, with plan, certificate, and what was timed to choose it."""
     plan, certificate = read_plan(path)
-    net = _rotated_like(plan.earlier[0] if plan.earlier else plan, plain_training(copy.deepcopy(fresh_net)))
+    net = plain_training(copy_of(unwrap(fresh_net)))
+    prefix = _foreign_prefix(plan, net)
+    plan = _without_prefix(plan, prefix)
+    net = _rotated_like(plan.earlier[0] if plan.earlier else plan, net)
     for step in [*plan.earlier, plan][len(earlier_plans(net)) :]:
-        apply(step, net)
-    _fill(net, read_tensors(path), path)
+        _carry_out(step, net)
+    tensors = {name.removeprefix(prefix): value for name, value in read_tensors(path).items()}
+    with eval_mode(net):
+        net.train()  # so modules learn that their weights will be others, and drop what they keep of them
+        _fill(net, tensors, path)
     return Compacted(net, plan, certificate, tuned=read_tuned(path))
+
+
+def _carry_out(plan: Plan, net: nn.Module) -> None:
+    try:
+        apply(plan, net)
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise PlanError(f"the plan cannot be carried out on this network: {first_line(error)}") from error
+
+
+def _foreign_prefix(plan: Plan, net: nn.Module) -> str:
+    """What a wrapper around the network put before all names of a plan; files of 0.1.0 may have it."""
+    for prefix in WRAPPER_PREFIXES:
+        inside = all(name.startswith(prefix) for name in plan.states)
+        if plan.states and inside and not all(name.startswith(prefix) for name in named_states(net)):
+            return prefix
+    return ""
+
+
+def _without_prefix(plan: Plan, prefix: str) -> Plan:
+    def stripped(value: Any) -> Any:
+        if isinstance(value, str):
+            return value.removeprefix(prefix)
+        if isinstance(value, list):
+            return [stripped(item) for item in value]
+        if isinstance(value, dict):
+            return {stripped(key): stripped(item) for key, item in value.items()}
+        return value
+
+    return Plan.from_dict(stripped(plan.to_dict())) if prefix else plan
+
+
+def _check_made_by(plan: Plan, model: nn.Module) -> None:
+    states = named_states(model)
+    for cut in plan.cuts:
+        value = states.get(cut.name)
+        sizes = [_kept(size, keep) for size, keep in itertools.zip_longest(cut.shape, cut.keep)]
+        if value is None or list(value.shape) != sizes:
+            raise PlanError(
+                f"the model is not the one that the plan made: {cut.name} is "
+                f"{'missing' if value is None else list(value.shape)}, by the plan it is {sizes}"
+            )
+
+
+def _kept(size: int, keep: Any) -> int:
+    if keep is None:
+        return size
+    return len(keep[0]) if keep and isinstance(keep[0], list) else len(keep)
 
 
 def read_plan(path: str | os.PathLike[str]) -> tuple[Plan, Certificate]:
@@ -108,9 +175,10 @@ def read_plan(path: str | os.PathLike[str]) -> tuple[Plan, Certificate]:
         )
     try:
         plan = Plan.from_dict(json.loads(metadata[_PLAN]))
-        certificate = Certificate(**json.loads(metadata[_CERTIFICATE]))
-    except (json.JSONDecodeError, TypeError) as error:
+        certificate = build(Certificate, json.loads(metadata[_CERTIFICATE]), "the certificate")
+    except (json.JSONDecodeError, RecursionError, TypeError) as error:
         raise FileFormatError(f"{path}: the plan in its header cannot be read ({error})") from error
+    check_numbers(plan)
     return plan, certificate
 
 
@@ -146,12 +214,20 @@ def write_tensors(
     Raises:
         FileFormatError: If the file cannot be written; what existed is kept.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise ArgumentError(f"a file is named by a string or a path, got {type(path).__name__}")
     path = Path(path)
+    other = next((name for name, value in tensors.items() if not isinstance(value, Tensor)), None)
+    if other is not None:
+        raise FileFormatError(
+            f"cannot write {path}: the state dict holds {other}, a {type(tensors[other]).__name__}, and a safetensors "
+            "file holds tensors alone"
+        )
     plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     try:
         with replacing(path) as beside:
             save_file(plain, beside, metadata=metadata)
-    except (OSError, SafetensorError) as error:
+    except (KeyError, OSError, RuntimeError, SafetensorError, ValueError) as error:
         raise FileFormatError(
             f"cannot write {path}: {error}; check that the directory exists, is writable and has space left"
         ) from error
@@ -159,6 +235,8 @@ def write_tensors(
 
 
 def _opened(path: str | os.PathLike[str]) -> Any:
+    if not isinstance(path, (str, os.PathLike)):
+        raise ArgumentError(f"a file is named by a string or a path, got {type(path).__name__}")
     try:
         return safe_open(os.fspath(path), framework="pt")
     except FileNotFoundError as error:
@@ -179,7 +257,9 @@ def _rotated_like(plan: Plan, net: nn.Module) -> nn.Module:
             return _plain_again(rotate(net, inputs), plan)
     except (ShapeError, CaptureError, RotationError) as error:
         raise PlanError(
-            f"the plan is for another network: slopes cannot be put into this one ({error})"
+            f"the plan is for another network, or it takes other inputs than {inputs.described()}: slopes cannot be "
+            f"put into this one ({error}); if it is the right one, rotate it first, with "
+            "rotated_relu.rotate(net, example_inputs)"
         ) from error
 
 

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ...core.counting import count_parameters
 from ...core.criteria import Criterion
 from ...core.errors import CertificateError, CompactionError, NothingRemovedWarning
 from ...core.graph_layout import GraphLayout, Tuned
 from ...core.modules import Call, Inputs, as_inputs, unwrap
 from ...core.state import copy_of, ordinary, ordinary_tensors, unchanged
-from ...graph.capture import capture
+from ...graph.capture import capture, check_static
 from ...graph.liveness import analyse
 from ...graph.needed_macs import ideal_work
 from ...nn.folding import as_plain
@@ -33,7 +34,7 @@ from .surgery import apply, earlier_plans, named_states
 from .verify import Certificate, certify
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Compacted:
     """Result of :func:`rotated_relu.compact`.
 
@@ -51,6 +52,12 @@ class Compacted:
     certificate: Certificate
     optimizer: Optimizer | None = None
     tuned: Tuned | None = None
+
+    def __repr__(self) -> str:
+        weights = f"{count_parameters(self.model):,} parameters"
+        return (
+            f"Compacted({type(self.model).__name__} of {weights},\n  {self.plan!r},\n  {self.certificate!r})"
+        )
 
     @property
     def layout(self) -> GraphLayout | None:
@@ -117,6 +124,7 @@ def _attempt(
     """A smaller network, not yet certified, with the forwards of ``frozen`` modules at full width."""
     masked, alive = _masked(net, mask)
     graph = capture(masked, inputs)
+    check_static(graph)
     states = named_states(masked)
     plan = _empty_plan(states, alive, inputs, criterion_of(mask), round_to, net)
     plan.frozen, plan.earlier = sorted(frozen), earlier_plans(net)

@@ -11,6 +11,7 @@ from typing import Any
 
 from ...core.criteria import Criterion
 from ...core.errors import PlanError
+from ...core.plain_data import build
 
 # 1 had no earlier plans and no list for each group of a cut, 2 no splits, 3 no criterion and no failed rules.
 FORMAT = 4
@@ -104,7 +105,7 @@ class Unprunable:
     reason: str
 
 
-@dataclass
+@dataclass(repr=False)
 class Plan:
     """The whole compaction.
 
@@ -163,23 +164,31 @@ class Plan:
             PlanError: If the data is not a plan, or of a newer format.
         """
         version = data.get("format") if isinstance(data, dict) else None
-        if not isinstance(version, int) or version > FORMAT:
+        if type(version) is not int or not 0 < version <= FORMAT:
             raise PlanError(
                 f"plan format {version!r} is not known here (newest known: {FORMAT}); update rotated-relu"
             )
         try:
-            rest = {key: value for key, value in data.items() if key != "format"}
-            rest["layers"] = [
-                LayerPlan(**{{"in": "inputs", "out": "outputs"}.get(k, k): v for k, v in layer.items()})
-                for layer in data["layers"]
-            ]
-            rest["cuts"] = [Cut(**cut) for cut in data["cuts"]]
-            rest["regions"] = [RegionPlan(**region) for region in data["regions"]]
-            rest["splits"] = [SplitPlan(**split) for split in data.get("splits", [])]
-            rest["held"] = [Unprunable(**one) for one in data["held"]]
-            rest["earlier"] = [cls.from_dict(plan) for plan in data.get("earlier", [])]
-            older = {"score": "slope", "threshold": data["threshold"]}
-            rest["criterion"] = Criterion(**data.get("criterion", older))
-            return cls(**rest)
-        except (AttributeError, KeyError, TypeError) as error:
+            return build(cls, _fields(data), "the plan")
+        except (AttributeError, KeyError, RecursionError, TypeError) as error:
             raise PlanError(f"the plan is incomplete or of another kind: {error}") from error
+
+    def __repr__(self) -> str:
+        alive, total = (sum(slope[key] for slope in self.slopes.values()) for key in ("alive", "total"))
+        held = f", {sum(one.channels for one in self.held)} dead channels stay" if self.held else ""
+        return (
+            f"Plan({alive} of {total} slopes alive in {len(self.slopes)} activations, {self.criterion.describe()}; "
+            f"{len(self.layers)} layers and {len(self.cuts)} tensors cut{held})"
+        )
+
+
+def _fields(data: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a plan from its JSON, of any format."""
+    fields = {key: value for key, value in data.items() if key != "format"}
+    names = {"in": "inputs", "out": "outputs"}
+    fields["layers"] = [
+        {names.get(key, key): value for key, value in layer.items()} for layer in data["layers"]
+    ]
+    fields["earlier"] = [_fields(earlier) for earlier in data.get("earlier", [])]
+    fields.setdefault("criterion", {"score": "slope", "threshold": data["threshold"]})
+    return fields

@@ -30,7 +30,7 @@ from .trials import trials
 Original = Callable[[], AbstractContextManager[nn.Module]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Certificate:
     """Outcome of the comparison.
 
@@ -48,6 +48,12 @@ class Certificate:
     inputs: list[list[list[int]]]
     dtype: str = "float64"
     tolerance: float = TOLERANCES[torch.float64]
+
+    def __repr__(self) -> str:
+        return (
+            f"Certificate({self.max_relative_difference:.2g} apart in {self.dtype}, limit {self.tolerance:g}, "
+            f"on {len(self.inputs)} inputs)"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ...core.errors import FileFormatError, PlanError
+from ...core.modules import WRAPPER_PREFIXES
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".th", ".bin", ".ckpt")
 # Under which a training script keeps the weights, beside epochs and optimizers; the first that is there counts. A
@@ -30,7 +31,6 @@ WRAPPERS = (
     "params",
     "net",
 )
-PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and DDP, and of torch.compile
 
 
 def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -92,7 +92,9 @@ def _unwrapped(found: Any, file: Path) -> dict[str, Tensor]:
 def _without_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Names as the network itself has them: what wrapped it put the same prefix before all of them."""
     while state:
-        prefix = next((prefix for prefix in PREFIXES if all(name.startswith(prefix) for name in state)), None)
+        prefix = next(
+            (prefix for prefix in WRAPPER_PREFIXES if all(name.startswith(prefix) for name in state)), None
+        )
         if prefix is None:
             break
         state = {name.removeprefix(prefix): value for name, value in state.items()}
