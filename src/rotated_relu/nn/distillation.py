@@ -15,7 +15,13 @@ from ..core.errors import ShapeError, SlopeError
 
 
 def distillation_loss(
-    scores: Tensor, teacher_scores: Tensor, targets: Tensor, weight: float = 0.9, temperature: float = 4.0
+    scores: Tensor,
+    teacher_scores: Tensor,
+    targets: Tensor,
+    weight: float = 0.9,
+    temperature: float = 4.0,
+    *,
+    label_smoothing: float = 0.0,
 ) -> Tensor:
     r"""Cross entropy with the labels, and with what the teacher says.
 
@@ -27,6 +33,7 @@ def distillation_loss(
         targets: Class indices, shape (batch, ...), as of ``torch.nn.functional.cross_entropy``.
         weight: w, the part of the teacher, 0 to 1.
         temperature: T, above 0; larger ones let the teacher's small probabilities speak.
+        label_smoothing: Of the cross entropy with the labels.
 
     Returns:
         The mean over all positions, a scalar.
@@ -44,7 +51,7 @@ def distillation_loss(
         raise SlopeError(f"weight must be between 0 (labels alone) and 1 (teacher alone), got {weight}")
     if not (temperature > 0 and math.isfinite(temperature)):
         raise SlopeError(f"temperature must be a positive number, got {temperature}")
-    labels = F.cross_entropy(scores, targets)
+    labels = F.cross_entropy(scores, targets, label_smoothing=label_smoothing)
     likely = F.log_softmax(scores / temperature, dim=1)
     wanted = F.log_softmax(teacher_scores.detach() / temperature, dim=1)
     # Summed over the classes, averaged over everything else.

@@ -16,7 +16,7 @@ OPTIMISERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("cosine", "one-cycle", "constant")
 PRECISIONS = ("bf16", "fp16", "32", "64")
 PENALTY_FORMS = ("subgradient", "proximal")
-NORMALISATIONS = ("dataset", "imagenet", "none")
+NORMALISATIONS = ("dataset", "imagenet", "none", "given")
 STORAGES = ("auto", "memory", "disk", "stream")
 SLOPE_INITS = ("published", "ones")
 BUDGET_UNITS = ("macs", "parameters", "channels")
@@ -39,7 +39,8 @@ class ModelConfig:
     """Which network.
 
     Attributes:
-        name: One of :func:`rotated_relu.nn.models.names`.
+        name: One of :func:`rotated_relu.nn.models.names`; or ``timm/NAME``, ``file.py:function`` or
+            ``package.module:function``, see :mod:`rotated_relu.training.brought`.
         rotated: Put slopes on the activations.
         slope_init: ``published`` (random, of both signs) or ``ones`` (the network starts as the plain one).
         options: Further arguments of the builder, for example ``{"dropout": 0.3}``.
@@ -64,7 +65,9 @@ class DataConfig:
         validation: Below 1 a share of the training images, from 1 on a count.
         split_seed: Of the validation split; the same for all methods that are compared.
         image_size: Resize all images to this height and width, or None.
-        normalisation: ``dataset``, ``imagenet`` or ``none``.
+        normalisation: ``dataset``, ``imagenet``, ``none``, or ``given``: by ``mean`` and ``std``.
+        mean: Per channel, of pixels in [0, 1]; with ``given``.
+        std: Likewise.
         flip: Mirror training images at random.
         crop_padding: Shift training images by up to this many pixels.
         random_resized_crop: Train on random sections of each image, scaled to ``image_size``; test on its middle. For
@@ -83,6 +86,8 @@ class DataConfig:
     split_seed: int = 0
     image_size: int | None = None
     normalisation: str = "dataset"
+    mean: list[float] | None = None
+    std: list[float] | None = None
     flip: bool = True
     crop_padding: int = 4
     random_resized_crop: bool = False
@@ -133,6 +138,13 @@ class DataConfig:
         _need(self.crop_padding >= 0, "data.crop_padding", self.crop_padding, "0 or more")
         _need(self.image_size is None or self.image_size > 0, "data.image_size", self.image_size, "above 0")
         _one_of("data.normalisation", self.normalisation, NORMALISATIONS)
+        given = self.mean is not None and self.std is not None and len(self.mean) == len(self.std)
+        _need(
+            given == (self.normalisation == "given"),
+            "data.mean and data.std",
+            (self.mean, self.std),
+            "one number per channel each with normalisation 'given', and left out without",
+        )
 
 
 @dataclass(frozen=True)
@@ -176,11 +188,14 @@ class ScheduleConfig:
         name: ``cosine`` (to 0), ``one-cycle`` (up, then cosine to 0) or ``constant``.
         warmup: Share of the run in which the rate rises from ``start_factor`` of its largest value.
         start_factor: Where the rise begins, as a share of the largest value.
+        part: From where to where this training goes of the schedule, as shares of it: one that is carried out in two
+            trainings, with a compaction between them, is (0, 0.5) of the first and (0.5, 1) of the second.
     """
 
     name: str = "cosine"
     warmup: float = 0.0
     start_factor: float = 0.1
+    part: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
         _one_of("schedule.name", self.name, SCHEDULES)
@@ -192,6 +207,29 @@ class ScheduleConfig:
             self.warmup,
             "above 0 for one-cycle",
         )
+        _need(
+            0 <= self.part[0] < self.part[1] <= 1,
+            "schedule.part",
+            self.part,
+            "start and end, 0 <= start < end <= 1",
+        )
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """How much is learned from a teacher, where there is one: see :func:`rotated_relu.distillation_loss`.
+
+    Attributes:
+        weight: The teacher's part of the loss, 0 to 1; 0 is none.
+        temperature: By which both scores are divided.
+    """
+
+    weight: float = 0.0
+    temperature: float = 4.0
+
+    def __post_init__(self) -> None:
+        _need(0 <= self.weight <= 1, "distill.weight", self.weight, "between 0 and 1")
+        _need(self.temperature > 0, "distill.temperature", self.temperature, "above 0")
 
 
 @dataclass(frozen=True)
@@ -313,6 +351,7 @@ class Config:
         pulled: What the penalty acts on: ``slopes``, or ``norms``, the scales of the batch norms (Network Slimming, for
             comparison).
         budget: How much of the network may remain; a pull on as many slopes as that takes.
+        distill: How much is learned from a teacher, where one is given.
         seed: Of weights, slopes, order and augmentation.
     """
 
@@ -339,6 +378,7 @@ class Config:
     penalty_form: str = "subgradient"
     pulled: str = "slopes"
     budget: BudgetConfig = field(default_factory=BudgetConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -113,6 +113,7 @@ def finetune(
     *,
     progress: str = "none",
     device: str = "auto",
+    teacher: nn.Module | None = None,
 ) -> nn.Module:
     """Train any network on, in place, as ``config`` says; return it in eval mode.
 
@@ -123,18 +124,26 @@ def finetune(
         run_dir: Where to write metrics and checkpoints, and to resume from; nothing is written if None.
         progress: ``bar``, ``lines`` or ``none``.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        teacher: What it learns from beside the labels, as ``config.distill`` says.
     """
     if run_dir is None:
-        train(net, config, images, None, progress=progress, device=device)
+        train(net, config, images, None, progress=progress, device=device, teacher=teacher)
         return net
     run = _opened(run_dir)
     with run.claimed():
-        train(net, config, images, run, progress=progress, device=device)
+        train(net, config, images, run, progress=progress, device=device, teacher=teacher)
     return net
 
 
 def train(
-    net: nn.Module, config: Config, images: ImageData, run: Run | None, *, progress: str, device: str
+    net: nn.Module,
+    config: Config,
+    images: ImageData,
+    run: Run | None,
+    *,
+    progress: str,
+    device: str,
+    teacher: nn.Module | None = None,
 ) -> None:
     """Run the loop over ``net`` in place, from the run's checkpoint if any; leave it on the CPU in eval mode."""
     with warnings.catch_warnings(), contextlib.ExitStack() as stack:
@@ -151,7 +160,7 @@ def train(
             stack.enter_context(synchronised(trained, fabric.device))
         # After the fast form, whose capture tells parameters from constants by whether they want gradients.
         stack.enter_context(training_only(trained, config.trains))
-        loop = loop_over(trained, config, images, run, fabric, progress, stack)
+        loop = loop_over(trained, config, images, run, fabric, progress, stack, teacher)
         loop.train()
         if loop.stepper.average is not None:
             loop.stepper.average.apply()
@@ -182,13 +191,16 @@ def loop_over(
     fabric: Any,
     progress: str,
     stack: contextlib.ExitStack,
+    teacher: nn.Module | None = None,
 ) -> Loop:
     """The loop over ``net``, with what shows its progress."""
     if config.channels_last:
         net.to(memory_format=torch.channels_last)
+        if teacher is not None:
+            teacher.to(memory_format=torch.channels_last)
     share = BatchShard(fabric.global_rank, fabric.world_size, config.accumulate)
     batches = TrainBatches(images.train, config, share, fabric.device)
-    stepper = Stepper(net, config, images, len(batches), fabric)
+    stepper = Stepper(net, config, images, len(batches), fabric, teacher)
     first = fabric.is_global_zero
     logs = logs_for(run, config, _say if progress == "lines" else None) if run is not None and first else []
     step_done = stack.enter_context(_bar(progress == "bar" and first, config, len(batches)))

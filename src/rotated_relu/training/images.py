@@ -26,17 +26,19 @@ def load_data(config: Config) -> ImageData:
         DataError: If they cannot be found or read.
     """
     data = config.data
-    return load_images(
+    given = data.normalisation == "given"
+    images = load_images(
         data.name,
         data.validation,
         data.split_seed,
         image_size=data.image_size,
-        normalisation=data.normalisation,
+        normalisation="none" if given else data.normalisation,
         storage="disk" if data.random_resized_crop and data.storage == "auto" else data.storage,
         memory_limit=data.memory_limit,
         cut=data.random_resized_crop,
         length=data.length,
     )
+    return images.normalised_by(data.mean or (), data.std or ()) if given else images
 
 
 def record_provenance(run: Run, images: ImageData) -> None:

@@ -13,7 +13,10 @@ from torch import nn
 
 from ..core.errors import RunError
 from ..core.run_directory import Run, replacing
+from ..nn.rotate import rotate
 from ..nn.slopes import slopes
+from .brought.architectures import is_brought, parse
+from .brought.trust import check_trusted
 from .images import image_format
 
 if TYPE_CHECKING:
@@ -27,7 +30,28 @@ def build_model(config: Config, images: ImageData | ImageFormat) -> nn.Module:
 
     Image channels, the input width of the fully connected network and the image size of the transformer follow the
     images.
+
+    Raises:
+        RunError: If code of somebody else would have to run for it that nobody of this process has named.
     """
+    torch.manual_seed(config.seed)
+    net = _brought(config, images) if is_brought(config.model.name) else _created(config, images)
+    if config.model.slope_init == "ones":
+        for slope in slopes(net).values():
+            nn.init.ones_(slope)
+    return net
+
+
+def _brought(config: Config, images: ImageData | ImageFormat) -> nn.Module:
+    """The network of somebody else, with slopes if they are asked for."""
+    architecture = parse(config.model.name, config.model.options)
+    check_trusted(architecture)
+    net = architecture.build(images.num_classes)
+    return rotate(net, torch.zeros(1, *images.image_shape)) if config.model.rotated else net
+
+
+def _created(config: Config, images: ImageData | ImageFormat) -> nn.Module:
+    """A network of ours or torchvision's."""
     from ..nn.models import create
     from ..nn.models.registry import OWN
 
@@ -40,13 +64,8 @@ def build_model(config: Config, images: ImageData | ImageFormat) -> nn.Module:
         options.setdefault("in_channels", channels)
     if name == "vit":
         options.setdefault("image_size", height)
-    torch.manual_seed(config.seed)
     example = torch.zeros(1, channels, height, width)
-    net = create(name, images.num_classes, config.model.rotated, example_inputs=example, **options)
-    if config.model.slope_init == "ones":
-        for slope in slopes(net).values():
-            nn.init.ones_(slope)
-    return net
+    return create(name, images.num_classes, config.model.rotated, example_inputs=example, **options)
 
 
 def trained_network(run: Run, config: Config) -> nn.Module:

@@ -101,6 +101,11 @@ class Architecture:
         return net
 
 
+def is_brought(name: str) -> bool:
+    """Whether a name is neither ours nor torchvision's: timm's, or a function of the user."""
+    return name.startswith(TIMM) or ":" in name
+
+
 def parse(name: str, options: Mapping[str, Any] | None = None) -> Architecture:
     """What a typed name means; nothing is built, and no code of the user runs.
 

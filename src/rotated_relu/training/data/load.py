@@ -125,6 +125,25 @@ class ImageData:
         """What a network has to know of them."""
         return ImageFormat(self.image_shape, self.class_names, self.mean, self.std)
 
+    def normalised_by(self, mean: Sequence[float], std: Sequence[float]) -> ImageData:
+        """The same images, normalised with other numbers: those that a trained network was trained with.
+
+        Args:
+            mean: Per channel, of pixels in [0, 1].
+            std: Likewise.
+
+        Raises:
+            DataError: If there are not as many as channels.
+        """
+        if not len(mean) == len(std) == self.image_shape[0]:
+            raise DataError(
+                f"the images have {self.image_shape[0]} channels, mean and std are of {len(mean)} and {len(std)}"
+            )
+        given = {"mean": tuple(mean), "std": tuple(std)}
+        splits = {key: replace(getattr(self, key), **given) for key in ("train", "validation", "test")}
+        record = {"kind": "given", "mean": list(mean), "std": list(std)}
+        return replace(self, **splits, provenance={**self.provenance, "normalisation": record})
+
     def example_inputs(self, count: int = 1) -> Tensor:
         """The first ``count`` validation images, normalised."""
         return self.validation.normalised(slice(count))

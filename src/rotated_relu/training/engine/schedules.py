@@ -9,11 +9,13 @@ from ..config import Config, ScheduleConfig
 
 
 def learning_rate_factor(schedule: ScheduleConfig, position: float) -> float:
-    """Learning rate at ``position``, as a share of the largest one.
+    """Learning rate at ``position`` of this training, as a share of the largest one.
 
     A linear rise from ``start_factor`` to 1 over the first ``warmup`` of the run, then constant, or a cosine
     to 0.
     """
+    first, last = schedule.part
+    position = first + (last - first) * position
     if position < schedule.warmup:
         return schedule.start_factor + (1 - schedule.start_factor) * position / schedule.warmup
     if schedule.name == "constant":

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...core.errors import DivergedError
+from ...nn.distillation import distillation_loss
 from ...nn.folding import compile_training
 from ..config import Config
 from ..data.load import ImageData, Split
@@ -39,18 +40,28 @@ class Stepper:
         images: Of their training split only mean and std are read.
         steps: Optimizer steps of an epoch.
         fabric: The processes.
+        teacher: What the network learns from beside the labels, as ``config.distill`` says; None for the labels alone.
 
     Attributes:
         net: The network itself, without what wraps it.
         pull: What pulls slopes to zero.
     """
 
-    def __init__(self, net: nn.Module, config: Config, images: ImageData, steps: int, fabric: Fabric) -> None:
+    def __init__(
+        self,
+        net: nn.Module,
+        config: Config,
+        images: ImageData,
+        steps: int,
+        fabric: Fabric,
+        teacher: nn.Module | None = None,
+    ) -> None:
         self.config, self.split, self.steps, self.fabric = config, images.train, steps, fabric
         self.net = net
         self._forward = fabric.setup_module(compile_training(net) if config.compile else net)
         self.optimizer: Any = fabric.setup_optimizers(build_optimizer(net, config.optimizer))
         self.pull = Pull(net, config, images.image_shape, steps * config.epochs)
+        self.teacher = None if teacher is None else teacher.to(fabric.device).eval()
         self.average = Average(net, config.ema) if config.ema else None
         self.together = Collectives(fabric)
         self.clock = Clock()
@@ -93,13 +104,24 @@ class Stepper:
         """Forward and backward of one piece; whether its loss is finite."""
         with self.fabric.no_backward_sync(self._forward, enabled=not last and self.together.size > 1):
             scores = self._forward(images).float()
-            loss = F.cross_entropy(scores, labels, label_smoothing=self.config.label_smoothing)
+            loss = self._loss(images, scores, labels)
             self.clock.lap("forward")
             self.fabric.backward(loss / parts, model=self._forward)
             self.clock.lap("backward")
         progress.totals.add(loss, scores, labels)
         # Read only now: on an accelerator the backward pass is under way meanwhile.
         return math.isfinite(float(loss.detach()))
+
+    def _loss(self, images: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
+        """Cross entropy with the labels, and with what the teacher says of the same images."""
+        distill, smoothing = self.config.distill, self.config.label_smoothing
+        if self.teacher is None or distill.weight == 0:
+            return F.cross_entropy(scores, labels, label_smoothing=smoothing)
+        with torch.no_grad(), self.fabric.autocast():
+            wanted = self.teacher(self.fabric.strategy.precision.convert_input(images))
+        return distillation_loss(
+            scores, wanted.float(), labels, distill.weight, distill.temperature, label_smoothing=smoothing
+        )
 
     def _update(self, progress: Progress) -> None:
         position = self.position(progress)
