@@ -26,12 +26,14 @@ from . import (
     recipes,
     report,
     reproduce,
+    shrink,
     train,
 )
 
 # Verb -> function and an example of its use; the order is that of a first run through.
 VERBS: dict[str, tuple[Callable[..., Any], str]] = {
     "demo": (demo.demo, demo.EXAMPLE),
+    "shrink": (shrink.shrink, shrink.EXAMPLE),
     "recipes": (recipes.recipes, recipes.EXAMPLE),
     "train": (train.train, train.EXAMPLE),
     "prune": (prune.prune, prune.EXAMPLE),
@@ -101,8 +103,17 @@ def _options(
         callback=lambda value: _version(value),
         is_eager=True,
     ),
+    trust_code: bool = typer.Option(
+        False,
+        "--trust-code",
+        help="Execute the code that a run directory names for its network.",
+    ),
 ) -> None:
     del version
+    if trust_code:
+        from ..training.brought.trust import trust_everything
+
+        trust_everything()
 
 
 def _version(wanted: bool) -> None:

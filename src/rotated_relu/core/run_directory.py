@@ -50,11 +50,12 @@ FILES = {
     "int8": ("compact.int8.onnx", "export --int8"),
     "measure": ("measure.json", "measure"),
     "attack": ("attack.json", "attack"),
+    "shrinking": ("shrinking.json", "shrink"),
     "summary": ("summary.json", "demo"),
     "reproduction": ("reproduction.json", "reproduce"),
     "report": ("report.html", "report"),
 }
-FOLDERS = ("checkpoints", "tb", "wandb", "finetune")
+FOLDERS = ("checkpoints", "tb", "wandb", "finetune", "shrink")
 RESULTS = ("measure", "attack", "summary", "reproduction", "report")
 EXPORTS = ("onnx", "openvino", "openvino_weights", "int8")
 # Weights -> files and folders that were made from them. Once the weights are written anew, these tell of a network that

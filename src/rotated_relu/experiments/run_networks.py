@@ -45,7 +45,9 @@ class RunNetworks:
 
     @property
     def trained_key(self) -> str:
-        """What measurements and reports call the network before compaction: ``rotated`` or ``relu``."""
+        """What measurements and reports call the network before compaction: ``rotated``, ``relu`` or ``original``."""
+        if self.run.has("shrinking"):
+            return "original"
         return "rotated" if self.config.model.rotated else "relu"
 
     @cached_property

@@ -12,6 +12,7 @@ from .config import Config
 from .data.format import normalise
 from .data.load import Split
 from .data.storage import StreamedSplit
+from .outputs import class_scores
 
 
 def sample_batches(
@@ -38,7 +39,8 @@ def evaluate_model(net: nn.Module, split: Split | StreamedSplit, batch_size: int
     """Accuracy in percent, in float32 and eval mode; the network's training flags are restored.
 
     Args:
-        net: Takes float32 images (N, C, H, W), normalised as the split says, and returns class scores.
+        net: Takes float32 images (N, C, H, W), normalised as the split says, and returns class scores,
+            see :func:`~rotated_relu.training.outputs.class_scores`.
         split: Images and labels.
         batch_size: Images at a time.
     """
@@ -49,7 +51,7 @@ def evaluate_model(net: nn.Module, split: Split | StreamedSplit, batch_size: int
     try:
         with torch.inference_mode():
             for images, labels in split.batches(batch_size):
-                scores = net(normalise(images.to(device), split.mean, split.std))
+                scores = class_scores(net(normalise(images.to(device), split.mean, split.std)))
                 correct += int((scores.argmax(1) == labels.to(device)).sum())
                 count += len(labels)
     finally:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 PATH_BINS = 60  # of the histogram of path lengths, at most
 LABELS = {
     "relu": "ReLU",
+    "original": "Original",
     "reference": "Reference",
     "rotated": "Rotated",
     "compact": "Compacted",

@@ -32,6 +32,6 @@ def check_trusted(architecture: Architecture) -> None:
     if not architecture.runs_code or _everything or architecture.name in _named:
         return
     raise RunError(
-        f"the network of this run is built by {architecture.name}: that code would be executed. If you trust it, say so: "
-        "rotated-relu --trust-code VERB ..."
+        f"the network of this run is built by {architecture.name}: that code would be executed. If you trust it, say "
+        "so: rotated-relu --trust-code VERB ..."
     )

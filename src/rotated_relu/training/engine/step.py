@@ -16,6 +16,7 @@ from ...nn.distillation import distillation_loss
 from ...nn.folding import compile_training
 from ..config import Config
 from ..data.load import ImageData, Split
+from ..outputs import class_scores
 from .batches import MicroBatch, as_input
 from .clock import Clock
 from .distributed import Collectives
@@ -103,7 +104,7 @@ class Stepper:
     def _accumulate(self, images: Tensor, labels: Tensor, parts: int, last: bool, progress: Progress) -> bool:
         """Forward and backward of one piece; whether its loss is finite."""
         with self.fabric.no_backward_sync(self._forward, enabled=not last and self.together.size > 1):
-            scores = self._forward(images).float()
+            scores = class_scores(self._forward(images)).float()
             loss = self._loss(images, scores, labels)
             self.clock.lap("forward")
             self.fabric.backward(loss / parts, model=self._forward)
@@ -118,7 +119,7 @@ class Stepper:
         if self.teacher is None or distill.weight == 0:
             return F.cross_entropy(scores, labels, label_smoothing=smoothing)
         with torch.no_grad(), self.fabric.autocast():
-            wanted = self.teacher(self.fabric.strategy.precision.convert_input(images))
+            wanted = class_scores(self.teacher(self.fabric.strategy.precision.convert_input(images)))
         return distillation_loss(
             scores, wanted.float(), labels, distill.weight, distill.temperature, label_smoothing=smoothing
         )
@@ -162,8 +163,7 @@ class Stepper:
     def _computed(self, images: Tensor) -> Tensor:
         """The network's output by itself, in the precision of the run, without what wraps it."""
         with self.fabric.autocast():
-            scores: Tensor = self.net(self.fabric.strategy.precision.convert_input(images))
-            return scores
+            return class_scores(self.net(self.fabric.strategy.precision.convert_input(images)))
 
     def _diverged(self, images: Tensor | None, progress: Progress) -> str:
         where = "it began in another process"
