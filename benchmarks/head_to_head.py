@@ -37,8 +37,8 @@ import rotated_relu as rr
 from rotated_relu.core.counting import count_macs, count_parameters
 from rotated_relu.core.environment import device_name
 from rotated_relu.core.run_directory import write_json
+from rotated_relu.deploy.conversion import raw_onnx
 from rotated_relu.deploy.engines import graph_runner
-from rotated_relu.deploy.export import raw_onnx
 from rotated_relu.deploy.fastest import fastest_layout
 from rotated_relu.deploy.timing import compare_latency
 

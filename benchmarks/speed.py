@@ -29,8 +29,8 @@ import rotated_relu as rr
 from rotated_relu.core.counting import count_macs
 from rotated_relu.core.environment import device_name
 from rotated_relu.deploy import autotune
+from rotated_relu.deploy.conversion import apply_layout
 from rotated_relu.deploy.engines import engine_named, graph_runner, runner
-from rotated_relu.deploy.export import apply_layout
 from rotated_relu.deploy.selection import SAMPLE_MS
 from rotated_relu.deploy.timing import LatencyComparison, compare_latency
 from rotated_relu.pruning.mask import threshold_mask

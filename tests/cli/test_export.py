@@ -13,10 +13,9 @@ from PIL import Image
 
 import rotated_relu
 from rotated_relu.core.graph_layout import Tuned
-from rotated_relu.deploy import export as export_file
-from rotated_relu.deploy import fastest
+from rotated_relu.deploy import conversion, fastest
+from rotated_relu.deploy.conversion import apply_layout
 from rotated_relu.deploy.engines import ENGINES
-from rotated_relu.deploy.export import apply_layout
 from rotated_relu.deploy.layout import EXACT_WIDTHS, layout_named
 from rotated_relu.deploy.sessions import OnnxRuntimeSession
 from rotated_relu.deploy.timing import LatencyComparison
@@ -135,9 +134,9 @@ def test_a_layout_that_prune_has_timed_is_used_and_not_timed_again(capsys, monke
         "rotated_relu.deploy.fastest.compare_latency", lambda *_, **__: pytest.fail("timed again")
     )
     asked = []
-    apply = export_file.apply_layout
+    apply = conversion.apply_layout
     monkeypatch.setattr(
-        export_file, "apply_layout", lambda raw, layout: asked.append(layout) or apply(raw, layout)
+        conversion, "apply_layout", lambda raw, layout: asked.append(layout) or apply(raw, layout)
     )
     assert call(capsys, "export", run, "--batch-size", "8", "--batch-size", "1")[0] == 0
     assert asked == [wide]

@@ -4,8 +4,9 @@ import torch
 from torch import nn
 
 from rotated_relu.core.errors import ExportError, FileFormatError, MissingPackageError, ShapeError
+from rotated_relu.deploy.conversion import to_onnx
 from rotated_relu.deploy.engines import runner
-from rotated_relu.deploy.export import export_onnx, export_openvino, to_onnx
+from rotated_relu.deploy.export import export_onnx, export_openvino
 from rotated_relu.deploy.quantize import export_int8
 from rotated_relu.deploy.sessions import OnnxRuntimeSession
 from rotated_relu.nn.activation import Rotated, RotatedReLU
@@ -168,7 +169,7 @@ def test_a_model_that_runs_differently_is_refused(tmp_path, monkeypatch, outputs
 
 
 def test_a_model_too_large_for_one_file_is_refused(monkeypatch):
-    monkeypatch.setattr("rotated_relu.deploy.export.MAX_FILE_BYTES", 100)
+    monkeypatch.setattr("rotated_relu.deploy.conversion.MAX_FILE_BYTES", 100)
     with pytest.raises(ExportError, match="more than the 2 GB"):
         to_onnx(nn.Linear(2, 2), torch.randn(2, 2))
 

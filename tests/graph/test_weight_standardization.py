@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 import rotated_relu as rr
 from rotated_relu import RotatedReLU
-from rotated_relu.deploy.export import to_onnx
+from rotated_relu.deploy.conversion import to_onnx
 from support import nets
 
 

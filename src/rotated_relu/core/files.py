@@ -8,6 +8,7 @@ process leaves behind are files whose names begin with a dot and end in ``.part`
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -37,6 +38,23 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(beside, path)
     finally:
         # Nothing to do after a rename; a disk that cannot even delete has raised above already.
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+
+
+def check_place(path: Path) -> None:
+    """Find out before the work whether a file of this name can be written.
+
+    Raises:
+        OSError: If its folder is missing or cannot be written to, a folder has its name, or the disk is full.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "a folder has this name", str(path))
+    beside = path.with_name(f".{path.name}.{os.getpid()}{PART}")
+    try:
+        # Bytes, not just a name: on a full disk an empty file can still be made.
+        beside.write_bytes(b"0" * 4096)
+    finally:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
 

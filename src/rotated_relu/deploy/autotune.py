@@ -29,8 +29,8 @@ from ..core.modules import Inputs, as_inputs, unwrap
 from ..pruning.mask import threshold_mask
 from ..pruning.removal import Compacted, remove_channels
 from ..pruning.removal.optimizer_state import check_optimizer, cut_optimizer
+from .conversion import apply_layout, raw_onnx
 from .engines import engine_named
-from .export import apply_layout, raw_onnx
 from .fastest import CandidateTimer, Setup, distinct, graph_setup, module_setup
 from .layout import AS_EXPORTED, LAYOUTS
 from .selection import Selection, select_fastest

@@ -30,7 +30,7 @@ from ..core.errors import UnknownNameError
 from ..core.extras import EXTRAS, needs
 from ..core.modules import Call, Inputs, as_inputs, unwrap
 from ..core.state import copy_of
-from .export import to_onnx
+from .conversion import to_onnx
 from .sessions import OnnxRuntimeSession, OpenVinoSession
 from .timing import Runnable
 

@@ -9,8 +9,8 @@ from torch import nn
 
 from ..core.graph_layout import GraphLayout
 from ..core.modules import Inputs
+from .conversion import apply_layout, raw_onnx
 from .engines import engine_named, graph_runner, runner
-from .export import apply_layout, raw_onnx
 from .layout import LAYOUTS
 from .onnx_model import OnnxModel
 from .selection import SAMPLE_MS, select_fastest
@@ -74,7 +74,7 @@ def fastest_graph(
     rounds: int = 15,
     threads: int | None = None,
 ) -> FastestLayout:
-    """:func:`fastest_layout` of a network that :func:`rotated_relu.deploy.export.raw_onnx` has exported already."""
+    """:func:`fastest_layout` of a network that :func:`rotated_relu.deploy.conversion.raw_onnx` has exported already."""
     graphs = distinct({layout.name: apply_layout(raw, layout).content for layout in layouts})
     timer = CandidateTimer(
         {name: graph_setup(content, engine, threads) for name, content in graphs.items()}, timing_inputs

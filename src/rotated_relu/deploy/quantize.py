@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import tempfile
@@ -14,13 +13,14 @@ from typing import Any
 from torch import nn
 
 from ..core.errors import ExportError
-from ..core.extras import needs
+from ..core.extras import EXTRAS, needs
 from ..core.files import replacing
 from ..core.graph_layout import GraphLayout
 from ..core.modules import Inputs, as_inputs
 from ..core.nested import tensors_in
 from ..core.state import trial
-from .export import to_onnx
+from .conversion import quiet, reason, to_onnx
+from .export import check_target, writing
 from .sessions import OnnxRuntimeSession, Session, arrays
 
 
@@ -74,16 +74,15 @@ def export_int8(
         raise ExportError(
             "int8 needs at least one batch of calibration inputs: it learns the ranges from them"
         )
+    needs(*EXTRAS["onnx"])
     target = Path(path)
+    check_target(target)
     content = to_onnx(net, calibration[0], layout=layout).content
-    try:
-        with replacing(target) as beside:
-            _quantise(content, calibration, beside)
-            difference = _difference(net, OnnxRuntimeSession(beside), calibration)
-            if not difference < float("inf"):
-                raise ExportError("the quantised network returns infinite or NaN values; nothing was written")
-    except OSError as error:
-        raise ExportError(f"cannot write {target}: {error.strerror or error}") from error
+    with writing(target), replacing(target) as beside:
+        _quantise(content, calibration, beside)
+        difference = _difference(net, OnnxRuntimeSession(beside), calibration)
+        if not difference < float("inf"):
+            raise ExportError("the quantised network returns infinite or NaN values; nothing was written")
     return Int8Report(str(target), target.stat().st_size, len(calibration), difference)
 
 
@@ -92,10 +91,8 @@ def _quantise(content: bytes, calibration: Sequence[Inputs], target: Path) -> No
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    previous = logging.root.manager.disable
-    logging.disable(logging.WARNING)
     try:
-        with tempfile.TemporaryDirectory() as folder:
+        with quiet(), tempfile.TemporaryDirectory() as folder:
             source, prepared = Path(folder) / "float.onnx", Path(folder) / "prepared.onnx"
             source.write_bytes(content)
             names = OnnxRuntimeSession(content).input_names
@@ -112,16 +109,14 @@ def _quantise(content: bytes, calibration: Sequence[Inputs], target: Path) -> No
     except OSError:
         raise
     except Exception as error:
-        raise ExportError(f"onnxruntime cannot quantise the network: {error}") from error
-    finally:
-        logging.disable(previous)
+        raise ExportError(f"onnxruntime cannot quantise the network: {reason(error)}") from error
 
 
 class _Reader:
     """Hands example inputs to the calibration, one batch at a time."""
 
     def __init__(self, names: Sequence[str], batches: Sequence[Inputs]) -> None:
-        self._feeds = iter([dict(zip(names, _arrays(batch), strict=True)) for batch in batches])
+        self._feeds = iter([dict(zip(names, arrays(batch), strict=True)) for batch in batches])
 
     def get_next(self) -> dict[str, Any] | None:
         return next(self._feeds, None)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 import rotated_relu as rr
 from rotated_relu.core.errors import ExportError
-from rotated_relu.deploy.export import apply_layout, raw_onnx, to_onnx
+from rotated_relu.deploy.conversion import apply_layout, raw_onnx, to_onnx
 from rotated_relu.deploy.layout import AS_EXPORTED, EXACT_WIDTHS, GraphLayout
 from rotated_relu.deploy.sessions import OnnxRuntimeSession
 from rotated_relu.nn.activation import RotatedReLU

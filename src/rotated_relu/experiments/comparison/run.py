@@ -171,8 +171,8 @@ class Comparison:
 
         The plain one as torch exports it, the others, whatever the method, in the layout that runs fastest.
         """
+        from ...deploy.conversion import raw_onnx
         from ...deploy.engines import graph_runner
-        from ...deploy.export import raw_onnx
         from ...deploy.fastest import fastest_layout
         from ...deploy.timing import compare_latency
 

@@ -189,8 +189,8 @@ class _Bench:
 
         The one that the others are compared with is as torch exports it: our exporter would take dead channels out.
         """
+        from ...deploy.conversion import raw_onnx
         from ...deploy.engines import engine_named, graph_runner, runner
-        from ...deploy.export import raw_onnx
         from ...deploy.fastest import fastest_graph
 
         if engine_named(engine).kind == "module":

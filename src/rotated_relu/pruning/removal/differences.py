@@ -24,19 +24,22 @@ GAP = 20  # powers of 2 without any entry
 NOISE = -33  # power of 2, about 1e-10
 
 
-def difference(expected: Tensor, found: Tensor) -> tuple[float, float]:
-    """Largest absolute and largest relative difference; NaN and infinity only equal themselves."""
+def difference(expected: Tensor, found: Tensor, noise: int = NOISE) -> tuple[float, float]:
+    """Largest absolute and largest relative difference; NaN and infinity only equal themselves.
+
+    ``noise`` is the power of 2 below which entries may be rounding noise; that of float64 by default.
+    """
     if not expected.numel():
         return 0.0, 0.0
     one, other = _real(expected), _real(found)
     same = (one == other) | (one.isnan() & other.isnan())
     gap = (one - other).abs().masked_fill(same, 0.0).nan_to_num(torch.inf, torch.inf)
     sizes = one.abs().nan_to_num(0.0, 0.0, 0.0)
-    scale = sizes.clamp(min=common_size(sizes) or 1.0)
+    scale = sizes.clamp(min=common_size(sizes, noise) or 1.0)
     return float(gap.max()), float((gap / scale).max())
 
 
-def common_size(sizes: Tensor) -> float:
+def common_size(sizes: Tensor, noise: int = NOISE) -> float:
     """Largest entry of common size; of absolute values that are finite."""
     sizes = sizes[sizes > 0]
     if not sizes.numel():
@@ -44,7 +47,7 @@ def common_size(sizes: Tensor) -> float:
     exponents = torch.frexp(sizes).exponent
     present = torch.unique(exponents).tolist()
     tops = [one for one, other in itertools.pairwise(present) if other - one > GAP]
-    tops = [top for top in tops if top >= NOISE] or [present[-1]]
+    tops = [top for top in tops if top >= noise] or [present[-1]]
     return float(sizes[exponents <= tops[0]].max())
 
 
