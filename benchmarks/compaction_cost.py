@@ -53,7 +53,7 @@ def one(name: str) -> dict[str, object]:
         net, inputs = CifarResNet((int(name) - 2) // 6).eval(), torch.randn(1, 3, 32, 32)
     else:
         inputs = torch.randn(1, 3, 224, 224)
-        net = rr.rotate(torchvision.models.get_model(name, weights=None).eval(), inputs)
+        net = rr.rotate(torchvision.models.get_model(name, weights=None).eval(), inputs, init="published")
     kill(net)
     Path("/proc/self/clear_refs").write_text("5")  # start the peak anew
     before = now_held()

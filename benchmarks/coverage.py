@@ -107,7 +107,7 @@ def row(name: str, rate: float = 0.5, smallest: int = 96, threshold: float = 0.1
         found = {"model": name, "image": inputs.shape[-1]}
     as_if_trained(net)
     start = time.perf_counter()
-    net = rr.rotate(net, inputs)
+    net = rr.rotate(net, inputs, init="published")
     found["seconds_rotate"] = round(time.perf_counter() - start, 2)
     generator = torch.Generator().manual_seed(1)
     slopes = rr.slopes(net)

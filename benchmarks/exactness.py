@@ -36,7 +36,7 @@ def build(name: str) -> tuple[torch.nn.Module, torch.Tensor]:
     torch.manual_seed(0)
     if name in THEIRS:
         inputs = torch.randn(1, 3, 64, 64)
-        net = rr.rotate(getattr(torchvision.models, name)(weights=None), inputs)
+        net = rr.rotate(getattr(torchvision.models, name)(weights=None), inputs, init="published")
     else:
         net = getattr(rr.models, name)()
         inputs = torch.randn(1, 1, 28, 28) if name == "fcnn" else torch.randn(1, 3, 32, 32)

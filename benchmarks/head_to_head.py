@@ -65,7 +65,7 @@ def image(name: str) -> torch.Tensor:
 
 
 def rotated(name: str, rate: float) -> nn.Module:
-    net = rr.rotate(plain(name), image(name))
+    net = rr.rotate(plain(name), image(name), init="published")
     generator = torch.Generator().manual_seed(1)
     for slope in rr.slopes(net).values():
         slope.data = (torch.rand(slope.numel(), generator=generator) >= rate).float()

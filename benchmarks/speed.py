@@ -50,7 +50,7 @@ def build(name: str, rate: float) -> tuple[torch.nn.Module, torch.Tensor]:
     torch.manual_seed(0)
     if name in ("resnet50", "mobilenet_v2"):
         inputs = torch.randn(1, 3, 224, 224)
-        net = rr.rotate(getattr(torchvision.models, name)(weights=None), inputs)
+        net = rr.rotate(getattr(torchvision.models, name)(weights=None), inputs, init="published")
     else:
         inputs = torch.randn(1, 3, 32, 32)
         net = getattr(rr.models, name)()

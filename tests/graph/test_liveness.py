@@ -86,7 +86,11 @@ def test_sound_output_does_not_move_by_one_bit(case):
 )
 def test_sound_on_torchvision_with_half_of_the_slopes_dead(name):
     torch.manual_seed(0)
-    net = nets.awake(rr.rotate(getattr(torchvision.models, name)(weights=None), torch.randn(1, 3, 64, 64)))
+    net = nets.awake(
+        rr.rotate(
+            getattr(torchvision.models, name)(weights=None), torch.randn(1, 3, 64, 64), init="published"
+        )
+    )
     for slope in rr.slopes(net).values():
         slope.data[torch.rand(slope.numel()) < 0.5] = 0
     x = torch.randn(1, 3, 64, 64, dtype=torch.float64)

@@ -9,7 +9,6 @@ from torch import nn
 import rotated_relu as rr
 from rotated_relu.core.errors import (
     NothingRotatedWarning,
-    RotationError,
     ShapeError,
     UnknownNameError,
 )
@@ -88,35 +87,6 @@ def test_traced_dropout_still_follows_the_mode():
     assert torch.equal(rotated(IMAGE), rotated(IMAGE))
     rotated.train()
     assert not torch.equal(rotated(IMAGE), rotated(IMAGE))
-
-
-class Untraceable(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv, self.relu = nn.Conv2d(3, 4, 1), nn.ReLU()
-
-    def forward(self, x):
-        for _ in range(int(x.shape[0] > 0)):  # fine for export, not for a symbolic trace
-            x = self.conv(x)
-        return self.relu(self.relu(x)) if x.shape[1] == 4 else x
-
-
-class Holder(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.first, self.inner = nn.ReLU(), Untraceable()
-
-    def forward(self, x):
-        return self.inner(self.first(x))
-
-
-def test_neither_swap_nor_trace_names_the_call_sites_and_changes_nothing():
-    net = Holder()
-    with pytest.raises(
-        RotationError, match=r"rewrite of inner \(Untraceable\).*module inner.relu \(4 channels\)"
-    ):
-        rr.rotate(net, IMAGE)
-    assert not rr.slopes(net)
 
 
 class SharedBlock(nn.Module):

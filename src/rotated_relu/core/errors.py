@@ -119,6 +119,10 @@ class NothingRotatedWarning(RotatedReLUWarning):
     """The model has no activation that could carry slopes."""
 
 
+class PlainActivationsWarning(RotatedReLUWarning):
+    """Some activations got slopes and others, which the message names, cannot."""
+
+
 class NothingRemovedWarning(RotatedReLUWarning):
     """Compaction found nothing to remove."""
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import copy
 import math
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -105,6 +107,8 @@ class Rotated(nn.Module):
     """
 
     slope: nn.Parameter
+    # Set where a module further out counts the calls of functions (see dispatch.py), and would count these too.
+    hide_calls: bool = False
 
     def __init__(self, gate: nn.Module, num_channels: int, channel_dim: int = 1) -> None:
         super().__init__()
@@ -129,7 +133,19 @@ class Rotated(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``slope * gate(x)``, slopes along ``channel_dim``."""
-        return rotate_gate(self.gate(x), self.slope, self.channel_dim)
+        with self.hidden():
+            return rotate_gate(self.gate(x), self.slope, self.channel_dim)
+
+    def hidden(self) -> AbstractContextManager[object]:
+        """A context in which nobody counts function calls, if ``hide_calls`` asks for it."""
+        return torch._C.DisableTorchFunction() if self.hide_calls else nullcontext()
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any, **kwargs: Any) -> None:
+        """Take the parameters of a gate (a PReLU) from where a network without slopes has them, too."""
+        for name in [name for name, _ in (*self.gate.named_parameters(), *self.gate.named_buffers())]:
+            if prefix + name in state_dict and f"{prefix}gate.{name}" not in state_dict:
+                state_dict[f"{prefix}gate.{name}"] = state_dict.pop(prefix + name)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def extra_repr(self) -> str:
         """Show width and channel dimension in ``print(model)``."""

@@ -1,123 +1,159 @@
-"""Find the call sites of activations in a captured graph: where, how wide, along which dimension.
+"""The call sites of gates in a network: where each is called, how wide it is, along which dimension.
 
-A *call site* is one execution of a gate in the forward pass. A module that is called twice has two; ``F.relu`` has
-one and no module at all.
+A *call site* is one place in a module's forward that is executed: a gate called twice by it has two, so has one in a
+loop of two rounds. A module that is itself called twice has its sites once, as it has its weights once.
+
+Requires: recordings of the same network, in eval mode and, where it runs, in train mode. Ensures: each site once,
+in execution order, those that only one mode has included.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor, nn
-from torch.fx import Node
+import torch
 
-from ..graph.capture import Graph, module_path, module_paths, op_name
-from .activation import Rotated
+from ..core.errors import RotationError
+from .channel_dims import read_as
+from .gates import Gate
+from .recording import Call, Position, Run
 
-# ATen operation -> the gate module that computes it from the operation's other arguments.
-GATES: dict[str, Callable[..., nn.Module]] = {
-    "relu": lambda *a: nn.ReLU(),
-    "relu6": lambda *a: nn.ReLU6(),
-    "hardtanh": lambda low=-1.0, high=1.0: nn.Hardtanh(low, high),
-    "gelu": lambda approximate="none": nn.GELU(approximate),
-    "silu": lambda *a: nn.SiLU(),
-    "hardswish": lambda *a: nn.Hardswish(),
-    "mish": lambda *a: nn.Mish(),
-    "leaky_relu": lambda slope=0.01: nn.LeakyReLU(slope),
-    "elu": lambda alpha=1.0, *a: nn.ELU(alpha),
-    "selu": lambda *a: nn.SELU(),
-    "celu": lambda alpha=1.0: nn.CELU(alpha),
-}
-
-_CHANNELS_AT_1 = frozenset(
-    ["conv1d", "conv2d", "conv3d", "batch_norm", "group_norm", "instance_norm", "conv_transpose2d"]
-)
-_CHANNELS_LAST = frozenset(["linear", "layer_norm", "rms_norm"])
-_SAME_LAYOUT = frozenset(
-    (
-        "add sub mul div relu dropout clone contiguous cat max_pool2d avg_pool2d adaptive_avg_pool2d pad "
-        "slice"
-    ).split()
-)
+Key = tuple[str, Position | str, int]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Site:
-    """One call of a gate.
+    """One call site of a gate.
 
     Attributes:
-        node: The gate's node in the captured graph.
-        module: Qualified name of the gate module ('' if the gate is called as a function).
         owner: Qualified name of the module whose ``forward`` makes the call.
-        channels: Number of channels at this site.
-        channel_dim: Dimension that holds them, 1 or -1.
-        gate: A fresh module that computes the same gate.
+        module: Qualified name of the gate module; '' if the gate is no module.
+        function: Name of the torch function whose result is the gate's.
+        channels: Number of channels; 0 if their dimension is not known.
+        channel_dim: Dimension that holds them.
+        rank: Number of dimensions of what the gate returns.
+        dtype: Of what it returns.
+        device: Of what it returns.
+        gates: Its executions.
+        name: What the module with its slopes is called.
     """
 
-    node: Node
-    module: str
     owner: str
+    module: str
+    function: str
     channels: int
     channel_dim: int
-    gate: nn.Module
+    rank: int
+    dtype: torch.dtype
+    device: torch.device
+    gates: list[Gate] = field(default_factory=list)
+    name: str = ""
 
     def __str__(self) -> str:
-        name = (
-            f"module {self.module}" if self.module else f"{op_name(self.node)} in {self.owner or 'the root'}"
+        where = (
+            f"module {self.module}"
+            if self.module
+            else f"{self.function} in {self.owner or 'the root module'}"
         )
-        return f"{name} ({self.channels} channels)"
+        width = f"{self.channels} channels" if self.channels else f"{self.rank} dimensions"
+        return f"{where} ({width}{', ' + self.name if self.name and self.name != self.module else ''})"
+
+    @property
+    def call(self) -> Call:
+        """The last step of its first execution."""
+        return self.gates[0].call
 
 
-def find_sites(graph: Graph, model: nn.Module) -> list[Site]:
-    """All call sites of gates that carry no slopes yet, in execution order."""
-    modules = dict(model.named_modules(remove_duplicate=False))
-    sites = []
-    for node in graph.nodes:
-        if node in graph.varying and node.op == "call_function" and op_name(node) in GATES:
-            paths = [path for path in module_paths(node) if path in modules]
-            if not any(isinstance(modules[path], Rotated) for path in paths):
-                sites.append(_site(node, modules))
-    return sites
+def owner_run(gate: Gate) -> Run:
+    """The run whose code called a gate."""
+    if gate.run is not None and gate.run.parent is not None:
+        return gate.run.parent
+    return gate.call.run
 
 
-def _site(node: Node, modules: dict[str, nn.Module]) -> Site:
-    path = module_path(node)
-    stack = module_paths(node)
-    is_module = bool(path) and _is_gate_module(modules.get(path))
-    value: Tensor = node.meta["val"]
-    dim = channel_dim(node)
+def merge_sites(recordings: Iterable[Sequence[Gate]]) -> list[Site]:
+    """The sites behind the gates of several recordings.
+
+    Raises:
+        RotationError: If one site has different widths from call to call.
+    """
+    recordings = [list(gates) for gates in recordings]
+    recomputed = {
+        (gate.call.run.name, gate.call.positions[0][:1])
+        for gates in recordings
+        for gate in gates
+        if gate.call.checkpointed
+    }
+    sites: dict[Key, Site] = {}
+    for gates in recordings:
+        rounds: Counter[tuple[Any, ...]] = Counter()
+        times = Counter((owner_run(gate), gate.run.module) for gate in gates if gate.run is not None)
+        for gate in gates:
+            run = owner_run(gate)
+            position: Position | str = gate.call.positions[0 if run is gate.call.run else 1]
+            if gate.run is not None and times[run, gate.run.module] == 1:
+                position = gate.run.name  # whatever is around the call, it is the only one of this module
+            elif (run.name, position[:1]) in recomputed:
+                position = position[:1]  # in one mode the way to the call leads through a checkpoint
+            round_ = rounds[run, position]
+            rounds[run, position] += 1
+            site = _site(gate, run)
+            known = sites.setdefault((run.name, position, round_), site)
+            if known is not site and known.channels != site.channels:
+                raise RotationError(
+                    f"{known} is called with {site.channels} channels too: one set of slopes cannot serve both; leave "
+                    f"it plain with exclude=[{run.name!r}], or give each call its own activation module"
+                )
+            known.gates.append(gate)
+    return list(sites.values())
+
+
+def _site(gate: Gate, run: Run) -> Site:
+    output = gate.output
+    dim = _channel_dim(gate)
     return Site(
-        node=node,
-        module=path if is_module else "",
-        owner=(stack[-2] if len(stack) > 1 else "") if is_module else path,
-        channels=int(value.shape[dim]),
-        channel_dim=dim,
-        gate=GATES[op_name(node)](*node.args[1:], **node.kwargs),
+        owner=run.name,
+        module=gate.run.name if gate.run is not None else "",
+        function=gate.call.name,
+        channels=0 if dim is None else output.shape[dim],
+        channel_dim=dim or 0,
+        rank=len(output.shape),
+        dtype=output.dtype,
+        device=output.device,
     )
 
 
-def _is_gate_module(module: nn.Module | None) -> bool:
-    """An activation module: no children, no parameters, and one tensor in."""
-    return module is not None and not list(module.children()) and not list(module.parameters(recurse=False))
+def _channel_dim(gate: Gate) -> int | None:
+    """Where the layer before wrote the channels, else where those behind read them; None if neither is known."""
+    output = gate.output
+    rank = len(output.shape)
+    for dim in (output.dim, gate.source.dim):
+        if dim is not None and -rank <= dim < rank and (rank == 1 or dim % rank != 0 or _unbatched(gate)):
+            return dim
+    if rank <= 2:
+        return rank - 1 if rank else None
+    found = read_as(output)
+    return found[0] if len(found) == 1 else None
 
 
-def channel_dim(node: Node) -> int:
-    """Dimension of a gate's output that holds the channels: 1 after convolutions, -1 after linear layers.
+def _unbatched(gate: Gate) -> bool:
+    return gate.source.dim == 0
 
-    Walks back to the layer that wrote the tensor; falls back to the usual layout of the rank (1 for images).
-    """
-    seen: Any = node
-    rank = len(node.meta["val"].shape)
-    while isinstance(seen, Node) and seen.op == "call_function":
-        name = op_name(seen)
-        if name in _CHANNELS_AT_1:
-            return 1
-        if name in _CHANNELS_LAST:
-            return -1
-        if name not in _SAME_LAYOUT and name not in GATES:
-            break
-        sources = [source for source in seen.all_input_nodes if isinstance(source.meta.get("val"), Tensor)]
-        seen = next((s for s in sources if len(s.meta["val"].shape) == rank), None)
-    return -1 if rank == 3 else 1 if rank > 1 else -1
+
+def set_channel_dims(sites: Iterable[Site], channel_dim: int | Mapping[str, int] | None) -> None:
+    """Apply what the user says of channel dimensions: a number for all that are not known, or one by site name."""
+    for site in sites:
+        given = channel_dim if not site.channels else None
+        if isinstance(channel_dim, Mapping):
+            given = next(
+                (channel_dim[key] for key in (site.name, site.module, site.owner) if key in channel_dim), None
+            )
+        if given is None:
+            continue
+        assert isinstance(given, int)
+        if not -site.rank <= given < site.rank:
+            raise RotationError(f"channel_dim={given} does not fit {site}: it has {site.rank} dimensions")
+        site.channel_dim, site.channels = given, site.gates[0].output.shape[given]

@@ -1,343 +1,445 @@
-"""Put slopes into a model, find them, and set the small ones to zero.
+"""Put slopes into a network that exists, at every call site of a gate.
 
-``rotate`` gives each call site of an activation its own slopes. Where every gate module is called once, it swaps the
-modules in place and returns the same object. A gate module that is called several times (torchvision's residual
-blocks) or a functional call (``F.relu``) cannot be swapped: there the *owning* module alone is rewritten with
-``torch.fx``, with all its children as leaves, so that only its own few lines of ``forward`` have to be traceable.
-State-dict keys of the original stay.
+``rotate`` runs copies of the network in eval and in train mode and notes what they call (:mod:`.recording`), finds
+the gates in that (:mod:`.gates`) and their channels (:mod:`.channel_dims`), decides where the slopes go
+(:mod:`.placing`), does that to another copy, and compares it with the original. Only then does it change the network.
+Modules keep their class (or get a subclass of it, see :mod:`.dispatch`), attributes, methods and state-dict keys.
 """
 
 from __future__ import annotations
 
 import copy
-import inspect
+import random
+import sys
 import warnings
-from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from types import CodeType
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from ..core.errors import (
     FastFormUndoneWarning,
+    GateError,
     NothingRotatedWarning,
+    PlainActivationsWarning,
     RotationError,
     UnknownNameError,
 )
-from ..core.modules import Call, Inputs, as_inputs
-from ..core.state import check_fit
+from ..core.modules import Call, Inputs, as_inputs, first_line, unwrap
+from ..core.nested import tensors_in
+from ..core.state import Saved, check_fit, copy_of, ordinary_tensors
 from ..graph.capture import capture
 from .activation import Rotated, RotatedReLU
-from .call_sites import Site, find_sites
+from .call_sites import Site, merge_sites, set_channel_dims
+from .channel_dims import place_channels
+from .dispatch import children_of, dispatch, is_dispatching, make_plain, shield
 from .folding import is_fast, plain_training
+from .gates import Named, find_gates, multiplicative_gates, other_activations
+from .placing import Placing, Plan, computes_gate, plain_gate
+from .recording import Recording, record
 
-_FUNCTIONS: dict[Any, str] = {
-    F.relu: "relu", torch.relu: "relu", F.relu_: "relu", torch.relu_: "relu", F.relu6: "relu6",
-    F.hardtanh: "hardtanh", F.gelu: "gelu", F.silu: "silu", F.hardswish: "hardswish", F.mish: "mish",
-    F.leaky_relu: "leaky_relu", F.elu: "elu", F.selu: "selu", F.celu: "celu",
-}  # fmt: skip
-_METHODS = {"relu", "relu_"}
+STARTS = ("ones", "published")
+# Multiplying by 1 changes no bit; other kernels may be chosen, and some sum in any order.
+_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
+_HALF_TOLERANCE = 2e-2
 
 
-def rotate(net: nn.Module, example_inputs: Inputs, *, exclude: Collection[str] = ()) -> nn.Module:
+def rotate(
+    net: nn.Module,
+    example_inputs: Inputs,
+    *,
+    init: str = "ones",
+    exclude: Collection[str] = (),
+    gates: Collection[Any] = (),
+    channel_dim: int | Mapping[str, int] | None = None,
+) -> nn.Module:
     """Give every activation with gate(0) = 0 one learnable slope per channel, per call site.
 
+    Found are torch's activations (ReLU, ReLU6, PReLU, LeakyReLU, GELU, SiLU, Hardswish, Mish, ELU, ...) as modules,
+    functions and methods, gates that are written out (``x * sigmoid(x)``, ``relu(x) ** 2``), and modules of one's own
+    that compute such a function. A site keeps its slopes in a module that takes the gate module's place, or, if the
+    gate is a function or a module that is called several times, in a new child of the module that calls it, whose
+    class becomes a subclass of the same name. Before anything changes, a copy with slopes of 1 is compared with the
+    original, in eval mode and, with seeded dropout, in train mode.
+
     Args:
-        net: Any model. It is changed in place; ReLU, ReLU6, GELU, SiLU, Hardswish, Mish, LeakyReLU, ELU (as modules or
-            functional calls) become :class:`Rotated`. Activations that are rotated already are left alone. A network in
-            the form of :func:`fast_training` is put back into its plain form first, with a warning.
-        example_inputs: Tensor or tuple of tensors for one forward pass; a batch of 1 or 2 is enough.
-        exclude: Qualified names of modules whose activations, at any depth, stay as they are.
+        net: Any model, trained or not. It is changed in place. Activations that are rotated already are left alone. A
+            network in the form of :func:`fast_training` is put back into its plain form first, with a warning.
+        example_inputs: The arguments of one forward pass; a batch of 1 or 2 is enough. See :func:`as_inputs`.
+        init: Where slopes start: ``"ones"``, so that the network computes what it did, or ``"published"``, random of
+            both signs (:func:`rotated_slopes_`), for training from scratch.
+        exclude: Qualified names of modules whose activations, at any depth, stay as they are, or of single sites as
+            messages give them; ``""`` means those that the root's own forward calls.
+        gates: More gates of one tensor with g(0) = 0: classes of modules, Python functions, torch functions.
+        channel_dim: Dimension that holds the channels where it cannot be found; or a dict from names of sites or
+            modules to dimensions, which count whatever was found.
 
     Returns:
-        ``net`` itself where module swaps are enough below it; a ``torch.fx.GraphModule`` in its place only if the
-        root's own ``forward`` calls activations that cannot be swapped.
+        ``net``.
 
     Raises:
         ShapeError: If the model does not run on the inputs.
-        CaptureError: If ``torch.export`` cannot capture the model.
-        RotationError: If a call site cannot be given slopes; names the sites. ``net`` is unchanged then.
-        UnknownNameError: If ``exclude`` names a module that the network does not have.
+        CaptureError: If ``torch.export`` cannot capture the rotated model, without which nothing can be removed later.
+        RotationError: If a call site cannot be given slopes, or the network with slopes of 1 is another function; names
+            the sites.
+        GateError: If something in ``gates`` is no gate with g(0) = 0.
+        UnknownNameError: If ``exclude`` or ``channel_dim`` names something that the network does not have, or ``init``
+            is unknown.
 
-    Source: Nayak and Kalyani, TMLR 2024, Section 3.
+    ``net`` is unchanged after an error, and the inputs are never changed.
+
+    Source: Nayak and Kalyani, TMLR 2024, Section 3; that trained networks start from 1 is ours.
     """
-    inputs = as_inputs(example_inputs)
-    if is_fast(net):
+    if init not in STARTS:
+        raise UnknownNameError("start of slopes", init, STARTS)
+    inner = _inner(net)
+    if is_fast(inner):
         warnings.warn(
             "the network was in the form that fast_training gives it, which fits its present layers only; it is in "
             "plain form again: call fast_training again after rotate",
             FastFormUndoneWarning,
             stacklevel=2,
         )
-        plain_training(net)
-    _check_names(net, exclude)
-    sites = [site for site in find_sites(capture(net, inputs), net) if not _excluded(site, exclude)]
-    if not sites:
-        warnings.warn(
-            "no activation with gate(0) = 0 was found: nothing rotated", NothingRotatedWarning, stacklevel=2
-        )
-        return net
-    replacements = _plan(net, sites, inputs)
-    for name, module in replacements.items():
-        if name:
-            _set(net, name, module)
-    result = replacements.get("", net)
-    check_fit(result, inputs)
-    return result
+        plain_training(inner)
+    with ordinary_tensors():
+        trials = _Trials(inner, as_inputs(example_inputs))
+        plan = _decide(trials, exclude, Named.of(gates), channel_dim)
+        if plan is not None:
+            with _seeded(trials.call):
+                trials.check(plan)
+            # Slopes of 1 take no random numbers either.
+            with _seeded(trials.call) if init == "ones" else nullcontext():
+                _install(plan, inner, init)
+    return net
 
 
-def _check_names(net: nn.Module, names: Collection[str]) -> None:
-    known = [name for name, _ in net.named_modules(remove_duplicate=False) if name]
+def unrotate(net: nn.Module, names: Collection[str]) -> None:
+    """Make activations plain again; ``names`` are those of their modules. The slopes are lost."""
     for name in names:
-        if name not in known:
-            raise UnknownNameError("module", name, known)
+        parent, _, leaf = name.rpartition(".")
+        owner, module = net.get_submodule(parent), net.get_submodule(name)
+        assert isinstance(module, Rotated)
+        if leaf in children_of(owner):
+            make_plain(owner, leaf)
+        else:
+            owner._modules[leaf] = module.gate
+
+
+def _inner(net: nn.Module) -> nn.Module:
+    """The network inside wrappers, of which one would not follow it."""
+    if isinstance(net, nn.parallel.DistributedDataParallel):
+        raise RotationError(
+            "the network is wrapped in DistributedDataParallel, which would not know its slopes: rotate the network "
+            "first, then wrap it"
+        )
+    return unwrap(net)
+
+
+# --- decide --------------------------------------------------------------------------------------------------------
+
+
+def _decide(
+    trials: _Trials, exclude: Collection[str], named: Named, channel_dim: int | Mapping[str, int] | None
+) -> Plan | None:
+    """Where all slopes go, or None if there is nothing to rotate."""
+    net = trials.net
+    recordings = trials.recordings(named)
+    sites = merge_sites(find_gates(recording, named) for recording in recordings)
+    placing = Placing(net, recordings, sites)
+    placing.name_sites()
+    _check_names(net, sites, [*exclude, *(channel_dim if isinstance(channel_dim, Mapping) else ())])
+    wanted = [site for site in sites if not _excluded(site, exclude)]
+    others = [call for recording in recordings for call in other_activations(recording, named)]
+    products = list(
+        dict.fromkeys(name for recording in recordings for name in multiplicative_gates(recording))
+    )
+    left = _left_plain({call.run.name: call.name for call in others}, products, exclude)
+    if not wanted:
+        warnings.warn(
+            f"no activation with gate(0) = 0 was found: nothing rotated{left}",
+            NothingRotatedWarning,
+            stacklevel=3,
+        )
+        return None
+    set_channel_dims(wanted, channel_dim)
+    unknown = [site for site in wanted if not site.channels]
+    if unknown:
+        names = [site.name for site in unknown]
+        raise RotationError(
+            f"it cannot be seen which dimension holds the channels of {'; '.join(map(str, unknown))}: no layer writes "
+            f"or reads them; pass channel_dim={{{names[0]!r}: 1}} (or -1, ...), or leave them plain with "
+            f"exclude={names!r}"
+        )
+    plan = placing.plan(wanted)
+    if left:
+        warnings.warn(f"some activations keep no slopes{left}", PlainActivationsWarning, stacklevel=3)
+    return plan
+
+
+def _left_plain(others: Mapping[str, str], products: Sequence[str], exclude: Collection[str]) -> str:
+    """Words on activations that are no gates of one tensor."""
+    words = []
+    plain = [
+        f"{kind} in {name or 'the root module'}" for name, kind in others.items() if not _below(name, exclude)
+    ]
+    if plain:
+        words.append(
+            f"{', '.join(plain)}: taken only if g(0) = 0 and named with gates=[...]; silence this with exclude"
+        )
+    named = [name or "the root module" for name in products if not _below(name, exclude)]
+    if named:
+        words.append(
+            f"{', '.join(named)} multiply two parts of one tensor, a gate of two tensors, which cannot be rotated"
+        )
+    return "".join(f"; {word}" for word in words)
+
+
+def _below(name: str, prefixes: Collection[str]) -> bool:
+    return any(f"{name}.".startswith(f"{prefix}.") if prefix else not name for prefix in prefixes)
 
 
 def _excluded(site: Site, names: Collection[str]) -> bool:
-    return any(f"{place}.".startswith(f"{name}.") for name in names for place in (site.owner, site.module))
+    if site.name in names or ("" in names and not site.owner):
+        return True
+    return any(_below(place, [name]) for name in names if name for place in (site.owner, site.module))
 
 
-def _plan(net: nn.Module, sites: Sequence[Site], inputs: Call) -> dict[str, nn.Module]:
-    """Decide everything before anything changes: qualified name -> replacement module."""
-    by_owner: dict[str, list[Site]] = defaultdict(list)
-    swaps: dict[str, nn.Module] = {}
-    for site in sites:
-        if (
-            site.module
-            and sum(other.module == site.module for other in sites) == 1
-            and _one_name(net, site.module)
-        ):
-            swaps[site.module] = _rotated(site, net.get_submodule(site.module))
-        else:
-            by_owner[site.owner].append(site)
-    constants = _constant_arguments(net, list(by_owner), inputs)
-    rewrites: dict[str, nn.Module] = {
-        owner: _rewrite(net.get_submodule(owner), owner, found, constants[owner])
-        for owner, found in by_owner.items()
-    }
-    return {**_inside(swaps, rewrites), **rewrites}
+def _check_names(net: nn.Module, sites: Sequence[Site], names: Collection[str]) -> None:
+    known = {name for name, _ in net.named_modules(remove_duplicate=False)} | {site.name for site in sites}
+    for name in names:
+        if name not in known:
+            raise UnknownNameError("module", name, known - {""})
 
 
-def _inside(swaps: dict[str, nn.Module], rewrites: dict[str, nn.Module]) -> dict[str, nn.Module]:
-    """Apply swaps that lie below a rewritten owner inside the rewritten copy; return the others."""
-    rest = {}
-    for name, module in swaps.items():
-        owner = next(
-            (o for o in sorted(rewrites, key=len, reverse=True) if o and name.startswith(o + ".")), None
+# --- try on copies -------------------------------------------------------------------------------------------------
+
+
+class _Trials:
+    """Runs a copy of the network in eval and train mode, from the same state and random numbers each time."""
+
+    def __init__(self, net: nn.Module, call: Call) -> None:
+        self.net = net
+        self.call = call
+        self.copy = copy_of(net)
+        self.recorded: dict[bool, Recording] = {}
+        self.doubled = False
+
+    def given(self, training: bool) -> Call:
+        """Copies of the inputs; twice the batch if norms refused a single example in train mode."""
+        double = training and self.doubled
+        return (self.call.of_size(2 * self.call.batch_size) if double else self.call).copied()
+
+    @contextmanager
+    def _mode(self, training: bool) -> Iterator[None]:
+        """The copy in one mode; afterwards as it was, random numbers included."""
+        saved = Saved(self.copy, weights=False)
+        try:
+            with torch.no_grad(), _seeded(self.call):
+                self.copy.train(training)
+                yield
+        finally:
+            saved.put_back()
+
+    def recordings(self, named: Named) -> list[Recording]:
+        """What the network calls in eval mode and, where it runs, in train mode."""
+        watched = [function.__code__ for function in named.functions]
+        check_fit(self.copy, self.call)
+        self.recorded[False] = self._record(False, watched)
+        for self.doubled in (False, True):
+            try:
+                self.recorded[True] = self._record(True, watched)
+                break
+            except Exception:  # batch statistics of one value, or no training without labels
+                continue
+        return list(self.recorded.values())
+
+    def _record(self, training: bool, watched: Sequence[CodeType]) -> Recording:
+        given = self.given(training)
+        with self._mode(training):
+            return record(self.copy, given, place_channels, watched)
+
+    def _outputs(self, training: bool) -> Any:
+        given = self.given(training)
+        with self._mode(training):
+            return self.copy(*given.args, **given.kwargs)
+
+    def check(self, plan: Plan) -> None:
+        """Compare the copy with slopes of 1 with what it was, count that every site is used, and capture it."""
+        _install(plan, self.copy, "ones")
+        for training, recording in self.recorded.items():
+            with _counted_calls(self.copy, [*_new_names(plan)]) as counts:
+                try:
+                    found = self._outputs(training)
+                except Exception as error:
+                    raise RotationError(
+                        f"with slopes the network fails ({first_line(error)}); nothing was changed"
+                    ) from error
+            self._compare(plan, recording.output, found, training)
+            _check_counts(plan, counts, recording, training)
+        capture(self.copy, self.call)
+
+    def _compare(self, plan: Plan, before: Any, after: Any, training: bool) -> None:
+        if _equal(before, after):
+            return
+        self.copy = copy_of(
+            self.net
+        )  # other kernels without a recorder, or a network that differs from run to run
+        again = self._outputs(training)
+        _install(plan, self.copy, "ones")
+        if not _equal(again, after) and _equal(again, before):
+            mode = "train" if training else "eval"
+            listed = "; ".join(map(str, plan.sites))
+            raise RotationError(
+                f"with slopes of 1 the network computes something else in {mode} mode; nothing was changed. The sites "
+                f"were {listed}; find the one with exclude"
+            )
+
+
+def _equal(before: Any, after: Any) -> bool:
+    """Whether outputs agree, NaN with NaN."""
+    one, other = tensors_in(before), tensors_in(after)
+    if [value.shape for value in one] != [value.shape for value in other]:
+        return False
+    return all(_close(a, b) for a, b in zip(one, other, strict=True))
+
+
+def _close(one: Tensor, other: Tensor) -> bool:
+    if not one.is_floating_point() or not one.numel():
+        return one.dtype == other.dtype and (not one.numel() or bool((one == other).all()))
+    finite = one[one.isfinite()].abs()
+    scale = float(finite.max()) if finite.numel() else 0.0
+    tolerance = _TOLERANCE.get(one.dtype, _HALF_TOLERANCE) * scale
+    return torch.allclose(one, other, rtol=0, atol=tolerance, equal_nan=True)
+
+
+def _new_names(plan: Plan) -> Iterator[tuple[str, Site]]:
+    yield from plan.swaps.items()
+    for sites in plan.dispatched.values():
+        for site in sites.values():
+            yield site.name, site
+
+
+@contextmanager
+def _counted_calls(net: nn.Module, names: Sequence[tuple[str, Site]]) -> Iterator[dict[Site, int]]:
+    """Count how often each new module is called; without hooks, which switch off torch's fast paths."""
+    counts = {site: 0 for _, site in names}
+
+    def counting(module: nn.Module, site: Site) -> Callable[[Tensor], Tensor]:
+        original = module.forward
+
+        def forward(x: Tensor) -> Tensor:
+            counts[site] += 1
+            result: Tensor = original(x)
+            return result
+
+        return forward
+
+    modules = {name: net.get_submodule(name) for name, _ in names}
+    for name, site in names:
+        modules[name].__dict__["forward"] = counting(modules[name], site)
+    try:
+        yield counts
+    finally:
+        for module in modules.values():
+            del module.__dict__["forward"]
+
+
+def _check_counts(plan: Plan, counts: Mapping[Site, int], recording: Recording, training: bool) -> None:
+    calls = set(recording.calls)
+    lost = [site for site in plan.sites if counts[site] != sum(gate.call in calls for gate in site.gates)]
+    if lost:
+        raise RotationError(
+            f"the slopes of these activations would not be used in {'train' if training else 'eval'} mode, because the "
+            f"network calls them in another way than by their name: {'; '.join(map(str, lost))}; leave them plain with "
+            f"exclude={[site.name for site in lost]!r}"
         )
-        if owner is None and "" in rewrites:
-            owner = ""
-        if owner is None:
-            rest[name] = module
-        else:
-            _set(rewrites[owner], name[len(owner) + 1 :] if owner else name, module)
-    return rest
 
 
-def _one_name(net: nn.Module, name: str) -> bool:
-    module = net.get_submodule(name)
-    return sum(other is module for _, other in net.named_modules(remove_duplicate=False)) == 1
+@contextmanager
+def _seeded(call: Call) -> Iterator[None]:
+    """Random numbers from a fixed state, which is put back."""
+    devices = sorted({value.device.index for value in call.tensors if value.is_cuda})
+    numpy = sys.modules.get("numpy")
+    states = random.getstate(), numpy.random.get_state() if numpy else None
+    try:
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(0)
+            random.seed(0)
+            if numpy:
+                numpy.random.seed(0)
+            yield
+    finally:
+        random.setstate(states[0])
+        if numpy:
+            numpy.random.set_state(states[1])
 
 
-def _rotated(site: Site, gate: nn.Module) -> Rotated:
-    """A rotated activation for one call site, on the device and in the mode of the gate's surroundings."""
+# --- change --------------------------------------------------------------------------------------------------------
+
+
+def _install(plan: Plan, net: nn.Module, init: str) -> nn.Module:
+    """Carry out a plan on a network of the recorded structure."""
+    modules = dict(net.named_modules(remove_duplicate=False))
+    swapped = {name: _swapped(site, modules[site.module], init) for name, site in plan.swaps.items()}
+    made = {
+        owner: {
+            child: _rotated(_called_gate(site), site, init).train(modules[owner].training)
+            for child, site in sites.items()
+        }
+        for owner, sites in plan.dispatched.items()
+    }
+    for name, module in swapped.items():
+        parent, _, leaf = name.rpartition(".")
+        modules[parent]._modules[leaf] = module
+        _leave_fast_path(modules[parent])
+    for owner, children in made.items():
+        dispatch(modules[owner], plan.tables[owner], children)
+        _leave_fast_path(modules[owner])
+    for name in plan.shields:
+        if not is_dispatching(modules[name]):
+            shield(modules[name])
+    for name in plan.hidden:
+        net.get_submodule(name).hide_calls = True  # type: ignore[assignment]
+    return net
+
+
+def _swapped(site: Site, gate: nn.Module, init: str) -> Rotated:
+    """What takes a gate module's place, hooks included."""
+    has_state = any(True for _ in (*gate.parameters(), *gate.buffers()))
+    inner = gate if has_state else copy.copy(gate)
+    rotated = _rotated(inner, site, init).train(gate.training)
+    if not has_state:
+        for name, value in vars(gate).items():
+            if name.endswith("_hooks") or "_hooks_" in name:
+                rotated.__dict__[name] = value  # the same dict: handles that remove a hook still find it
+                if isinstance(value, dict):
+                    inner.__dict__[name] = type(value)()
+    return rotated
+
+
+def _called_gate(site: Site) -> nn.Module:
+    return plain_gate(site) if computes_gate(site) else nn.Identity()
+
+
+def _rotated(gate: nn.Module, site: Site, init: str) -> Rotated:
+    """A rotated activation for one site, on the device and in the dtype of what it scales."""
     if type(gate) is nn.ReLU and not gate.inplace:
         rotated: Rotated = RotatedReLU(site.channels, site.channel_dim)
     else:
-        rotated = Rotated(copy.deepcopy(gate), site.channels, site.channel_dim)
-    value = site.node.meta["val"]
-    return rotated.to(device=value.device, dtype=value.dtype).train(gate.training)
+        try:
+            rotated = Rotated(gate, site.channels, site.channel_dim)
+        except GateError as error:
+            raise RotationError(f"{site} cannot be rotated: {error}") from error
+    if init == "ones":
+        nn.init.ones_(rotated.slope)
+    rotated.slope.data = rotated.slope.data.to(device=site.device, dtype=site.dtype)
+    return rotated
 
 
-def _set(net: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, leaf = name.rpartition(".")
-    owner = net.get_submodule(parent)
-    if isinstance(owner, (nn.Sequential, nn.ModuleList)):
-        owner[int(leaf) if leaf.isdigit() and leaf not in owner._modules else _index(owner, leaf)] = module
-    else:
-        setattr(owner, leaf, module)
-
-
-def _index(owner: nn.Module, leaf: str) -> int:
-    return list(owner._modules).index(leaf)
-
-
-# --- rewriting one owner's forward ---------------------------------------------------------------------------------
-
-
-class _LeafTracer(fx.Tracer):
-    """Trace one module's own forward; every child is called, never entered."""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return True
-
-
-def _constant_arguments(net: nn.Module, names: Sequence[str], inputs: Call) -> dict[str, dict[str, Any]]:
-    """For each named module the arguments of its ``forward`` that are not simply tensors.
-
-    None, flags and numbers keep their value; of a list of tensors the length stays.
-    """
-    found: dict[str, dict[str, Any]] = {name: {} for name in names}
-    if not names:
-        return found
-
-    def watch(name: str) -> Any:
-        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
-            bound = inspect.signature(module.forward).bind(*args, **kwargs)
-            bound.apply_defaults()
-            for key, value in bound.arguments.items():
-                if isinstance(value, (bool, int, float, str, type(None))):
-                    found[name][key] = value
-                elif isinstance(value, list) and all(isinstance(item, Tensor) for item in value):
-                    found[name][key] = [fx._symbolic_trace.PH] * len(value)
-
-        return hook
-
-    handles = [
-        net.get_submodule(name).register_forward_pre_hook(watch(name), with_kwargs=True) for name in names
-    ]
-    try:
-        check_fit(net, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return found
-
-
-def _rewrite(owner: nn.Module, name: str, sites: Sequence[Site], constants: dict[str, Any]) -> fx.GraphModule:
-    """Trace ``owner`` and give each gate call in it a :class:`Rotated` of its own, in execution order."""
-    listed = "; ".join(map(str, sites))
-    graph = _trace(owner, name, listed, constants)
-    calls = [node for node in graph.nodes if _gate_call(node, owner, name, sites)]
-    widths = _sites_of_first_call(sites, len(calls))
-    if widths is None:
-        raise RotationError(
-            f"cannot match the {len(calls)} activation calls in the forward of {name or 'the root module'} with the "
-            f"{len(sites)} that were executed: {listed}; give each call its own activation module"
-        )
-    children = _switchable_dropout(graph)
-    for node, site in zip(calls, widths, strict=True):
-        base = str(node.target).replace(".", "_") if node.op == "call_module" else _name_of(node)
-        child = _free_name(owner, children, base)
-        gate = owner.get_submodule(str(node.target)) if node.op == "call_module" else site.gate
-        children[child] = _rotated(site, gate).train(owner.training)
-        _replace(graph, node, child)
-    return _graph_module(owner, graph, children)
-
-
-def _trace(owner: nn.Module, name: str, listed: str, constants: dict[str, Any]) -> fx.Graph:
-    """Trace a module's own forward; arguments that are no tensors keep the value that they had in the run."""
-    where = name or "the root module"
-    advice = f"give each call its own activation module, or leave them plain with exclude=[{name!r}]"
-    flags = [(module, module.training) for module in owner.modules()]
-    try:
-        owner.train()
-        train_graph = _LeafTracer().trace(owner, dict(constants))
-        owner.eval()
-        eval_graph = _LeafTracer().trace(owner, dict(constants))
-    except Exception as error:
-        raise RotationError(
-            f"these activations need a rewrite of {where} ({type(owner).__name__}), whose forward cannot be traced "
-            f"({str(error).splitlines()[0]}): {listed}; {advice}"
-        ) from error
-    finally:
-        for module, flag in flags:
-            module.training = flag
-    if [n.target for n in train_graph.nodes] != [n.target for n in eval_graph.nodes]:
-        raise RotationError(f"the forward of {where} differs between train and eval mode: {listed}; {advice}")
-    placeholders = [node for node in train_graph.nodes if node.op == "placeholder"]
-    for node, parameter in zip(placeholders, inspect.signature(owner.forward).parameters, strict=False):
-        if str(node.target).lstrip("*").startswith(f"{parameter}_"):
-            node.target = parameter  # the tracer renames arguments that it holds constant
-    return train_graph
-
-
-def _switchable_dropout(graph: fx.Graph) -> dict[str, nn.Module]:
-    """Tracing freezes ``F.dropout(x, training=self.training)``; make such calls modules again."""
-    children: dict[str, nn.Module] = {}
-    for node in list(graph.nodes):
-        if node.op == "call_function" and node.target in (F.dropout, F.dropout2d):
-            p = node.args[1] if len(node.args) > 1 else node.kwargs.get("p", 0.5)
-            child = f"_traced_dropout_{len(children)}"
-            children[child] = nn.Dropout(p) if node.target is F.dropout else nn.Dropout2d(p)
-            _replace(graph, node, child)
-    return children
-
-
-def _replace(graph: fx.Graph, node: fx.Node, child: str) -> None:
-    with graph.inserting_before(node):
-        replacement = graph.call_module(child, (node.args[0],))
-    node.replace_all_uses_with(replacement)
-    graph.erase_node(node)
-
-
-def _gate_call(node: fx.Node, owner: nn.Module, name: str, sites: Sequence[Site]) -> bool:
-    if node.op == "call_module":
-        module = owner.get_submodule(str(node.target))
-        return any(site.module and _same_module(owner, name, site.module, module) for site in sites)
-    if not any(not site.module for site in sites):
-        return False
-    return (node.op == "call_function" and node.target in _FUNCTIONS) or (
-        node.op == "call_method" and node.target in _METHODS
-    )
-
-
-def _same_module(owner: nn.Module, name: str, site_module: str, module: nn.Module) -> bool:
-    """Whether a site's gate is this child; a shared activation is registered under several names."""
-    prefix = f"{name}." if name else ""
-    if not site_module.startswith(prefix):
-        return False
-    try:
-        return owner.get_submodule(site_module[len(prefix) :]) is module
-    except AttributeError:
-        return False
-
-
-def _sites_of_first_call(sites: Sequence[Site], calls: int) -> Sequence[Site] | None:
-    """An owner that is itself called k times has k times the sites: its weights are shared, so are its slopes."""
-    if calls == 0 or len(sites) % calls:
-        return None
-    rounds = [sites[start : start + calls] for start in range(0, len(sites), calls)]
-    same = all([s.channels for s in r] == [s.channels for s in rounds[0]] for r in rounds)
-    return rounds[0] if same else None
-
-
-def _name_of(node: fx.Node) -> str:
-    return node.target if isinstance(node.target, str) else _FUNCTIONS[node.target]
-
-
-def _free_name(owner: nn.Module, taken: dict[str, nn.Module], base: str) -> str:
-    number = 1
-    while hasattr(owner, f"{base}_{number}") or f"{base}_{number}" in taken:
-        number += 1
-    return f"{base}_{number}"
-
-
-def _graph_module(owner: nn.Module, graph: fx.Graph, children: dict[str, nn.Module]) -> fx.GraphModule:
-    """A GraphModule with all of the owner's children, parameters, buffers and plain attributes."""
-    root = copy.copy(owner)
-    root._modules = {**owner._modules, **children}
-    result = fx.GraphModule(root, graph, type(owner).__name__)
-    for name, child in owner.named_children():
-        if not hasattr(result, name) and not _is_replaced_gate(name, child, graph):
-            result.add_module(name, child)
-    order = [*owner._modules, *children]
-    result._modules = {key: result._modules[key] for key in order if key in result._modules}
-    for name, parameter in owner._parameters.items():
-        result.register_parameter(name, parameter)
-    for name, buffer in owner._buffers.items():
-        result.register_buffer(name, buffer, name not in owner._non_persistent_buffers_set)
-    for key, value in vars(owner).items():
-        if not key.startswith("_") and key not in vars(result):
-            setattr(result, key, value)
-    result.train(owner.training)
-    for module, original in zip(result.children(), result.children(), strict=True):
-        module.training = original.training
-    return result
-
-
-def _is_replaced_gate(name: str, child: nn.Module, graph: fx.Graph) -> bool:
-    """The plain activation that no call uses any more; it holds no state."""
-    return not list(child.parameters()) and not list(child.buffers()) and not list(child.children())
+def _leave_fast_path(owner: nn.Module) -> None:
+    """A fused kernel of torch's would compute the whole encoder layer in eval mode, without slopes."""
+    if isinstance(owner, nn.TransformerEncoderLayer):
+        owner.activation_relu_or_gelu = 0

@@ -243,8 +243,7 @@ def _with_slopes(net: nn.Module, inputs: Inputs) -> nn.Module:
     """A copy with slopes of 1, or with those that it has."""
     student = copy.deepcopy(net)
     if not slopes(student):
-        for slope in slopes(rotate(student, inputs)).values():
-            nn.init.ones_(slope)
+        rotate(student, inputs)
     return student
 
 

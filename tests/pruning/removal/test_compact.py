@@ -278,7 +278,7 @@ def test_single_layer_dead_in_resnet20(layer):
 def test_torchvision(name):
     torch.manual_seed(0)
     inputs = image(32)
-    net = half_dead(rr.rotate(getattr(torchvision.models, name)(weights=None), inputs))
+    net = half_dead(rr.rotate(getattr(torchvision.models, name)(weights=None), inputs, init="published"))
     result = compacted(net, inputs)
     for kind in ("Conv2d", "Linear", "BatchNorm2d"):
         before = [n for n, m in net.named_modules() if type(m).__name__ == kind]
@@ -312,7 +312,7 @@ def test_rounding_keeps_no_more_than_the_original_had():
 
 
 def test_rounding_leaves_no_adapters_in_a_residual_stage_of_similar_widths():
-    net = half_dead(rr.rotate(torchvision.models.resnet18(weights=None), image(32)), 0.5)
+    net = half_dead(rr.rotate(torchvision.models.resnet18(weights=None), image(32), init="published"), 0.5)
     exact, rounded = rr.compact(net, image(32)).plan, rr.compact(net, image(32), round_to=16).plan
     adapters = [sum(1 for layer in plan.layers if layer.read or layer.write) for plan in (exact, rounded)]
     assert adapters[0] > 20

@@ -62,8 +62,9 @@ class Folded:
     def forward(self, x: Tensor) -> Tensor:
         """``gate(x)`` within a pass of the network, else ``slope * gate(x)``."""
         if self._pass.running():
-            gated: Tensor = self.gate(x)  # type: ignore[attr-defined]
-            return gated
+            with self.hidden():  # type: ignore[attr-defined]
+                gated: Tensor = self.gate(x)  # type: ignore[attr-defined]
+                return gated
         return super().forward(x)  # type: ignore[misc,no-any-return]
 
 
@@ -84,10 +85,11 @@ class Fused:
         if torch.compiler.is_compiling() or not torch.is_grad_enabled():
             return super().forward(x)  # type: ignore[misc,no-any-return]
         gate: Rotated = self  # type: ignore[assignment]
-        gated: Tensor = gate.gate(x)
-        check_channels(gated, gate.slope, gate.channel_dim)
-        dim = gate.channel_dim % gated.dim()
-        y = scale_channels(gated, gate.slope, dim)
+        with gate.hidden():
+            gated: Tensor = gate.gate(x)
+            check_channels(gated, gate.slope, gate.channel_dim)
+            dim = gate.channel_dim % gated.dim()
+            y = scale_channels(gated, gate.slope, dim)
         y._unscaled = Unscaled(gated, gate.slope, dim, y._version)  # type: ignore[attr-defined]
         return y
 
@@ -117,9 +119,10 @@ class Consumer:
         return super().forward(x)  # type: ignore[misc,no-any-return]
 
     def _scaled(self, slope: Tensor, repeat: int) -> Tensor:
-        if repeat > 1:
-            slope = slope.view(-1, 1).expand(-1, repeat).reshape(-1)
-        return self.weight * self._factor(slope)
+        with torch._C.DisableTorchFunction():  # whoever counts the network's products must not count this one
+            if repeat > 1:
+                slope = slope.view(-1, 1).expand(-1, repeat).reshape(-1)
+            return self.weight * self._factor(slope)
 
     def _with_weight(self, x: Tensor, weight: Tensor) -> Tensor:
         raise NotImplementedError

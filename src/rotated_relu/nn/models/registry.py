@@ -74,7 +74,9 @@ def create(
         return net
     from ..rotate import rotate
 
-    return rotate(net, torch.zeros(1, 3, 224, 224) if example_inputs is None else example_inputs)
+    return rotate(
+        net, torch.zeros(1, 3, 224, 224) if example_inputs is None else example_inputs, init="published"
+    )
 
 
 def _torchvision_names() -> list[str]:

@@ -48,4 +48,6 @@ def vit(
         net.conv_proj = nn.Conv2d(in_channels, width, patch_size, patch_size)
     # torchvision leaves the classifier at 0. Where weights stay as drawn, slopes would get no gradient.
     nn.init.trunc_normal_(net.heads.head.weight, std=0.02)
-    return rotate(net, torch.zeros(1, in_channels, image_size, image_size)) if rotated else net
+    return (
+        rotate(net, torch.zeros(1, in_channels, image_size, image_size), init="published") if rotated else net
+    )

@@ -34,7 +34,7 @@ from ...core.modules import WRAPPER_PREFIXES, eval_mode, first_line, unwrap
 from ...core.plain_data import build
 from ...core.state import copy_of
 from ...nn.folding import plain_training
-from ...nn.rotate import rotate
+from ...nn.rotate import rotate, unrotate
 from ...nn.slopes import rotated_modules, slopes
 from .compact import Compacted
 from .plan import Plan
@@ -254,22 +254,16 @@ def _rotated_like(plan: Plan, net: nn.Module) -> nn.Module:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RotatedReLUWarning)
-            return _plain_again(rotate(net, inputs), plan)
+            rotate(net, inputs)
+            # A stem that stays plain, for example.
+            unrotate(net, [name for name in rotated_modules(net) if f"{name}.slope" not in plan.slopes])
+            return net
     except (ShapeError, CaptureError, RotationError) as error:
         raise PlanError(
             f"the plan is for another network, or it takes other inputs than {inputs.described()}: slopes cannot be "
             f"put into this one ({error}); if it is the right one, rotate it first, with "
             "rotated_relu.rotate(net, example_inputs)"
         ) from error
-
-
-def _plain_again(net: nn.Module, plan: Plan) -> nn.Module:
-    """Give activations that carried no slopes (a stem that stays plain) their gate back."""
-    for name, module in rotated_modules(net).items():
-        parent, _, leaf = name.rpartition(".")
-        if f"{name}.slope" not in plan.slopes:
-            net.get_submodule(parent)._modules[leaf] = module.gate
-    return net
 
 
 def _fill(net: nn.Module, tensors: Mapping[str, Tensor], path: Any) -> None:
