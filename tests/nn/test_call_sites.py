@@ -710,7 +710,7 @@ def one_process(tmp_path):
 
 def test_distributed_networks_are_rotated_before_they_are_wrapped(one_process):
     wrapped = nn.parallel.DistributedDataParallel(nn.Sequential(nn.Linear(6, 8), nn.ReLU()))
-    with pytest.raises(RotationError, match="DistributedDataParallel.*rotate the network first"):
+    with pytest.raises(RotationError, match=r"DistributedDataParallel.*rotate the network first"):
         rr.rotate(wrapped, ROWS)
     net = nn.parallel.DistributedDataParallel(rr.rotate(Nested(), ROWS))
     net(ROWS).sum().backward()
