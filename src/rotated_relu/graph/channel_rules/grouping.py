@@ -46,7 +46,8 @@ def group_channels(
         value = node.meta.get("val")
         if isinstance(value, Tensor):
             groups.add(node, value.shape)
-    walk = _Walk(graph, groups, list(layers), regions, frozen, splits or {}, failures or RuleFailures())
+    failures = RuleFailures() if failures is None else failures  # an empty one is false
+    walk = _Walk(graph, groups, list(layers), regions, frozen, splits or {}, failures)
     for node in graph.nodes:
         walk.visit(node)
     for node in graph.outputs:
