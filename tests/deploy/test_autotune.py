@@ -6,7 +6,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import rotated_relu as rr
-from rotated_relu.core.errors import CompactionError, FileFormatError, UnknownNameError
+from rotated_relu.core.errors import CompactionError, ExportError, FileFormatError, UnknownNameError
 from rotated_relu.deploy import autotune, fastest
 from rotated_relu.deploy.autotune import ORIGINAL, compact_fastest
 from rotated_relu.deploy.fastest import fastest_layout
@@ -35,7 +35,7 @@ def made_up(monkeypatch, times):
 def test_modules_are_rounded_and_one_of_them_is_chosen():
     net, x = residual()
     found = compact_fastest(net, x, zero_mask(net), candidates=(1, 4), engine="torch", rounds=3, threads=1)
-    assert set(found.milliseconds) == {"1", "4", ORIGINAL}
+    assert set(found.milliseconds) == {"exact widths", "widths of 4", ORIGINAL}
     assert all(len(times) == 1 and times[0] > 0 for times in found.milliseconds.values())
     assert found.result.layout is None
     assert found.result.certificate.max_relative_difference <= 1e-9
@@ -106,7 +106,9 @@ def test_an_optimizer_of_another_network_is_refused_before_anything_is_timed(mon
 
 def test_the_original_stays_where_nothing_gains(monkeypatch):
     net, x = residual()
-    made_up(monkeypatch, {"1": 1.99, "8": 2.0, "16": 2.0, ORIGINAL: 2.0})  # half a percent is too little
+    made_up(
+        monkeypatch, {"exact widths": 1.99, "widths of 8": 2.0, "widths of 16": 2.0, ORIGINAL: 2.0}
+    )  # half a percent is too little
     result = rr.compact(net, x, round_to="auto", engine="torch", batch_size=2)
     assert result.model.block1.conv1.out_channels == 8
     assert result.plan.widths == (
@@ -117,16 +119,19 @@ def test_the_original_stays_where_nothing_gains(monkeypatch):
 
 def test_the_plan_says_what_was_chosen_and_the_optimizer_follows(monkeypatch):
     net, x = residual()
-    made_up(monkeypatch, {"1": 3.0, "8": 2.0, "16": 4.0, ORIGINAL: 4.0})
+    made_up(monkeypatch, {"exact widths": 3.0, "widths of 8": 2.0, "widths of 16": 4.0, ORIGINAL: 4.0})
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
     result = rr.compact(net, x, round_to="auto", engine="torch", batch_size=1, optimizer=optimizer)
-    assert result.plan.widths == "8 was fastest of 4 in torch at batch 1: 2.00 times as fast as the original"
+    assert (
+        result.plan.widths
+        == "widths of 8 was fastest of 4 in torch at batch 1: 2.00 times as fast as the original"
+    )
     assert result.plan.round_to == 8
     assert result.optimizer is not None
 
 
 def test_the_fastest_is_confirmed_by_runners_of_its_own(monkeypatch):
-    made_up(monkeypatch, {"1": 3.0, "8": 2.0, ORIGINAL: 4.0})
+    made_up(monkeypatch, {"exact widths": 3.0, "widths of 8": 2.0, ORIGINAL: 4.0})
     started = []
     maker = autotune.module_setup
     monkeypatch.setattr(
@@ -146,6 +151,17 @@ def test_the_fastest_layout_of_any_network():
     assert found.layout.name in found.milliseconds
     # narrow, wide and exported differ here; layouts that give the same graph are timed once
     assert 1 < len(found.milliseconds) <= len(LAYOUTS)
+
+
+def test_every_layout_needs_a_name_of_its_own():
+    for layouts, name in (
+        ([GraphLayout("a", 8), GraphLayout("a", 16)], "a"),
+        ([GraphLayout(ORIGINAL)], ORIGINAL),
+    ):
+        with pytest.raises(ExportError, match=f"two candidates are called '{name}'"):
+            compact_fastest(rr.models.fcnn(), torch.randn(1, 784), {}, layouts=layouts)
+    with pytest.raises(ExportError, match="there is no layout to time"):
+        fastest_layout(torch.nn.Linear(2, 2), torch.randn(1, 2), layouts=())
 
 
 def test_bad_arguments():

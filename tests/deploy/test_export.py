@@ -86,6 +86,23 @@ def test_several_inputs_and_outputs_and_integers(tmp_path):
     assert report.max_absolute_difference == 0
 
 
+class Anything(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(3, 2)
+
+    def forward(self, *args):
+        return self.inner(args[0]) + args[1]
+
+
+def test_inputs_without_names(tmp_path):
+    path, net = tmp_path / "net.onnx", Anything()
+    assert export_onnx(net, (torch.randn(2, 3), torch.randn(2, 2)), path).max_relative_difference <= 1e-4
+    inputs = torch.randn(5, 3), torch.randn(5, 2)
+    (found,) = OnnxRuntimeSession(path).run(inputs)
+    torch.testing.assert_close(found, net(*inputs))
+
+
 def test_channels_last_weights_export_alike(tmp_path):
     net = chain().to(memory_format=torch.channels_last)
     example = torch.randn(2, 3, 6, 6).contiguous(memory_format=torch.channels_last)

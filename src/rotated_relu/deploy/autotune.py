@@ -31,7 +31,7 @@ from ..pruning.removal import Compacted, remove_channels
 from ..pruning.removal.optimizer_state import check_optimizer, cut_optimizer
 from .conversion import apply_layout, raw_onnx
 from .engines import engine_named
-from .fastest import CandidateTimer, Setup, distinct, graph_setup, module_setup
+from .fastest import CandidateTimer, Setup, check_names, distinct, graph_setup, module_setup
 from .layout import AS_EXPORTED, LAYOUTS
 from .selection import Selection, select_fastest
 
@@ -165,6 +165,7 @@ def compact_fastest(
     on_graphs = engine_named(engine).kind == "graph"
     if not (layouts if on_graphs else candidates):
         raise CompactionError("compact_fastest needs at least one candidate, such as round_to 1, 8 and 16")
+    check_names([ORIGINAL, WIDE_MODULES, *(layout.name for layout in layouts)])
     net = unwrap(net)
     with _quiet():
         tried = _Tried(net, example_inputs, mask, list(timing_inputs) or [example_inputs], engine, threads)
@@ -211,7 +212,7 @@ class _Tried:
 
     def modules(self, candidates: Sequence[int], rounds: int) -> Fastest:
         """Candidates are roundings of the modules' widths."""
-        results = {str(round_to): self.compacted(round_to) for round_to in candidates}
+        results = {_widths(round_to): self.compacted(round_to) for round_to in candidates}
         models = {ORIGINAL: self.net} | {name: result.model for name, result in results.items()}
         found = self.selected(
             {name: module_setup(model, self.engine, self.threads) for name, model in models.items()}, rounds
@@ -241,6 +242,11 @@ class _Tried:
         round_to = None if chosen == ORIGINAL else result.plan.round_to
         result = replace(result, tuned=Tuned(self.engine, tuple(sizes), layout))
         return Fastest(result, round_to, found.speedup, found.milliseconds)
+
+
+def _widths(round_to: int) -> str:
+    """Name of a candidate for engines that run modules."""
+    return "exact widths" if round_to == 1 else f"widths of {round_to}"
 
 
 def _mask(net: nn.Module, threshold: float | None, mask: Mapping[str, Tensor] | None) -> Mapping[str, Tensor]:

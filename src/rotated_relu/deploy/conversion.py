@@ -7,6 +7,7 @@ Two halves, so that several layouts of one network cost one export: :func:`raw_o
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import logging
 import warnings
@@ -111,6 +112,9 @@ def _exported(net: nn.Module, inputs: Call, dynamic_size: bool) -> tuple[bytes, 
 def _is_plain(net: nn.Module, inputs: Call) -> bool:
     """Whether the exporter takes inputs and outputs as they are: tensors by position, and containers that it knows."""
     if inputs.kwargs or not all(isinstance(value, (Tensor, type(None), bool)) for value in inputs.args):
+        return False
+    # With *args all shapes would be those of one parameter.
+    if any(p.kind is p.VAR_POSITIONAL for p in inspect.signature(net.forward).parameters.values()):
         return False
     with trial(net):
         outputs = inputs.run(net)

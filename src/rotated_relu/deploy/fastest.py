@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from ..core.errors import ExportError
 from ..core.graph_layout import GraphLayout
 from ..core.modules import Inputs
 from .conversion import apply_layout, raw_onnx
@@ -75,6 +76,7 @@ def fastest_graph(
     threads: int | None = None,
 ) -> FastestLayout:
     """:func:`fastest_layout` of a network that :func:`rotated_relu.deploy.conversion.raw_onnx` has exported already."""
+    check_names([layout.name for layout in layouts])
     graphs = distinct({layout.name: apply_layout(raw, layout).content for layout in layouts})
     timer = CandidateTimer(
         {name: graph_setup(content, engine, threads) for name, content in graphs.items()}, timing_inputs
@@ -82,6 +84,19 @@ def fastest_graph(
     found = select_fastest(timer, list(graphs), len(timing_inputs), rounds=rounds)
     layout = next(layout for layout in layouts if layout.name == found.chosen)
     return FastestLayout(layout, graphs[found.chosen], found.milliseconds)
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raise unless there are candidates, and each has a name of its own.
+
+    Raises:
+        ExportError: If not.
+    """
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ExportError(f"two candidates are called {twice[0]!r}: give each layout a name of its own")
+    if not names:
+        raise ExportError("there is no layout to time; leave layouts out to time all of LAYOUTS")
 
 
 def distinct(graphs: Mapping[str, bytes]) -> dict[str, bytes]:

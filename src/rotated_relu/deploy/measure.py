@@ -68,7 +68,7 @@ def measure(
     warmup: int = 5,
     threads: int | None = None,
 ) -> Measurement:
-    """Measure a network in eval mode; its training flags are restored.
+    """Measure a network in eval mode; nothing of it changes.
 
     Args:
         net: Any module; the ``onnxruntime`` engine exports it to memory first.
@@ -84,7 +84,10 @@ def measure(
         ShapeError: If the network does not run on the inputs.
         ExportError: If the engine runs ONNX and the network cannot be exported.
         MissingPackageError: If the engine is not installed.
+        ValueError: If ``repeats`` is below 1.
     """
+    if repeats < 1:
+        raise ValueError(f"measure needs at least one timed sample, got repeats={repeats}")
     net, inputs = unwrap(net), as_inputs(example_inputs)
     threads = threads or torch.get_num_threads()
     run = runner(net, inputs, engine=engine, threads=threads)
