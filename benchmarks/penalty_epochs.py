@@ -33,10 +33,10 @@ VALIDATION = 2000
 THRESHOLDS = (0.0, 0.1)
 
 
-def penalties(base: Config, pull: float, keep: float) -> dict[str, Config]:
+def penalties(base: Config, total: float, keep: float) -> dict[str, Config]:
     return {
         f"budget, keep {keep:g}": training_config(base, "budget", keep=keep),
-        f"L1, total pull {pull:g}": training_config(base, "rotated_l1", strength=pull),
+        f"L1, total shrinkage {total:g}": training_config(base, "rotated_l1", strength=total),
     }
 
 

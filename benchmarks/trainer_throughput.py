@@ -36,7 +36,7 @@ from rotated_relu.training import Config, ModelConfig, build_model, recipes
 from rotated_relu.training.data.load import ImageData, Split
 from rotated_relu.training.engine.distributed import start
 from rotated_relu.training.engine.optimizers import build_optimizer
-from rotated_relu.training.fit import loop_over
+from rotated_relu.training.fitting import loop_over
 
 IMAGES, SIZE = 45_000, 32  # as CIFAR-10 without its validation images
 

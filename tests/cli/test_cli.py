@@ -6,7 +6,9 @@ import sys
 import pytest
 
 from rotated_relu.cli import app
+from rotated_relu.core.errors import RunError
 from rotated_relu.core.run_directory import Run, write_json
+from rotated_relu.training import Config
 from support.command_line import call
 
 
@@ -89,7 +91,10 @@ def test_unknown_recipe_suggests_the_nearest(capsys, tmp_path):
         (["--progress", "line"], "unknown progress 'line': did you mean 'lines'"),
         (["--epochs", "0"], "epochs is 0, but must be above 0"),
         (["--slope-l1", "-1"], "slope_l1 is -1.0, but must be 0 or more"),
-        (["--slope-pull", "-1"], "slope_pull is -1.0, but must be 0 or more"),
+        (["--total-shrinkage", "-1"], "total_shrinkage is -1.0, but must be 0 or more"),
+        (["--lr", "nan"], "optimizer.lr is nan, but must be a finite number"),
+        (["--memory-limit", "inf"], "data.memory_limit is inf, but must be a finite number"),
+        (["--seed", "1" + 40 * "0"], "but must be at most 9007199254740992"),
         (["--keep-macs", "1.5"], "budget.keep is 1.5, but must be a share"),
         (["--slope-init", "one"], "ones"),
         (["--data", "/nowhere/at/all"], "no folder /nowhere/at/all"),
@@ -101,6 +106,75 @@ def test_settings_that_cannot_work(capsys, tmp_path, options, message):
     assert message in err
     assert err.startswith("error: ")
     assert len(err.splitlines()) == 1
+
+
+def test_every_setting_of_a_training_is_an_option():
+    """Under its own name, or under the name that its class gives it; the value ends up in the settings."""
+    import typer
+
+    from rotated_relu.cli.settings import HEADINGS, all_settings
+
+    settings = {setting.name: setting for setting in all_settings()}
+    plain = Config().to_dict()
+    names = {
+        f"{part}.{name}" if isinstance(table, dict) else part
+        for part, table in plain.items()
+        for name in (table if isinstance(table, dict) else [""])
+    }
+    assert settings.keys() == names - {
+        "model.options",
+        "schedule.part",
+        "distill.weight",
+        "distill.temperature",
+    }
+    assert [setting.heading for setting in settings.values()] == sorted(
+        (setting.heading for setting in settings.values()), key=list(HEADINGS.values()).index
+    )
+    command = typer.main.get_command(app.build_app()).commands["train"]
+    assert all(option.help for option in command.params)
+    options = {name for option in command.params for name in option.opts + option.secondary_opts}
+    assert {
+        "--model",
+        "--relu",
+        "--lr",
+        "--keep-macs",
+        "--slope-pull",
+        "--no-tensorboard",
+        "--epochs",
+    } <= options
+
+
+def test_options_reach_the_settings(monkeypatch, capsys, tmp_path):
+    """From the command line to the configuration that is trained, one setting of each kind."""
+    seen = []
+
+    def record(config, *_, **__):
+        seen.append(config)
+        raise RunError("enough")
+
+    monkeypatch.setattr("rotated_relu.training.fit", record)
+    words = (
+        "--relu --slope-l1 0 --slope-l1-ramp 0.25 0.5 --optimizer adamw --data mnist5k --devices 1 --no-flip"
+    )
+    code, _, err = call(capsys, "train", "demo", "--out", tmp_path / "run", *words.split())
+    assert (code, err) == (1, "error: enough\n")
+    (config,) = seen
+    assert (config.model.rotated, config.slope_l1_ramp, config.optimizer.name) == (
+        False,
+        (0.25, 0.5),
+        "adamw",
+    )
+    assert (config.data.flip, config.scale.devices, config.epochs) == (False, 1, 20)  # the recipe's epochs
+
+
+def test_help_of_train_is_grouped_and_explains_its_words(capsys):
+    from rotated_relu.cli.settings import HEADINGS
+
+    _, out, _ = call(capsys, "train", "--help")
+    for heading in HEADINGS.values():
+        assert f"─ {heading} ─" in out
+    assert "how far it moves a slope" in flat(out)
+    assert "Default: sgd." in flat(out)
 
 
 def test_nothing_to_train(capsys, tmp_path):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from pathlib import Path
 
 import pytest
 
@@ -11,11 +12,13 @@ from rotated_relu.training import (
     Config,
     ConfigError,
     DataConfig,
+    LogConfig,
     ModelConfig,
     OptimizerConfig,
     ScheduleConfig,
     recipes,
 )
+from rotated_relu.training.config import RENAMED
 from rotated_relu.training.engine.schedules import (
     in_strength,
     learning_rate_factor,
@@ -83,6 +86,67 @@ def test_values_that_cannot_work(change, words):
         Config.from_dict(change)
     assert words in str(caught.value)
     assert isinstance(caught.value, RotatedReLUError)
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(
+    "name", ["optimizer.lr", "optimizer.weight_decay", "data.memory_limit", "slope_l1", "ema"]
+)
+def test_numbers_that_are_not_finite(name, number):
+    part, _, leaf = name.rpartition(".")
+    with pytest.raises(ConfigError, match=rf"^{name} is -?(nan|inf), but must be a finite number$"):
+        Config.from_dict({part: {leaf: number}} if part else {leaf: number})
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: OptimizerConfig(lr=0.0), "optimizer.lr is 0.0, but must be above 0"),
+        (lambda: OptimizerConfig("sgd", -1.0), "optimizer.lr is -1.0, but must be above 0"),
+        (
+            lambda: OptimizerConfig(momentum=1.0),
+            "optimizer.momentum is 1.0, but must be at least 0 and below 1",
+        ),
+        (
+            lambda: ScheduleConfig(start_factor=2.0),
+            "schedule.start_factor is 2.0, but must be between 0 and 1",
+        ),
+        (lambda: Config(seed=2**60), f"seed is {2**60}, but must be at most {2**53}"),
+        (lambda: Config(seed=-1), "seed is -1, but must be 0 or more"),
+        (
+            lambda: DataConfig(image_size=10**9),
+            f"data.image_size is {10**9}, but must be above 0 and at most 16384",
+        ),
+        (lambda: LogConfig(wandb=""), "log.wandb is '', but must be a project's name or nothing"),
+        (lambda: OptimizerConfig(name="sdg"), "unknown optimizer.name 'sdg': did you mean 'sgd'?"),
+        (lambda: OptimizerConfig(learning_rate=1), "unknown setting 'optimizer.learning_rate': "),
+        (lambda: Config.from_dict(3), "the configuration must be a table of settings, got 3"),
+        (lambda: Config.from_dict({"seed": {1}}), "settings must be plain data"),
+        (lambda: Config(model="resnet20"), "model must be a table of settings, got 'resnet20'"),
+    ],
+)
+def test_one_line_names_setting_value_and_what_is_allowed(make, message):
+    with pytest.raises(RotatedReLUError) as caught:
+        make()
+    assert str(caught.value).startswith(message)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_settings_of_0_1_0_load_under_their_names_of_today():
+    old = {"optimiser": {"lr": 0.2}, "slope_pull": 1.5, "pulled": "norms", "model": {"rotated": False}}
+    config = Config.from_dict(old)
+    assert (config.optimizer.lr, config.total_shrinkage, config.penalized) == (0.2, 1.5, "norms")
+    assert set(RENAMED.values()) <= config.to_dict().keys()
+
+
+COMMITTED = sorted((Path(__file__).parents[2] / "results").rglob("config.json"))
+
+
+def test_settings_of_every_committed_run_load():
+    assert COMMITTED
+    for path in COMMITTED:
+        config = Config.from_dict(json.loads(path.read_text()))
+        assert Config.from_dict(config.to_dict()) == config
 
 
 @pytest.mark.parametrize(
@@ -170,14 +234,16 @@ def test_unknown_recipe():
         recipes.get("resnet20-cifar10")
 
 
-def test_pull_means_the_same_distance_whatever_the_length():
+def test_total_shrinkage_means_the_same_distance_whatever_the_length():
     # 0.1 * sum(lr) / (1 - 0.9) = 1 needs a strength of 1 / (lr * steps * 10).
     base = Config(
-        optimizer=OptimizerConfig(lr=0.2, momentum=0.9), schedule=ScheduleConfig("constant"), slope_pull=1.5
+        optimizer=OptimizerConfig(lr=0.2, momentum=0.9),
+        schedule=ScheduleConfig("constant"),
+        total_shrinkage=1.5,
     )
     for steps in (10, 1000):
         config = in_strength(base, steps)
-        assert config.slope_pull == 0
+        assert config.total_shrinkage == 0
         assert config.slope_l1 == pytest.approx(1.5 / (0.2 * steps * 10))
         assert total_shrinkage(config, steps) == pytest.approx(1.5)
 
@@ -185,24 +251,27 @@ def test_pull_means_the_same_distance_whatever_the_length():
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({"slope_pull": -1.0}, "slope_pull"),
-        ({"slope_pull": 1.0, "slope_l1": 1.0}, "different units"),
-        ({"slope_pull": 1.0, "model": {"rotated": False}}, "0 for a network without slopes"),
+        ({"total_shrinkage": -1.0}, "total_shrinkage"),
+        ({"total_shrinkage": 1.0, "slope_l1": 1.0}, "different units"),
+        ({"total_shrinkage": 1.0, "model": {"rotated": False}}, "0 for a network without slopes"),
         ({"budget": {"keep": 0.5}, "model": {"rotated": False}}, "budget.keep"),
         ({"budget": {"keep": 0.0}}, "budget.keep"),
         ({"budget": {"end": 0.98}}, "budget.window"),
         ({"budget": {"keep": 0.5}, "scale": {"strategy": "fsdp"}}, "1 with fsdp"),
         ({"budget": {"unit": "flops"}}, "macs"),
-        ({"pulled": "weights"}, "slopes"),
+        ({"penalized": "weights"}, "slopes"),
         ({"model": {"slope_init": "one"}}, "ones"),
     ],
 )
-def test_bad_pulls_are_named(data, message):
+def test_bad_penalties_are_named(data, message):
     with pytest.raises(RotatedReLUError, match=message):
         Config.from_dict(data)
 
 
-def test_norm_scales_can_be_pulled_without_slopes():
+def test_norm_scales_can_be_penalized_without_slopes():
     assert (
-        Config.from_dict({"slope_pull": 1.0, "pulled": "norms", "model": {"rotated": False}}).slope_pull == 1
+        Config.from_dict(
+            {"total_shrinkage": 1.0, "penalized": "norms", "model": {"rotated": False}}
+        ).total_shrinkage
+        == 1
     )

@@ -411,7 +411,7 @@ def test_pulling_the_norm_scales(tmp_path):
     """Network Slimming: strong enough, every batch norm's scale goes to zero, without any slope."""
     model = ModelConfig("demo_resnet", rotated=False)
     config = dataclasses.replace(
-        CONV, model=model, slope_pull=30.0, penalty_form="proximal", pulled="norms", epochs=2
+        CONV, model=model, total_shrinkage=30.0, penalty_form="proximal", penalized="norms", epochs=2
     )
     net = fit(config, tmp_path, images=IMAGES, progress="none", device="cpu").net
     scales = [m.weight for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)]

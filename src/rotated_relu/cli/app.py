@@ -64,7 +64,9 @@ def build_app(given: Sequence[str] = ()) -> typer.Typer:
     """Assemble the verbs.
 
     Args:
-        given: The arguments of the command line, for the line that says how to go on after Ctrl-C.
+        given: The arguments of the command line: for the line that says how to go on after Ctrl-C, and since ``train``
+            has an option for every setting, which take time to put together: it has them if it is asked for, or
+            nothing is.
     """
     app = typer.Typer(
         name="rotated-relu",
@@ -78,6 +80,8 @@ def build_app(given: Sequence[str] = ()) -> typer.Typer:
     )
     app.callback()(_options)
     for name, (verb, example) in VERBS.items():
+        if verb is train.train and (not given or given[0] == name):
+            verb = train.with_settings()
         app.command(name, epilog=f"Example: {example}")(
             _stoppable(name, verb, given) if name in KEPT else verb
         )

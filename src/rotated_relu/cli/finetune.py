@@ -24,7 +24,7 @@ def finetune(
     device: Device = "auto",
     progress: Progress = "lines",
 ) -> None:
-    """Train the compacted network on, with a cosine from a small learning rate and no pull on the slopes.
+    """Train the compacted network on, with a cosine from a small learning rate and no penalty on the slopes.
 
     Of a run in which slopes alone were trained, the weights train now, with the run's own schedule. Writes
     finetuned.safetensors. The same command again resumes after Ctrl-C.

@@ -15,14 +15,14 @@ from .errors import MissingPackageError
 # Extra of pyproject.toml -> packages that it brings, under the name that they are imported by.
 EXTRAS: dict[str, tuple[str, ...]] = {
     "attack": ("torchattack",),
-    "cli": ("typer", "rich"),
+    "cli": ("typer", "rich", "pydantic"),
     "compare": ("torch_pruning",),
     "huggingface": ("transformers", "accelerate"),
     "onnx": ("onnx", "onnx_ir", "onnxscript", "onnxruntime"),
     "openvino": ("openvino",),
     "report": ("jinja2", "plotly"),
     "timm": ("timm",),
-    "train": ("torchvision", "lightning", "datasets", "mlxtend", "PIL", "tensorboard", "rich"),
+    "train": ("pydantic", "torchvision", "lightning", "datasets", "mlxtend", "PIL", "tensorboard", "rich"),
     "wandb": ("wandb",),
 }
 

@@ -1,24 +1,55 @@
-"""Training: configurations, recipes, a resumable fit into a run directory, fine-tuning, evaluation."""
+"""Training: configurations, recipes, a resumable fit into a run directory, fine-tuning, evaluation.
 
-from . import recipes
-from .config import (
-    BudgetConfig,
-    Config,
-    ConfigError,
-    DataConfig,
-    KeepConfig,
-    LogConfig,
-    ModelConfig,
-    OptimizerConfig,
-    ScaleConfig,
-    ScheduleConfig,
-)
-from .engine.signals import Terminated
-from .evaluation import evaluate_model, sample_batches
-from .fit import Fitted, finetune, fit
-from .images import load_data
-from .scoring import loss_scores
-from .trained import build_model
+Names are imported when first used: settings and recipes, which the command line's help reads, need no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import recipes
+    from .config import (
+        BudgetConfig,
+        Config,
+        DataConfig,
+        KeepConfig,
+        LogConfig,
+        ModelConfig,
+        OptimizerConfig,
+        ScaleConfig,
+        ScheduleConfig,
+    )
+    from .engine.signals import Terminated
+    from .evaluation import evaluate_model, sample_batches
+    from .fitting import Fitted, finetune, fit
+    from .images import load_data
+    from .scoring import loss_scores
+    from .settings import ConfigError
+    from .trained import build_model
+
+_HOMES = {
+    "config": (
+        "BudgetConfig",
+        "Config",
+        "DataConfig",
+        "KeepConfig",
+        "LogConfig",
+        "ModelConfig",
+        "OptimizerConfig",
+        "ScaleConfig",
+        "ScheduleConfig",
+    ),
+    "engine.signals": ("Terminated",),
+    "evaluation": ("evaluate_model", "sample_batches"),
+    "fitting": ("Fitted", "finetune", "fit"),
+    "images": ("load_data",),
+    "scoring": ("loss_scores",),
+    "settings": ("ConfigError",),
+    "trained": ("build_model",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "BudgetConfig",
@@ -42,3 +73,17 @@ __all__ = [
     "recipes",
     "sample_batches",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "recipes":
+        return importlib.import_module(".recipes", __name__)
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_HOME_OF[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -12,7 +12,7 @@ from .data.load import ImageData
 from .engine.clock import PHASES, Stopwatch
 from .engine.distributed import quieten_lightning, start
 from .engine.loop import Loop
-from .fit import loop_over
+from .fitting import loop_over
 from .trained import build_model
 
 WARM_UP, STEPS = 5, 40

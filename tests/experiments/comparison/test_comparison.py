@@ -88,14 +88,14 @@ def test_trainings_differ_in_slopes_and_pull_alone():
     base = dataclasses.replace(CONV, slope_l1=3.0, penalty_form="proximal")
     plain = training_config(base, "relu")
     assert not plain.model.rotated
-    assert (plain.slope_l1, plain.slope_pull) == (0, 0)
+    assert (plain.slope_l1, plain.total_shrinkage) == (0, 0)
     slimming = training_config(base, "slimming", strength=4.0)
-    assert dataclasses.replace(slimming, slope_pull=0.0, pulled="slopes") == plain
+    assert dataclasses.replace(slimming, total_shrinkage=0.0, penalized="slopes") == plain
     rotated = training_config(base, "rotated")
     assert rotated.model == ModelConfig("demo_resnet", rotated=True, slope_init="ones")
     l1 = training_config(base, "rotated_l1", strength=4.0)
-    assert dataclasses.replace(l1, slope_pull=0.0) == rotated
-    assert (l1.slope_pull, l1.penalty_form) == (4.0, "subgradient")
+    assert dataclasses.replace(l1, total_shrinkage=0.0) == rotated
+    assert (l1.total_shrinkage, l1.penalty_form) == (4.0, "subgradient")
     assert training_config(base, "budget", keep=0.4).budget.keep == 0.4
 
 

@@ -98,7 +98,7 @@ def test_a_network_without_slopes_trains_whole(trains):
         Config(model=ModelConfig(rotated=False), trains=trains)
 
 
-def test_frozen_slopes_cannot_be_pulled():
+def test_frozen_slopes_cannot_be_penalized():
     with pytest.raises(ConfigError, match=r"slope_l1 is 0\.1, but must be 0 where slopes do not train"):
         Config(trains="weights", slope_l1=0.1)
 
@@ -111,14 +111,14 @@ def test_other_choices_are_refused():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"slope_pull": 1.0}, r"slope_pull is 1\.0, but must be 0 where slopes do not train"),
+        ({"total_shrinkage": 1.0}, r"total_shrinkage is 1\.0, but must be 0 where slopes do not train"),
         (
             {"budget": BudgetConfig(keep=0.5)},
             r"budget\.keep is 0\.5, but must be 1 where slopes do not train",
         ),
-        ({"pulled": "norms", "slope_l1": 0.1}, "pulled is 'norms', but must be 'slopes' unless all"),
+        ({"penalized": "norms", "slope_l1": 0.1}, "penalized is 'norms', but must be 'slopes' unless all"),
     ],
 )
-def test_nothing_that_is_frozen_is_pulled(change, words):
+def test_nothing_that_is_frozen_is_penalized(change, words):
     with pytest.raises(ConfigError, match=words):
         Config(trains="weights", **change)

@@ -79,7 +79,7 @@ def made(comparison: Comparison, recipe: str) -> list[tuple[str, str]]:
         "recipe": f"{recipe}: {base.model.name} on {base.data.name}, {base.epochs} epochs, batch {base.batch_size}",
         "seeds": ", ".join(map(str, settings.seeds)),
         "fine-tuning": f"{settings.finetune_epochs} epochs, cosine from {settings.finetune_lr * base.optimizer.lr:g}",
-        "strengths": ", ".join(f"{name}: total pull {value:g}" for name, value in strengths.items()),
+        "strengths": ", ".join(f"{name}: total shrinkage {value:g}" for name, value in strengths.items()),
         "budget": ", ".join(f"{100 * keep:g} % of the MACs" for keep in settings.keep),
         "machine": f"{here['processor']}, {here['threads']} threads",
         "versions": ", ".join(f"{name} {number}" for name, number in here["versions"].items()),

@@ -2,7 +2,7 @@
 
 Every method uses the same network, data, split, epochs, augmentation and optimizer; the rotated ones start as the plain
 network does (all slopes 1). The trainings of the paper's method and of ours differ from the plain one in nothing but
-the slopes and what pulls them.
+the slopes and what penalizes them.
 
 Sources: Nayak and Kalyani, TMLR 2024; Liu et al., *Learning Efficient Convolutional Networks through Network Slimming*,
 ICCV 2017; Li et al., *Pruning Filters for Efficient ConvNets*, ICLR 2017; Fang et al., *DepGraph*, CVPR 2023.
@@ -81,21 +81,21 @@ def training_config(base: Config, training: str, *, strength: float = 0.0, keep:
     Args:
         base: The recipe's; its own penalties are dropped.
         training: ``relu``, ``rotated``, ``rotated_l1``, ``slimming`` or ``budget``.
-        strength: Of the L1 of ``rotated_l1`` and ``slimming``: the total pull (see ``slope_pull``).
+        strength: Of the L1 of ``rotated_l1`` and ``slimming``: the total shrinkage (see ``total_shrinkage``).
         keep: Share of the multiply-accumulates that ``budget`` aims at.
     """
     rotated = training not in (DENSE, "slimming")
     model = dataclasses.replace(base.model, rotated=rotated, slope_init="ones" if rotated else "published")
     optimizer = dataclasses.replace(base.optimizer, decay_slopes=base.optimizer.decay_slopes and not rotated)
-    pulled = training in TUNED
+    penalized = training in TUNED
     return dataclasses.replace(
         base,
         model=model,
         optimizer=optimizer,
         slope_l1=0.0,
-        slope_pull=strength if pulled else 0.0,
+        total_shrinkage=strength if penalized else 0.0,
         slope_l1_ramp=(0.0, 0.0),
         penalty_form="subgradient",
-        pulled="norms" if training == "slimming" else "slopes",
+        penalized="norms" if training == "slimming" else "slopes",
         budget=dataclasses.replace(base.budget, keep=keep) if training == "budget" else BudgetConfig(),
     )

@@ -44,7 +44,7 @@ def with_slopes(task: Task, net: nn.Module, config: Config) -> nn.Module:
     """A plain network as a rotated one with all slopes 1: the same function, and channels can be taken out."""
     model = dataclasses.replace(config.model, rotated=True, slope_init="ones")
     baseline = build_model(
-        dataclasses.replace(config, model=model, pulled="slopes", slope_pull=0.0), task.images
+        dataclasses.replace(config, model=model, penalized="slopes", total_shrinkage=0.0), task.images
     )
     baseline.load_state_dict({**baseline.state_dict(), **net.state_dict()})
     return baseline.eval()

@@ -134,7 +134,7 @@ class Comparison:
         return net
 
     def _finetune_config(self, point: Point) -> Config:
-        """A cosine from a small learning rate, nothing pulled; slopes that stand in for plain activations stay 1."""
+        """A cosine from a small learning rate, nothing penalized; slopes that stand in for plain activations stay 1."""
         base = training_config(
             dataclasses.replace(self.settings.base, seed=point.seed), point.method.training
         )
@@ -143,8 +143,8 @@ class Comparison:
             base,
             model=dataclasses.replace(base.model, rotated=True) if stand_in else base.model,
             trains="weights" if stand_in else "all",
-            pulled="slopes",
-            slope_pull=0.0,
+            penalized="slopes",
+            total_shrinkage=0.0,
             epochs=self.settings.finetune_epochs,
             optimizer=dataclasses.replace(base.optimizer, lr=self.settings.finetune_lr * base.optimizer.lr),
             schedule=dataclasses.replace(base.schedule, name="cosine", warmup=0.0),

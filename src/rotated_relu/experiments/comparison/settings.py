@@ -26,7 +26,7 @@ class Settings:
         finetuned_levels: Those of them at which the pruned network trains on.
         finetune_epochs: For how long.
         finetune_lr: Largest learning rate of it, as a share of the training's.
-        strengths: Total pulls among which that of each L1 penalty is chosen; one alone is taken as it is.
+        strengths: Total shrinkages among which that of each L1 penalty is chosen; one alone is taken as it is.
         tune_epochs: Length of the short runs that choose it.
         keep: Shares of the multiply-accumulates that the budgets aim at, one training for each.
         latency_repeats: Interleaved rounds of the latency measurement, onnxruntime, one image; 0 leaves it out.

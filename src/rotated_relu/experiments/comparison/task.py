@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ...core.counting import count_macs
 from ...core.errors import DataError, RunError
 from ...core.run_directory import Run, read_json, write_json
-from ...training import evaluate_model, load_data
+from ...training import Config, evaluate_model, load_data
 from ...training.data.load import ImageData
 from ...training.data.storage import StreamedSplit
 from .settings import Settings
@@ -51,6 +51,8 @@ class Task:
         path, mine = self.path / "settings.json", self.settings.to_dict()
         if path.is_file():
             found = read_json(path)
+            # The names of its settings may be those of an earlier version.
+            found["base"] = Config.from_dict(found.get("base")).identity()
             different = [name for name in FIXED if found.get(name) != json.loads(json.dumps(mine[name]))]
             if different:
                 raise RunError(

@@ -86,7 +86,7 @@ class Trainings:
         return fit(config, path, images=task.images, progress=task.progress, device=task.device).net
 
     def strength(self, training: str) -> float:
-        """The total pull of a training's L1: the one whose short run keeps most when it is pruned.
+        """The total shrinkage of a training's L1: the one whose short run keeps most when it is pruned.
 
         Compared by the mean validation accuracy over pruned networks that save 20, 30, 40 and 50 % of the
         multiply-accumulates, before fine-tuning, first seed.
@@ -102,7 +102,7 @@ class Trainings:
         best = max(scores, key=scores.__getitem__)
         write_json(path, {"chosen": best, "validation_accuracy": {f"{k:g}": v for k, v in scores.items()}})
         self.task.say(
-            f"{training}: total pull {best:g} of {', '.join(f'{k:g}: {v:.2f} %' for k, v in scores.items())}"
+            f"{training}: total shrinkage {best:g} of {', '.join(f'{k:g}: {v:.2f} %' for k, v in scores.items())}"
         )
         return best
 

@@ -41,7 +41,7 @@ class BaselinePair:
 
 
 def relu_baseline(rotated: Config) -> Config:
-    """The same settings without slopes, and so without what pulls on them."""
+    """The same settings without slopes, and so without what penalizes them."""
     return override(rotated, {"model.rotated": False})
 
 

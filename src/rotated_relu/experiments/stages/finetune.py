@@ -11,7 +11,7 @@ from ...core.messages import Say
 from ...core.run_directory import Run, is_first_process, read_json, replacing, write_json
 from ..run_networks import RunNetworks
 from .retire import retire
-from .train import NO_PULL, override
+from .train import NO_PENALTY, override
 
 if TYPE_CHECKING:
     from torch import nn
@@ -63,8 +63,8 @@ def finetune_config(config: Config, epochs: int, lr: float | None = None) -> Con
     """How to train the compacted network of a run.
 
     Args:
-        config: Settings of the training before. Without a pull on the slopes they are those of a first training where
-            only slopes trained before: the weights are still random. Else a cosine from a smaller learning rate.
+        config: Settings of the training before. Without a penalty on the slopes they are those of a first training
+            where only slopes trained before: the weights are still random. Else a cosine from a smaller learning rate.
         epochs: Passes over the training images.
         lr: Largest learning rate, in place of the one that follows from ``config``.
     """
@@ -74,7 +74,7 @@ def finetune_config(config: Config, epochs: int, lr: float | None = None) -> Con
     )
     share = 1.0 if fresh else LR_SHARE
     changes["optimizer.lr"] = share * config.optimizer.lr if lr is None else lr
-    return override(config, {**changes, "epochs": epochs, **NO_PULL})
+    return override(config, {**changes, "epochs": epochs, **NO_PENALTY})
 
 
 def _scratch(run: Run, config: Config) -> Run:

@@ -13,7 +13,7 @@ from ...core.run_directory import Run, is_first_process, read_json, write_json
 if TYPE_CHECKING:
     from ...training import Config
 
-NO_PULL = {"slope_l1": 0.0, "slope_pull": 0.0, "budget.keep": 1.0}
+NO_PENALTY = {"slope_l1": 0.0, "total_shrinkage": 0.0, "budget.keep": 1.0}
 
 
 def override(config: Config, changes: dict[str, Any]) -> Config:
@@ -24,8 +24,8 @@ def override(config: Config, changes: dict[str, Any]) -> Config:
         changes: Dotted names to values. Turning slopes off turns off what is about them.
     """
     if changes.get("model.rotated") is False:
-        changes = {**NO_PULL, "trains": "all", **changes}
-    if changes.get("slope_pull"):
+        changes = {**NO_PENALTY, "trains": "all", **changes}
+    if changes.get("total_shrinkage"):
         changes = {"slope_l1": 0.0, **changes}  # the same in another unit
     if "model.name" in changes and changes["model.name"] != config.model.name:
         # The options belong to the other network's builder.

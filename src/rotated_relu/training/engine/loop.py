@@ -155,7 +155,7 @@ class Loop:
             "net": net,
             "optimizer": optimizer,
             "average": None if average is None else average.values,
-            "pull": self.stepper.pull.state_dict(),
+            "regularizer": self.stepper.regularizer.state_dict(),
             "scale": self.stepper.fabric.strategy.precision.state_dict(),
         }
 
@@ -164,7 +164,7 @@ class Loop:
         _load_states(self.stepper, state["net"], state["optimizer"])
         if self.stepper.average is not None:
             self.stepper.average.load(state["average"])
-        self.stepper.pull.load_state_dict(state.get("pull", {}))
+        self.stepper.regularizer.load_state_dict(state.get("regularizer", state.get("pull", {})))
         self.stepper.fabric.strategy.precision.load_state_dict(state["scale"])
 
     def _row(self, train: Tensor, validation: Tensor, named: dict[str, Tensor]) -> dict[str, float]:
@@ -172,7 +172,7 @@ class Loop:
         row: dict[str, float] = {"epoch": self.progress.epoch}
         row |= Totals.row(train, "train") | Totals.row(validation, "validation")
         row["lr"] = self.stepper.learning_rate(self.progress)
-        strength = self.stepper.pull.strength(self.stepper.position(self.progress))
+        strength = self.stepper.regularizer.strength(self.stepper.position(self.progress))
         row["penalty"] = strength * float(whole(slope_l1(self.stepper.net).detach()))
         return row | count_alive(named.values())
 

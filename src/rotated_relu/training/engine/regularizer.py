@@ -1,4 +1,4 @@
-"""What pulls slopes to zero within the training loop: nothing, the L1 penalty, a budget, or both."""
+"""What drives slopes to zero within the training loop: nothing, the L1 penalty, a budget, or both."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ..config import Config
 from .schedules import in_strength, momentum_factor, penalty_strength
 
 
-class Pull:
+class Regularizer:
     """Acts before and after every optimizer step.
 
     Args:
-        net: The network, plain or fast, on its device.
+        net: The network, with slopes folded into their consumers' weights or not, on its device.
         config: The run.
         image_shape: Channels, height and width.
         steps: Optimizer steps of the whole run.
@@ -26,22 +26,11 @@ class Pull:
 
     def __init__(self, net: nn.Module, config: Config, image_shape: tuple[int, ...], steps: int) -> None:
         self._config = in_strength(config, steps)
-        self._pulled = _pulled(net, config.pulled)
+        self._penalized = _penalized(net, config.penalized)
         self._slopes = slopes(net)
         self.budget: SlopeBudget | None = None
         if config.budget.keep < 1:
-            b = config.budget
-            self.budget = SlopeBudget(
-                net,
-                torch.zeros(1, *image_shape),
-                steps,
-                b.keep,
-                unit=b.unit,
-                score=b.score,
-                start=b.start,
-                end=b.end,
-                window=b.window,
-            )
+            self.budget = _budget(net, config, image_shape, steps)
 
     @property
     def acts(self) -> bool:
@@ -60,17 +49,17 @@ class Pull:
     def before(self, position: float) -> None:
         """Between the backward pass and the optimizer's step."""
         if self._is("subgradient"):
-            add_l1_subgradient(self._pulled, self.strength(position))
+            add_l1_subgradient(self._penalized, self.strength(position))
 
     def after(self, position: float, lr: float) -> None:
         """After the optimizer's step, with the gradients still there."""
         if self._is("proximal"):
-            shrink(self._pulled, self.strength(position) * lr * momentum_factor(self._config))
+            shrink(self._penalized, self.strength(position) * lr * momentum_factor(self._config))
         if self.budget is not None:
             self.budget.step()
 
     def zeros(self) -> dict[str, Tensor]:
-        """Where slopes have been pulled to exactly zero, by name: an average over the past would not be."""
+        """Where slopes have come to exactly zero, by name: an average over the past would not be."""
         if self.budget is None and not self._is("proximal"):
             return {}
         return {name: slope.detach() == 0 for name, slope in self._slopes.items()}
@@ -88,7 +77,22 @@ class Pull:
         return self._config.slope_l1 > 0 and self._config.penalty_form == form
 
 
-def _pulled(net: nn.Module, what: str) -> list[nn.Parameter]:
+def _budget(net: nn.Module, config: Config, image_shape: tuple[int, ...], steps: int) -> SlopeBudget:
+    b = config.budget
+    return SlopeBudget(
+        net,
+        torch.zeros(1, *image_shape),
+        steps,
+        b.keep,
+        unit=b.unit,
+        score=b.score,
+        start=b.start,
+        end=b.end,
+        window=b.window,
+    )
+
+
+def _penalized(net: nn.Module, what: str) -> list[nn.Parameter]:
     if what == "slopes":
         return list(slopes(net).values())
     norms = (module for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))

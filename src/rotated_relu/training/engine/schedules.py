@@ -51,8 +51,8 @@ def momentum_factor(config: Config) -> float:
 
 
 def in_strength(config: Config, steps: int) -> Config:
-    """The same configuration, ``slope_pull`` turned into the ``slope_l1`` that moves a slope so far in ``steps``."""
-    if not config.slope_pull:
+    """The same configuration, ``total_shrinkage`` as the ``slope_l1`` that moves a slope so far in ``steps``."""
+    if not config.total_shrinkage:
         return config
-    of_one = total_shrinkage(dataclasses.replace(config, slope_pull=0.0, slope_l1=1.0), steps)
-    return dataclasses.replace(config, slope_pull=0.0, slope_l1=config.slope_pull / of_one)
+    of_one = total_shrinkage(dataclasses.replace(config, total_shrinkage=0.0, slope_l1=1.0), steps)
+    return dataclasses.replace(config, total_shrinkage=0.0, slope_l1=config.total_shrinkage / of_one)

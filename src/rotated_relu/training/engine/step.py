@@ -22,7 +22,7 @@ from .clock import Clock
 from .distributed import Collectives
 from .optimizers import Average, build_optimizer
 from .progress import Progress, Totals
-from .regularizer import Pull
+from .regularizer import Regularizer
 from .schedules import learning_rate_factor
 from .seeds import seed_of
 
@@ -45,7 +45,7 @@ class Stepper:
 
     Attributes:
         net: The network itself, without what wraps it.
-        pull: What pulls slopes to zero.
+        regularizer: What drives slopes to zero.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Stepper:
         self.net = net
         self._forward = fabric.setup_module(compile_training(net) if config.compile else net)
         self.optimizer: Any = fabric.setup_optimizers(build_optimizer(net, config.optimizer))
-        self.pull = Pull(net, config, images.image_shape, steps * config.epochs)
+        self.regularizer = Regularizer(net, config, images.image_shape, steps * config.epochs)
         self.teacher = None if teacher is None else teacher.to(fabric.device).eval()
         self.average = Average(net, config.ema) if config.ema else None
         self.together = Collectives(fabric)
@@ -126,21 +126,21 @@ class Stepper:
 
     def _update(self, progress: Progress) -> None:
         position = self.position(progress)
-        if self.pull.needs_gradients:
+        if self.regularizer.needs_gradients:
             # They may carry fp16's loss scale; what is added or read must not be off by that factor.
             self.fabric.strategy.precision.unscale_gradients(self.optimizer.optimizer)
-        if self.pull.acts:
-            self.pull.before(position)
+        if self.regularizer.acts:
+            self.regularizer.before(position)
             self.clock.lap("penalty")
         self.optimizer.step()
         self.clock.lap("optimizer")
-        if self.pull.acts:
-            self.pull.after(position, self.learning_rate(progress))
+        if self.regularizer.acts:
+            self.regularizer.after(position, self.learning_rate(progress))
             self.clock.lap("penalty")
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
             self.average.update(self._number(progress))
-            self.average.clear(self.pull.zeros())
+            self.average.clear(self.regularizer.zeros())
         progress.step += 1
         self.clock.lap("other")
 
