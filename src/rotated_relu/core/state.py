@@ -95,6 +95,24 @@ def ordinary(net: nn.Module) -> nn.Module:
     return copy_of(net) if any(parameter.is_inference() for parameter in net.parameters()) else net
 
 
+def make_ordinary(net: nn.Module) -> None:
+    """Replace parameters and buffers that were made in ``torch.inference_mode`` in place: they could not be trained."""
+    replaced: dict[int, Tensor] = {}
+    for module in net.modules():
+        for own in (module._parameters, module._buffers):
+            for name, value in own.items():
+                if value is not None and value.is_inference():
+                    own[name] = replaced.setdefault(id(value), _ordinary_tensor(value))
+
+
+def _ordinary_tensor(value: Tensor) -> Tensor:
+    with ordinary_tensors(), torch.no_grad():
+        copy = value.detach().clone()
+    if isinstance(value, nn.Parameter):
+        return nn.Parameter(copy, requires_grad=value.requires_grad)
+    return copy
+
+
 class _WithComputed(TorchFunctionMode):
     """Copies tensors that are results of a computation."""
 

@@ -21,7 +21,7 @@ from torch.fx import Node
 
 from ..core.errors import CaptureError
 from ..core.modules import Call, Flat, Inputs, as_inputs, check_runs, first_line
-from ..core.state import ordinary_tensors, trial
+from ..core.state import ordinary, ordinary_tensors, trial
 from . import ops
 
 
@@ -80,6 +80,7 @@ def capture(model: nn.Module, example_inputs: Inputs) -> Graph:
         CaptureError: If the model runs but cannot be exported; names the operation and the module where known.
     """
     call = as_inputs(example_inputs)
+    model = ordinary(model)
     with ordinary_tensors(), trial(model):
         call = call.copied()
         check_runs(model, call)
@@ -104,6 +105,11 @@ def _unshell(program: torch.export.ExportedProgram) -> None:
             for key, (path, kind) in stack.items()
             if path != "inner"
         }
+
+
+_UNSEEN = (
+    "forward computes a tensor where torch cannot see it, as in an assignment to the .data of a parameter"
+)
 
 
 def check_static(graph: Graph) -> None:
@@ -131,8 +137,10 @@ def _export(flat: Flat, inputs: tuple[Tensor, ...]) -> torch.export.ExportedProg
             return torch.export.export(flat, inputs, strict=False)
     except Exception as error:
         model = flat.inner
+        unseen = "fake tensor in the exported program constant" in str(error)
+        reason = _UNSEEN if unseen else first_line(error)
         raise CaptureError(
-            f"torch.export cannot capture {type(model).__name__}: {first_line(error)}{_culprit(error, model)}; "
+            f"torch.export cannot capture {type(model).__name__}: {reason}{_culprit(error, model)}; "
             "replace the data-dependent Python in that module, or compact the submodule that can be exported"
         ) from error
 

@@ -30,7 +30,7 @@ from ...core.errors import (
 )
 from ...core.files import replacing
 from ...core.graph_layout import Tuned
-from ...core.modules import WRAPPER_PREFIXES, eval_mode, first_line, unwrap
+from ...core.modules import WRAPPER_PREFIXES, Call, eval_mode, first_line, unwrap
 from ...core.plain_data import build
 from ...core.state import copy_of
 from ...nn.folding import plain_training
@@ -250,7 +250,7 @@ def _rotated_like(plan: Plan, net: nn.Module) -> nn.Module:
     if slopes(net) or not plan.slopes:
         return net
     device = next((parameter.device for parameter in net.parameters()), torch.device("cpu"))
-    inputs = replay(plan.inputs, device)
+    inputs = _in_precision_of(net, replay(plan.inputs, device))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RotatedReLUWarning)
@@ -264,6 +264,13 @@ def _rotated_like(plan: Plan, net: nn.Module) -> nn.Module:
             f"put into this one ({error}); if it is the right one, rotate it first, with "
             "rotated_relu.rotate(net, example_inputs)"
         ) from error
+
+
+def _in_precision_of(net: nn.Module, inputs: Call) -> Call:
+    """Inputs of half precision as the network has it: a fresh one is in float32 still, or the other way round."""
+    floats = {torch.float32, torch.float16, torch.bfloat16}
+    own = next((value.dtype for value in net.parameters() if value.dtype in floats), torch.float32)
+    return inputs.map(lambda value: value.to(own) if value.dtype in floats else value)
 
 
 def _fill(net: nn.Module, tensors: Mapping[str, Tensor], path: Any) -> None:
