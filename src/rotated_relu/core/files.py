@@ -26,10 +26,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OSError: If writing fails; callers word it as an error of their own.
     """
-    # Under a name that nobody can foresee, and new: a link that was laid there would lead the writer elsewhere.
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PART, dir=path.parent)
-    os.close(handle)
-    beside = Path(name)
+    beside = _new_file(path)
     try:
         yield beside
         # Some libraries create their files readable by the owner alone.
@@ -50,7 +47,7 @@ def check_place(path: Path) -> None:
     """
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "a folder has this name", str(path))
-    beside = path.with_name(f".{path.name}.{os.getpid()}{PART}")
+    beside = _new_file(path)
     try:
         # Bytes, not just a name: on a full disk an empty file can still be made.
         beside.write_bytes(b"0" * 4096)
@@ -64,6 +61,13 @@ def remove_leftovers(folder: Path) -> None:
     with contextlib.suppress(OSError):
         for path in folder.glob(f".*{PART}"):
             path.unlink(missing_ok=True)
+
+
+def _new_file(path: Path) -> Path:
+    """An empty file beside another, under a name that nobody can foresee: a link laid there would lead elsewhere."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PART, dir=path.parent)
+    os.close(handle)
+    return Path(name)
 
 
 def _flush(path: Path) -> None:

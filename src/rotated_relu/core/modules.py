@@ -174,14 +174,23 @@ class Flat(nn.Module):
         return tuple(tensors_in(self.inner(*call.args, **call.kwargs)))
 
 
+def check_network(net: Any) -> None:
+    """Raise unless it is a network.
+
+    Raises:
+        ArgumentError: If it is something else.
+    """
+    if not isinstance(net, nn.Module):
+        raise ArgumentError(f"a network must be a torch.nn.Module, got {type(net).__name__}")
+
+
 def unwrap(net: nn.Module) -> nn.Module:
     """The network inside the wrappers of ``torch.compile``, data parallelism and weight averaging.
 
     Raises:
         ArgumentError: If it is no network.
     """
-    if not isinstance(net, nn.Module):
-        raise ArgumentError(f"a network must be a torch.nn.Module, got {type(net).__name__}")
+    check_network(net)
     while True:
         name = "module" if isinstance(net, _WRAPPERS) else "_orig_mod"
         inner = net._modules.get(name)

@@ -102,7 +102,8 @@ def make_ordinary(net: nn.Module) -> None:
         for own in (module._parameters, module._buffers):
             for name, value in own.items():
                 if value is not None and value.is_inference():
-                    own[name] = replaced.setdefault(id(value), _ordinary_tensor(value))
+                    replacement = replaced.setdefault(id(value), _ordinary_tensor(value))
+                    own[name] = replacement  # type: ignore[assignment]
 
 
 def _ordinary_tensor(value: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from typing import Any
 
 from torch import nn
 
+from ..core.arguments import need_path
 from ..core.errors import ExportError, FileFormatError
 from ..core.extras import EXTRAS, needs
 from ..core.files import check_place, replacing
@@ -99,7 +100,7 @@ def export_onnx(
         ExportError: If it cannot be exported, differs by more than the tolerance, or cannot be written.
     """
     return _export(
-        net, example_inputs, Path(path), ONNX, Checks(tolerance, batch_sizes, dynamic_size), layout
+        net, example_inputs, need_path(path), ONNX, Checks(tolerance, batch_sizes, dynamic_size), layout
     )
 
 
@@ -123,7 +124,7 @@ def export_openvino(
         MissingPackageError: If OpenVINO is not installed.
         ExportError: As :func:`export_onnx`.
     """
-    target = Path(path)
+    target = need_path(path)
     if target.suffix != ".xml":
         raise ExportError(
             f"an OpenVINO model is a pair of files, .xml and .bin: name the .xml file, not {target.name}"

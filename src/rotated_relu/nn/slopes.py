@@ -6,11 +6,13 @@ import torch
 from torch import nn
 
 from ..core.errors import SlopeError
+from ..core.modules import check_network
 from .activation import Rotated
 
 
 def rotated_modules(net: nn.Module) -> dict[str, Rotated]:
     """All rotated activations by qualified name, in module order."""
+    check_network(net)
     return {name: module for name, module in net.named_modules() if isinstance(module, Rotated)}
 
 

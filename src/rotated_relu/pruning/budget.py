@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from ..core.arguments import need_number
 from ..core.criteria import TRAINING_SCORES
 from ..core.errors import SlopeError, UnknownNameError
 from ..core.modules import Inputs, unwrap
@@ -239,8 +240,9 @@ def _check(steps: int, keep: float, unit: str, score: str, start: float, end: fl
     check_budget(keep, unit)
     if score not in TRAINING_SCORES:
         raise UnknownNameError("score", score, TRAINING_SCORES)
-    if steps < 1:
+    if need_number(steps, "steps") < 1:
         raise SlopeError(f"a budget needs the number of steps of the run, got steps={steps}")
+    start, end, window = (need_number(v, "start, end and window") for v in (start, end, window))
     if not (0 <= start <= end and window > 0 and end + window <= 1):
         raise SlopeError(
             f"start, end and window must be shares of the run with start <= end and end + window <= 1, got {start}, "

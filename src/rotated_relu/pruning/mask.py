@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from ..core.arguments import need_number
 from ..core.criteria import Criterion
 from ..core.errors import ShapeError, SlopeError, UnknownNameError
 from ..nn.slopes import check_slopes, slopes
@@ -81,7 +82,7 @@ def threshold_mask(net: nn.Module, threshold: float, scores: Mapping[str, Tensor
             is negative or not finite, or nothing would be left.
     """
     found = check_slopes(net)
-    if not 0 <= threshold < math.inf:
+    if not 0 <= need_number(threshold, "threshold") < math.inf:
         raise SlopeError(f"threshold must be 0 or a positive number, got {threshold!r}")
     if scores is not None:
         check_scores(found, scores)

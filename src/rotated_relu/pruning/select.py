@@ -20,6 +20,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from ..core.arguments import need_number
 from ..core.criteria import UNITS, Criterion
 from ..core.errors import SlopeError, UnknownNameError
 from ..core.modules import Inputs
@@ -186,7 +187,7 @@ def check_budget(keep: float, unit: str) -> None:
     """
     if unit not in UNITS:
         raise UnknownNameError("unit of the budget", unit, UNITS)
-    if not 0 < keep <= 1:
+    if not 0 < need_number(keep, "keep") <= 1:
         raise SlopeError(f"keep must be above 0 and at most 1 (0.5 keeps half), got {keep}")
 
 

@@ -27,6 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..core.arguments import need_callable
 from ..core.counting import count_macs, count_parameters
 from ..core.criteria import UNITS, Criterion
 from ..core.errors import CompactionError, NothingRemovedWarning, SlopeError, ThresholdError, UnknownNameError
@@ -85,7 +86,7 @@ class Threshold:
     tolerance: float | None
     budget: dict[str, float] | None
     kept: dict[str, float]
-    sweep: tuple[SweepPoint, ...]
+    sweep: tuple[SweepPoint, ...] = field(repr=False)
     criterion: Criterion
     mask: Mask = field(repr=False, compare=False)
 
@@ -154,6 +155,7 @@ def find_threshold(
         >>> found = rr.find_threshold(net, lambda n: accuracy(n, validation), tolerance=0.2)
         >>> result = rr.compact(net, example_inputs, mask=found.mask)
     """
+    need_callable(evaluate, "evaluate")
     magnitudes = _magnitudes(net, scores)
     _check_options(tolerance, budget, max_evaluations)
     zetas = _between(magnitudes) if candidates is None else _checked(candidates, magnitudes)

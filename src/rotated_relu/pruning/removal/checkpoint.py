@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ...core.arguments import need_path
 from ...core.errors import (
     ArgumentError,
     CaptureError,
@@ -214,9 +215,7 @@ def write_tensors(
     Raises:
         FileFormatError: If the file cannot be written; what existed is kept.
     """
-    if not isinstance(path, (str, os.PathLike)):
-        raise ArgumentError(f"a file is named by a string or a path, got {type(path).__name__}")
-    path = Path(path)
+    path = need_path(path)
     other = next((name for name, value in tensors.items() if not isinstance(value, Tensor)), None)
     if other is not None:
         raise FileFormatError(
@@ -235,8 +234,7 @@ def write_tensors(
 
 
 def _opened(path: str | os.PathLike[str]) -> Any:
-    if not isinstance(path, (str, os.PathLike)):
-        raise ArgumentError(f"a file is named by a string or a path, got {type(path).__name__}")
+    path = need_path(path)
     try:
         return safe_open(os.fspath(path), framework="pt")
     except FileNotFoundError as error:

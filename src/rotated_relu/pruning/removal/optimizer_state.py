@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ...core.errors import CompactionError
+from ...core.errors import ArgumentError, CompactionError
 from .plan import Cut, Plan
 from .surgery import kept_part
 
@@ -29,6 +29,8 @@ def check_optimizer(optimizer: Optimizer, net: nn.Module) -> dict[Tensor, str]:
         CompactionError: If it holds a parameter that is not the network's, or state that cannot be cut along with its
             parameter (LBFGS keeps all parameters in one vector); the message names it.
     """
+    if not isinstance(optimizer, Optimizer):
+        raise ArgumentError(f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}")
     names: dict[Tensor, str] = {}
     for name, parameter in net.named_parameters():
         names[parameter] = name
