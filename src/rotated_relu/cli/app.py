@@ -51,6 +51,7 @@ VERBS: dict[str, tuple[Callable[..., Any], str]] = {
 # Verb -> what there is of it after Ctrl-C. Verbs that are not here word it themselves: they train.
 KEPT = {
     "prune": "the thresholds that were evaluated are kept",
+    "finetune": "its state is kept",
     "evaluate": "nothing is kept of it",
     "export": "a file that was there stays as it was",
     "measure": "nothing is kept of it",

@@ -56,6 +56,8 @@ def export(
         tuned_for=batch_size if tune else [],
     )
     console.show(*(_int8_words(found) if int8 else _words(found)))
+    if found.weights != "trained":
+        console.show(f"next: rotated-relu measure {run}")
 
 
 def _words(found: Exported) -> list[str]:

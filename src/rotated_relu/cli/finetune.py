@@ -30,16 +30,8 @@ def finetune(
     finetuned.safetensors. The same command again resumes after Ctrl-C.
     """
     check_choices(device, progress)
-    loaded = open_run(run)
-    with console.stoppable(f"fine-tuning in {run}", f"rotated-relu finetune {run} --epochs {epochs}"):
-        finetune_run(loaded, epochs=epochs, lr=lr, device=device, progress=progress)
-    if not is_first_process():
-        return
-    from ..training import evaluate_model
-
-    validation = loaded.images.validation
-    before, after = (evaluate_model(loaded.network(name), validation) for name in ("compact", "finetuned"))
-    console.show(
-        f"{run}: validation accuracy {console.percent(before)} before, {console.percent(after)} after"
-    )
-    console.show(f"next: rotated-relu export {run}")
+    found = finetune_run(open_run(run), epochs=epochs, lr=lr, device=device, progress=progress)
+    if is_first_process():
+        before, after = console.percent(found.before), console.percent(found.after)
+        console.show(f"{run}: validation accuracy {before} before, {after} after")
+        console.show(f"next: rotated-relu export {run}")

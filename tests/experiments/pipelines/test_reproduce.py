@@ -141,7 +141,7 @@ STAGES = {
     "retraining": ("rotated_relu.training.engine.step.Stepper.validate", 1),
     "retrained": ("rotated_relu.core.run_directory.Run.discard_folder", 1),
     "measuring": ("rotated_relu.experiments.pipelines.baseline.measure_networks", 1),
-    "testing": ("rotated_relu.experiments.pipelines.reproduce.keep_accuracy", 7),
+    "testing": ("rotated_relu.experiments.pipelines.reproduce.keep_accuracy", 4),
     "reporting": ("rotated_relu.experiments.pipelines.reproduce.report_run", 1),
 }
 

@@ -65,7 +65,9 @@ def keep_accuracy(loaded: RunNetworks, key: str, net: nn.Module, split: str) -> 
     accuracy = evaluate_model(net, getattr(loaded.images, split))
     known = kept_accuracies(loaded.run)
     known.setdefault(key, {})[split] = accuracy
-    write_json(loaded.run.file("evaluation"), known)
+    # In one order, whichever came first: a run that was stopped and went on has the same file.
+    ordered = {name: dict(sorted(splits.items())) for name, splits in sorted(known.items())}
+    write_json(loaded.run.file("evaluation"), ordered)
     return accuracy
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ...core import messages
 from ...core.messages import Say
 from ...core.run_directory import Run, is_first_process, read_json, replacing, write_json
 from ..run_networks import RunNetworks
+from .evaluate import keep_accuracy
 from .retire import retire
 from .train import NO_PENALTY, override
 
@@ -21,6 +22,21 @@ if TYPE_CHECKING:
 LR_SHARE = 0.1  # of the training's largest learning rate
 
 
+@dataclass(frozen=True)
+class Finetuned:
+    """What :func:`finetune_run` did.
+
+    Attributes:
+        model: The network, on the CPU, in eval mode.
+        before: Validation accuracy of the compacted network, in percent; None in all processes but the first.
+        after: That of the fine-tuned one.
+    """
+
+    model: nn.Module
+    before: float | None = None
+    after: float | None = None
+
+
 def finetune_run(
     loaded: RunNetworks,
     *,
@@ -29,13 +45,30 @@ def finetune_run(
     device: str = "auto",
     progress: str = "none",
     say: Say = messages.say,
-) -> nn.Module:
+) -> Finetuned:
     """Fine-tune the compacted network of a run and save it beside the compacted one.
 
-    Settings and metrics of the epochs are kept beside it, in ``finetune.json`` and ``finetune_metrics.csv``.
+    Settings and metrics of the epochs are kept beside it, in ``finetune.json`` and ``finetune_metrics.csv``; the
+    validation accuracies before and after in ``evaluation.json``.
+
+    Args:
+        loaded: The run.
+        epochs: Passes over the training images.
+        lr: Largest learning rate; see :func:`finetune_config` for that without it.
+        device: What to train on.
+        progress: ``bar``, ``lines`` or ``none``.
+        say: Called with the files that are deleted.
+
+    Raises:
+        RunError: If the run is in use, cannot be written to, or has not been pruned.
+        DivergedError: If the loss becomes NaN or infinite.
     """
     with loaded.run.claimed():
-        return _finetune(loaded, finetune_config(loaded.config, epochs, lr), device, progress, say)
+        net = _finetune(loaded, finetune_config(loaded.config, epochs, lr), device, progress, say)
+    if not is_first_process():
+        return Finetuned(net)
+    nets = {"compact": loaded.network("compact"), "finetuned": net}
+    return Finetuned(net, *(keep_accuracy(loaded, key, one, "validation") for key, one in nets.items()))
 
 
 def _finetune(loaded: RunNetworks, config: Config, device: str, progress: str, say: Say) -> nn.Module:
