@@ -227,6 +227,22 @@ def test_a_run_that_was_never_pruned(capsys, tmp_path, verb, file):
     assert f"has no {file} yet; write it first: rotated-relu prune {tmp_path / 'run'}" in err
 
 
+@pytest.mark.parametrize(
+    ("verb", "known"),
+    [
+        ("models", ["demo_resnet", "resnet20", "resnet18", "mobilenet_v2"]),
+        ("datasets", ["mnist5k", "cifar10", "fashion-mnist"]),
+    ],
+)
+def test_names_are_listed_one_a_line(capsys, verb, known):
+    code, out, _ = call(capsys, verb)
+    assert code == 0
+    lines = out.splitlines()
+    assert set(known) <= set(lines)
+    assert len(lines) == len(set(lines))
+    assert all(" " not in line for line in lines)
+
+
 def test_recipes_lists_them(capsys):
     code, out, _ = call(capsys, "recipes")
     assert code == 0
@@ -241,7 +257,7 @@ def test_a_system_error_is_one_message(capsys, tmp_path):
     assert len(err.splitlines()) == 1
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["recipes"], ["prune", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["recipes"], ["datasets", "--help"], ["prune", "--help"]])
 def test_help_and_recipes_load_no_heavy_library(arguments):
     code = (
         "import sys\nfrom rotated_relu import cli\n"

@@ -409,6 +409,23 @@ def test_finetune_export_evaluate_measure_report(capsys, run):
     assert "<html" in (run / "report.html").read_text()[:2000].lower()
 
 
+def test_without_measuring_the_page_is_complete_but_for_what_it_names(capsys, run):
+    _, out, _ = call(capsys, "finetune", run, "--epochs", "1", "--progress", "none")
+    assert f"next: rotated-relu export {run}" in " ".join(out.split())
+    accuracies = read(run / "evaluation.json")
+    assert set(accuracies["compact"]) == set(accuracies["finetuned"]) == {"validation"}
+    _, out, _ = call(capsys, "export", run, "--no-tune")
+    assert f"next: rotated-relu measure {run}" in out
+    assert call(capsys, "report", run)[0] == 0
+    page = " ".join((run / "report.html").read_text().split())
+    assert "no result yet" not in page
+    assert "The network is" in page
+    assert "smaller at" in page
+    assert f"Nothing has been timed: rotated-relu measure {run}" in page
+    assert f"The test images have not been read: rotated-relu evaluate {run} --split test" in page
+    assert "No filter has been removed" not in page
+
+
 def test_measure_against_another_run_and_in_torch(capsys, run, trained):
     code, out, _ = call(
         capsys, "measure", run, "--against", trained, "--engine", "torch", "--repeats", "1", "--threads", "1"

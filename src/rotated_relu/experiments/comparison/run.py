@@ -16,6 +16,7 @@ from torch import nn
 from ...core.counting import count_parameters
 from ...core.run_directory import Run, read_json, replacing, write_json
 from ...training import Config, evaluate_model, finetune
+from ..stages.finetune import finetune_config
 from .methods import training_config
 from .points import Point, Points
 from .prune import torch_pruning
@@ -139,15 +140,12 @@ class Comparison:
             dataclasses.replace(self.settings.base, seed=point.seed), point.method.training
         )
         stand_in = not base.model.rotated and not point.method.is_coupled
+        lr = self.settings.finetune_lr * base.optimizer.lr
         return dataclasses.replace(
-            base,
+            finetune_config(base, self.settings.finetune_epochs, lr),
             model=dataclasses.replace(base.model, rotated=True) if stand_in else base.model,
             trains="weights" if stand_in else "all",
             penalized="slopes",
-            total_shrinkage=0.0,
-            epochs=self.settings.finetune_epochs,
-            optimizer=dataclasses.replace(base.optimizer, lr=self.settings.finetune_lr * base.optimizer.lr),
-            schedule=dataclasses.replace(base.schedule, name="cosine", warmup=0.0),
             compile=False,  # every network has another shape: compiling takes longer than it saves
         )
 

@@ -57,6 +57,7 @@ def report_data(
         "compacted_from": own,
         "curves": _curves(loaded, reference),
         "made": _made(loaded, command),
+        "run": str(loaded.run.path),
     }
     data["reference"] = data["networks"][0]["key"]
     data["final"] = data["networks"][-1]["key"]
@@ -69,7 +70,7 @@ def report_data(
 
 def _networks(loaded: RunNetworks, reference: RunNetworks | None) -> list[Any]:
     """One row per network that there is, in the order of the method."""
-    measured = _json(loaded, "measure").get("networks", {})
+    measured = _json(loaded, "measure").get("networks", {}) or _counted(loaded, reference)
     evaluated = _json(loaded, "evaluation")
     rows = []
     if reference is not None:
@@ -88,6 +89,21 @@ def _networks(loaded: RunNetworks, reference: RunNetworks | None) -> list[Any]:
             {"key": "finetuned", "same_cost_as": "compact", **_accuracies(evaluated.get("finetuned", {}))}
         )
     return [{"label": LABELS[row["key"]], **row} for row in rows]
+
+
+def _counted(loaded: RunNetworks, reference: RunNetworks | None) -> dict[str, dict[str, int]]:
+    """Costs of the run's networks as far as they can be counted; what has to be measured waits for ``measure``."""
+    from ...core.counting import count_macs, count_parameters
+
+    one = loaded.example_inputs()
+    nets = {} if reference is None else {reference_key(reference, loaded): reference.network("trained")}
+    nets[loaded.trained_key] = loaded.network("trained")
+    if loaded.run.has("compact"):
+        nets["compact"] = loaded.network("compact")
+    return {
+        key: {"parameters": count_parameters(net), "macs": sum(count_macs(net, one).values())}
+        for key, net in nets.items()
+    }
 
 
 def _accuracies(splits: dict[str, float]) -> dict[str, float]:

@@ -206,6 +206,7 @@ class ReportData(TypedDict, total=False):
         certificate: ``Certificate.to_dict()``.
         attack: Accuracy under attack.
         made: How it was made.
+        run: Directory of the run, for the commands that make what is missing.
     """
 
     title: str
@@ -228,3 +229,4 @@ class ReportData(TypedDict, total=False):
     certificate: dict[str, Any]
     attack: AttackPart
     made: MadePart
+    run: str

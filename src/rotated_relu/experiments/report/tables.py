@@ -234,13 +234,18 @@ def _plain(value: Any) -> str:
 
 
 def missing(data: ReportData, drawn: Iterable[str]) -> list[str]:
-    """Steps that have not been run yet, as hints at the end of the page."""
-    figures = set(drawn)
-    hints = []
-    if "threshold" not in data and "held" not in data:
-        hints.append("No threshold has been searched: rotated-relu prune finds one and compacts the network.")
-    if "latency" not in figures:
-        hints.append("Nothing has been timed: rotated-relu measure does.")
-    if "curves" not in figures:
-        hints.append("There are no training curves.")
-    return hints
+    """What the run has not got yet and the command that makes it, in the order to be done; at the end of the page."""
+    figures, run = set(drawn), data.get("run", "RUN")
+    final = words.final_of(data)
+    rotated = any(row["key"] != "relu" for row in data.get("networks", []))
+    lacks = [
+        (rotated and not data.keys() & {"threshold", "held"}, "No filter has been removed", "prune {run}"),
+        ("latency" not in figures, "Nothing has been timed", "measure {run}"),
+        (
+            final is not None and not isinstance(final.get("test_accuracy"), (int, float)),
+            "The test images have not been read",
+            "evaluate {run} --split test",
+        ),
+    ]
+    hints = [f"{what}: rotated-relu {command.format(run=run)}" for lacking, what, command in lacks if lacking]
+    return hints if "curves" in figures else [*hints, "There are no training curves."]

@@ -47,6 +47,11 @@ IMAGE_SUFFIXES = frozenset(
 )
 
 
+def names() -> list[str]:
+    """Short names that :func:`load_images` knows, the one that needs no download first."""
+    return [BUNDLED, *sorted(name for name in HUB_NAMES if "_" not in name)]
+
+
 @dataclass(frozen=True)
 class Split:
     """Images of one split.
