@@ -16,7 +16,7 @@ from rotated_relu.core.graph_layout import Tuned
 from rotated_relu.deploy import conversion, fastest
 from rotated_relu.deploy.conversion import apply_layout
 from rotated_relu.deploy.engines import ENGINES
-from rotated_relu.deploy.layout import EXACT_WIDTHS, layout_named
+from rotated_relu.deploy.layout import EXACT_WIDTHS, LAYOUTS
 from rotated_relu.deploy.sessions import OnnxRuntimeSession
 from rotated_relu.deploy.timing import LatencyComparison
 from rotated_relu.experiments.run_networks import open_run
@@ -128,7 +128,7 @@ def test_the_layout_is_chosen_by_timing_unless_told_otherwise(capsys, monkeypatc
 
 def test_a_layout_that_prune_has_timed_is_used_and_not_timed_again(capsys, monkeypatch, run):
     compact = load_compacted(run / "compact.safetensors", open_run(str(run)).network("trained"))
-    wide = layout_named("widths of 8")
+    wide = next(layout for layout in LAYOUTS if layout.name == "widths of 8")
     save(replace(compact, tuned=Tuned("onnxruntime", (1, 8), wide)), run / "compact.safetensors")
     monkeypatch.setattr(
         "rotated_relu.deploy.fastest.compare_latency", lambda *_, **__: pytest.fail("timed again")

@@ -9,7 +9,6 @@ import rotated_relu as rr
 from rotated_relu.core.errors import CompactionError, ExportError, FileFormatError, UnknownNameError
 from rotated_relu.deploy import autotune, fastest
 from rotated_relu.deploy.autotune import ORIGINAL, compact_fastest
-from rotated_relu.deploy.fastest import fastest_layout
 from rotated_relu.deploy.layout import AS_EXPORTED, EXACT_WIDTHS, LAYOUTS, GraphLayout
 from rotated_relu.deploy.timing import LatencyComparison
 from rotated_relu.pruning.mask import zero_mask
@@ -146,13 +145,6 @@ def test_the_fastest_is_confirmed_by_runners_of_its_own(monkeypatch):
     assert started == 2 * [1, 1, 1, 2, 2, 2] + [1, 1, 2, 2]
 
 
-def test_the_fastest_layout_of_any_network():
-    found = fastest_layout(rr.models.resnet20().eval(), torch.randn(1, 3, 16, 16), rounds=3, threads=1)
-    assert found.layout.name in found.milliseconds
-    # narrow, wide and exported differ here; layouts that give the same graph are timed once
-    assert 1 < len(found.milliseconds) <= len(LAYOUTS)
-
-
 def test_every_layout_needs_a_name_of_its_own():
     for layouts, name in (
         ([GraphLayout("a", 8), GraphLayout("a", 16)], "a"),
@@ -160,8 +152,6 @@ def test_every_layout_needs_a_name_of_its_own():
     ):
         with pytest.raises(ExportError, match=f"two candidates are called '{name}'"):
             compact_fastest(rr.models.fcnn(), torch.randn(1, 784), {}, layouts=layouts)
-    with pytest.raises(ExportError, match="there is no layout to time"):
-        fastest_layout(torch.nn.Linear(2, 2), torch.randn(1, 2), layouts=())
 
 
 def test_bad_arguments():

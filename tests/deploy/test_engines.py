@@ -68,3 +68,33 @@ def test_torch_runs_on_as_many_threads_as_asked():
     assert runner(Threads(), torch.zeros(1), engine="torch", threads=before + 1)() == before + 1
     assert runner(Threads(), torch.zeros(1), engine="torch")() == before
     assert torch.get_num_threads() == before
+
+
+def test_runner_is_frozen():
+    net = nn.Linear(2, 1, bias=False)
+    run = runner(net, torch.ones(1, 2), engine="torch")
+    before = run().clone()
+    with torch.no_grad():
+        net.weight.zero_()
+    assert torch.equal(run(), before)
+
+
+class Wide(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.linear = nn.Linear(3, width)
+
+    def forward(self, x):
+        return self.linear(x).relu()
+
+
+def test_every_network_of_a_class_is_compiled():
+    # by default Dynamo stops at eight networks of one class, here at two, and runs the next ones uncompiled
+    graphs = torch._dynamo.utils.counters["stats"]
+    torch._dynamo.reset()
+    with torch._dynamo.config.patch(recompile_limit=2):
+        before = graphs["unique_graphs"]
+        for width in (2, 3, 4, 5):
+            run = runner(Wide(width), torch.ones(1, 3), engine="torch.compile")
+            assert run().shape == (1, width)
+    assert graphs["unique_graphs"] - before == 4

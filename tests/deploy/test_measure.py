@@ -1,96 +1,19 @@
+"""All that is measured of one network, in every engine."""
+
 import pytest
 import torch
-from torch import nn
-from torch.nn import functional as F
 
-from rotated_relu.core.counting import count_macs, count_parameters, count_weights, file_bytes, peak_memory
+from rotated_relu.core.counting import file_bytes
 from rotated_relu.core.errors import ShapeError, UnknownNameError
-from rotated_relu.deploy.engines import runner
 from rotated_relu.deploy.measure import measure
-
-
-def small_net():
-    return nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1),
-        nn.BatchNorm2d(8),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(8, 5),
-    )
-
-
-def test_macs_per_layer_for_one_example():
-    # 3*3*3*8 weights at 6*6 positions, whatever the batch; 8*5.
-    assert count_macs(small_net(), torch.randn(4, 3, 6, 6)) == {"0": 216 * 36, "5": 40}
-
-
-class Functional(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.inner = nn.Linear(4, 6)
-        self.weight = nn.Parameter(torch.randn(3, 6))
-
-    def forward(self, x):
-        return F.linear(self.inner(x), self.weight)
-
-
-class Attention(nn.Module):
-    def forward(self, x):
-        return F.scaled_dot_product_attention(x, x, x)
-
-
-def test_macs_of_functional_calls_belong_to_the_caller():
-    net = nn.Sequential(Functional(), nn.Linear(3, 2))
-    assert count_macs(net, torch.randn(5, 4)) == {"0": 6 * 3, "0.inner": 4 * 6, "1": 3 * 2}
-
-
-def test_macs_of_the_root_and_of_grouped_shared_and_attention_layers():
-    assert count_macs(Functional(), torch.randn(5, 4)) == {"": 18, "inner": 24}
-    assert count_macs(nn.Conv2d(8, 8, 3, groups=4), torch.randn(1, 8, 5, 5)) == {"": 9 * 2 * 8 * 9}
-    shared = nn.Linear(4, 4)
-    assert count_macs(nn.Sequential(shared, nn.ReLU(), shared), torch.randn(1, 4)) == {"0": 32}
-    # Heads 2, tokens 3, features 4: scores 3*3*4 and values 3*3*4 per head.
-    assert count_macs(Attention(), torch.randn(2, 2, 3, 4)) == {"": 2 * 2 * 36}
-    # Batch 2, tokens 3, features 4, one head: in-projection 3*4*12, scores and values 36 each, out 3*4*4.
-    layer = nn.TransformerEncoderLayer(4, 1, dim_feedforward=8, batch_first=True).eval()
-    assert sum(count_macs(layer, torch.randn(2, 3, 4)).values()) == 144 + 72 + 48 + 2 * 3 * 4 * 8
-
-
-def test_parameters_and_weights():
-    net = small_net()
-    assert count_parameters(net) == (216 + 8) + (8 + 8) + (40 + 5)
-    assert count_weights(net) == {"0": 216, "5": 40}
-
-
-def test_file_size_is_that_of_the_safetensors_file(tmp_path):
-    from safetensors.torch import save_file
-
-    net = small_net()
-    save_file(net.state_dict(), tmp_path / "net.safetensors")
-    assert file_bytes(net) == (tmp_path / "net.safetensors").stat().st_size
-
-
-def test_tied_and_channels_last_weights_are_stored_once():
-    net = nn.Sequential(nn.Linear(64, 64, bias=False), nn.Linear(64, 64, bias=False))
-    net[1].weight = net[0].weight
-    assert 64 * 64 * 4 <= file_bytes(net) < 64 * 64 * 4 + 300
-    assert file_bytes(small_net().to(memory_format=torch.channels_last)) == file_bytes(small_net())
-
-
-def test_peak_memory_is_weights_plus_live_tensors():
-    net = nn.Sequential(nn.Linear(10, 1000, bias=False), nn.ReLU(), nn.Linear(1000, 10, bias=False))
-    peak, method = peak_memory(net, torch.randn(2, 10))
-    # Weights 2 * 10,000; input 20; while the ReLU runs both 2,000-entry tensors live. 4 bytes each.
-    assert peak == 4 * (20_000 + 20 + 2_000 + 2_000)
-    assert "live tensors" in method
+from support import nets
 
 
 @pytest.mark.parametrize("engine", ["torch", "onnxruntime", "openvino"])
 def test_measure_fills_every_field_and_restores_training(engine):
     if engine == "openvino":
         pytest.importorskip("openvino")
-    net = small_net()
+    net = nets.classifier()
     net[1].eval()
     found = measure(net, torch.randn(4, 3, 6, 6), engine=engine, repeats=3, warmup=1, threads=1)
     assert net.training
@@ -102,39 +25,14 @@ def test_measure_fills_every_field_and_restores_training(engine):
     assert found.to_dict()["file_bytes"] == file_bytes(net)
 
 
-def test_runner_is_frozen():
-    net = nn.Linear(2, 1, bias=False)
-    run = runner(net, torch.ones(1, 2), engine="torch")
-    before = run().clone()
-    with torch.no_grad():
-        net.weight.zero_()
-    assert torch.equal(run(), before)
-
-
-class Wide(nn.Module):
-    def __init__(self, width):
-        super().__init__()
-        self.linear = nn.Linear(3, width)
-
-    def forward(self, x):
-        return self.linear(x).relu()
-
-
-def test_every_network_of_a_class_is_compiled():
-    # by default Dynamo stops at eight networks of one class, here at two, and runs the next ones uncompiled
-    graphs = torch._dynamo.utils.counters["stats"]
-    torch._dynamo.reset()
-    with torch._dynamo.config.patch(recompile_limit=2):
-        before = graphs["unique_graphs"]
-        for width in (2, 3, 4, 5):
-            run = runner(Wide(width), torch.ones(1, 3), engine="torch.compile")
-            assert run().shape == (1, width)
-    assert graphs["unique_graphs"] - before == 4
-
-
 def test_bad_engine_and_bad_input():
     with pytest.raises(UnknownNameError, match="did you mean 'torch'"):
-        measure(small_net(), torch.randn(1, 3, 6, 6), engine="toch")
-    for function in (count_macs, peak_memory, measure):
-        with pytest.raises(ShapeError):
-            function(small_net(), torch.randn(1, 4, 6, 6))
+        measure(nets.classifier(), torch.randn(1, 3, 6, 6), engine="toch")
+    with pytest.raises(ShapeError):
+        measure(nets.classifier(), torch.randn(1, 4, 6, 6))
+
+
+def test_no_samples_are_refused_before_the_work(monkeypatch):
+    monkeypatch.setattr("rotated_relu.deploy.measure.runner", lambda *_, **__: pytest.fail("started"))
+    with pytest.raises(ValueError, match="at least one timed sample, got repeats=0"):
+        measure(nets.classifier(), torch.randn(1, 3, 6, 6), repeats=0)

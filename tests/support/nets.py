@@ -244,6 +244,32 @@ class ScaledTokens(nn.Module):
         return self.fc2(self.act(self.fc1(x)) * self.scale)
 
 
+class AnySize(nn.Module):
+    """Convolutions and a mean over the pixels: takes images of any size."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), RotatedReLU(8), nn.Conv2d(8, 6, 3, padding=1)
+        )
+        self.head = nn.Linear(6, 2)
+
+    def forward(self, x):
+        return self.head(self.body(x).mean((2, 3)))
+
+
+def classifier() -> nn.Sequential:
+    """3x3 convolution of 3 -> 8 channels with norm, mean over the pixels, 8 -> 5."""
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 5),
+    )
+
+
 def two_layers() -> nn.Sequential:
     """3 -> 4 -> 2 -> 1, all slopes 1: 3*4 + 4*2 + 2*1 = 22 multiplications, as many weights, 7 biases, 6 slopes."""
     torch.manual_seed(0)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 
-from ..core.errors import UnknownNameError
 from ..core.graph_layout import GraphLayout
 
 EXACT_WIDTHS = GraphLayout("exact widths")
@@ -23,15 +22,3 @@ LAYOUTS = (
     GraphLayout("widths of 16, streams as exported", 16, 0, 0),
     AS_EXPORTED,
 )
-
-
-def layout_named(name: str) -> GraphLayout:
-    """The layout of :data:`LAYOUTS` with a name, as messages and JSON have it.
-
-    Raises:
-        UnknownNameError: If there is none.
-    """
-    for layout in LAYOUTS:
-        if layout.name == name:
-            return layout
-    raise UnknownNameError("layout", name, [layout.name for layout in LAYOUTS])

@@ -122,10 +122,6 @@ class _Reader:
         return next(self._feeds, None)
 
 
-def _arrays(batch: Inputs) -> list[Any]:
-    return arrays(batch)
-
-
 def _difference(net: nn.Module, session: Session, calibration: Sequence[Inputs]) -> float:
     """Root mean square difference of all outputs, relative to the network's outputs."""
     squared = total = 0.0

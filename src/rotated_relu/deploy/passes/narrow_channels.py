@@ -7,7 +7,7 @@ slopes and gathers become part of the weights around them.
 The pass carries a *view* of every tensor forward (:mod:`.channel_view` has the algebra) and gives each node to the rule
 of its kind (:data:`RULES`). A rule decides by the demand (:mod:`.channel_demand`) and by what a selection would cost
 (:mod:`.selecting`), inserts what it needs in front of the node, and returns the view of the result; the node itself is
-left behind without readers. Two branches that meet in an addition are the hard case: :mod:`.narrow_additions`.
+left behind without consumers. Two branches that meet in an addition are the hard case: :mod:`.narrow_additions`.
 """
 
 from __future__ import annotations
