@@ -1,4 +1,4 @@
-"""rotated-relu: slopes on every activation, and the filters that they declare dead removed, provably.
+"""rotated-relu: slopes on every activation, and the filters that they declare dead removed, verified in float64.
 
 Example::
 
@@ -7,7 +7,7 @@ Example::
     net = rr.rotate(torchvision.models.resnet18(), torch.zeros(1, 3, 224, 224))
     loss = criterion(net(images), labels) + 1e-3 * rr.slope_l1(net)           # train as ever
     found = rr.find_threshold(net, evaluate)                                   # on validation data
-    result = rr.compact(net, torch.zeros(1, 3, 224, 224), threshold=found.value)
+    result = rr.compact(net, torch.zeros(1, 3, 224, 224), mask=found.mask)
     rr.save(result, "small.safetensors")
 
 Names are imported at their first use, so that ``rotated-relu --help`` does not wait for torch.

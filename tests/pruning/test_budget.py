@@ -154,6 +154,27 @@ def test_bad_settings_are_named(settings, message):
         rr.SlopeBudget(two_layers(), X, **{"steps": 10, **settings})
 
 
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        (lambda state: {}, "no state of a budget: it has no from, number"),
+        (
+            lambda state: state | {"scores": {"1.slope": torch.zeros(3)}},
+            r"another network's: 1\.slope has 4 channels",
+        ),
+        (lambda state: state | {"since": {}, "from": {}, "scores": {}}, "another network's"),
+    ],
+)
+def test_the_state_of_something_else_is_refused_and_changes_nothing(state, message):
+    budget = rr.SlopeBudget(two_layers(), X, 20)
+    train_one = {name: torch.ones_like(slope) for name, slope in rr.slopes(budget._net).items()}
+    train(budget._net, budget, 1, train_one)
+    before = str(budget.state_dict())
+    with pytest.raises(rr.errors.SlopeError, match=message):
+        budget.load_state_dict(state(rr.SlopeBudget(two_layers(), X, 20).state_dict()))
+    assert str(budget.state_dict()) == before
+
+
 @pytest.mark.parametrize("settings", [{"unit": "mac"}, {"score": "tailor"}])
 def test_unknown_names_suggest_the_nearest(settings):
     with pytest.raises(rr.errors.UnknownNameError, match=r"macs|taylor"):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import rotated_relu as rr
-from rotated_relu.core.errors import ShapeError, SlopeError, UnknownNameError
+from rotated_relu.core.errors import ArgumentError, ShapeError, SlopeError, UnknownNameError
 from rotated_relu.pruning.importance import Scores, taylor_scores
 from rotated_relu.pruning.mask import Mask, apply_threshold, threshold_mask, zero_mask
 from support.nets import two_layers
@@ -63,6 +63,12 @@ def test_zeros_alone():
 @pytest.mark.parametrize("bad", [-0.1, math.nan, math.inf])
 def test_a_threshold_that_is_no_size_is_refused(bad):
     with pytest.raises(SlopeError, match="threshold must be 0 or a positive number"):
+        threshold_mask(sloped(), bad)
+
+
+@pytest.mark.parametrize("bad", ["0.1", None, [0.1]])
+def test_a_threshold_that_is_no_number_is_refused(bad):
+    with pytest.raises(ArgumentError, match="threshold must be a number"):
         threshold_mask(sloped(), bad)
 
 
@@ -179,3 +185,36 @@ def test_plans_from_before_say_their_threshold():
 
 def test_a_mask_from_another_device_or_of_no_names_is_a_mask():
     assert rr.apply_mask(sloped(), Mask({})) == {"1.slope": 3, "3.slope": 2}
+
+
+# --- wrapped networks ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [lambda net: torch.compile(net, backend="eager"), nn.DataParallel, torch.optim.swa_utils.AveragedModel],
+    ids=["compiled", "data parallel", "averaged"],
+)
+def test_a_mask_fits_the_network_and_its_wrapper_alike(wrap):
+    net = sloped()
+    found = threshold_mask(net, 0.2)
+    assert as_bits(threshold_mask(wrap(net), 0.2)) == as_bits(found)
+    assert as_bits(rr.select_channels(wrap(net), X, keep=0.5)) == as_bits(
+        rr.select_channels(net, X, keep=0.5)
+    )
+    assert widths(rr.compact(wrap(net), X, mask=found)) == [2, 1, 1]
+    assert rr.apply_mask(wrap(net), found) == {"1.slope": 2, "3.slope": 1}
+
+
+def test_in_inference_mode_the_same_channels_are_chosen():
+    net = sloped()
+    outside = rr.select_channels(net, X, keep=0.5)
+    with torch.inference_mode():
+        assert as_bits(rr.select_channels(net, X, keep=0.5)) == as_bits(outside)
+        assert as_bits(threshold_mask(net, 0.2)) == as_bits(threshold_mask(sloped(), 0.2))
+    assert outside.gone > 1
+
+
+def test_what_is_no_network_is_named():
+    with pytest.raises(ArgumentError, match=r"must be a torch\.nn\.Module, got str"):
+        rr.apply_mask("net", {})

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ..core.errors import SlopeError
-from ..core.modules import check_network
+from ..core.modules import check_network, unwrap
 from .activation import Rotated
 
 
@@ -17,10 +17,16 @@ def rotated_modules(net: nn.Module) -> dict[str, Rotated]:
 
 
 def slopes(net: nn.Module) -> dict[str, nn.Parameter]:
-    """All slopes of a network, ``{qualified name: Parameter of shape (channels,)}``, in module order."""
-    return {
-        f"{name}.slope" if name else "slope": module.slope for name, module in rotated_modules(net).items()
-    }
+    """All slopes of a network, ``{qualified name: Parameter of shape (channels,)}``, in module order.
+
+    The names are those in the network itself, also where it is wrapped by ``torch.compile``, data parallelism or weight
+    averaging: masks and scores fit it either way.
+
+    Raises:
+        ArgumentError: If it is no network.
+    """
+    found = rotated_modules(unwrap(net))
+    return {f"{name}.slope" if name else "slope": module.slope for name, module in found.items()}
 
 
 def check_slopes(net: nn.Module) -> dict[str, nn.Parameter]:

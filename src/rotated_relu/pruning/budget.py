@@ -1,7 +1,7 @@
-r"""A pull that takes just as many slopes to exactly zero as a budget asks for, and then stops.
+r"""A regularizer that takes just as many slopes to exactly zero as a budget asks for, and then stops.
 
-The published L1 pulls every slope all the time: those that matter pay for those that do not, and where it ends
-depends on its strength, the learning rate and the length of the run. Here a few slopes are pulled at a time, and the
+The published L1 acts on every slope all the time: those that matter pay for those that do not, and where it ends
+depends on its strength, the learning rate and the length of the run. Here it acts on a few slopes at a time, and the
 rest are left alone:
 
 1. Every slope has a score, the running mean of :math:`(a \, \partial L / \partial a)^2`: the first-order estimate of
@@ -46,7 +46,7 @@ COSTS_AGAIN = 0.1  # what a channel saves is found anew when so much of the whol
 
 
 class SlopeBudget:
-    """Pulls slopes to zero until the rest of the network meets a budget; call :meth:`step` after every optimizer step.
+    """Takes slopes to zero until the rest of the network meets a budget; call :meth:`step` after every optimizer step.
 
     Args:
         net: The rotated network in training, wrapped or not, in plain or fast form.
@@ -96,7 +96,7 @@ class SlopeBudget:
             raise SlopeError(unreachable(keep, unit, least))
         self._number, self._seen = 0, False
         self._scores = {name: torch.zeros_like(slope) for name, slope in self._slopes.items()}
-        # Where the pull on a slope began: step and absolute value; infinite for those that are free.
+        # Where the bound on a slope began: step and absolute value; infinite for those that are free.
         self._since = {name: torch.full_like(slope, torch.inf) for name, slope in self._slopes.items()}
         self._from = {name: torch.zeros_like(slope) for name, slope in self._slopes.items()}
         self._saves: dict[str, float] = {}
@@ -159,13 +159,25 @@ class SlopeBudget:
         """Go on from another budget's :meth:`state_dict`.
 
         Raises:
-            KeyError: If it is of another network.
+            SlopeError: If it is of another network, or no state; nothing was changed.
         """
+        self._check_state(state)
         self._number, self._saves_at = int(state["number"]), float(state["saves_at"])
         self._saves = {name: float(value) for name, value in state["saves"].items()}
         for mine, key in ((self._scores, "scores"), (self._since, "since"), (self._from, "from")):
             for name, value in mine.items():
                 value.copy_(state[key][name])
+
+    def _check_state(self, state: Mapping[str, Any]) -> None:
+        missing = {"number", "scores", "since", "from", "saves", "saves_at"} - set(state)
+        if missing:
+            raise SlopeError(f"this is no state of a budget: it has no {', '.join(sorted(missing))}")
+        for name, slope in self._slopes.items():
+            shapes = {
+                tuple(state[key][name].shape) for key in ("scores", "since", "from") if name in state[key]
+            }
+            if shapes != {tuple(slope.shape)}:
+                raise SlopeError(f"the state is another network's: {name} has {len(slope)} channels here")
 
     def _check_gradients(self) -> None:
         """Refuse to choose blindly: a score that saw no gradient would call every channel equally unimportant."""
@@ -199,7 +211,7 @@ class SlopeBudget:
             mean.lerp_(torch.where(now.isfinite(), now, mean), rate)
 
     def _size(self, name: str) -> Tensor:
-        """Absolute slopes; for one that is being pulled, that of before, lest the pull make its own case."""
+        """Absolute slopes; for one that is bounded, that of before, lest the bound make its own case."""
         return torch.maximum(self._slopes[name].detach().abs(), self._from[name])
 
     def _due(self) -> bool:

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from ..core.criteria import UNITS
 from ..core.errors import UnknownNameError
-from ..core.modules import Call, Inputs, as_inputs
-from ..core.state import copy_of
+from ..core.modules import Call, Inputs, as_inputs, unwrap
+from ..core.state import copy_of, ordinary_tensors
 from ..graph.capture import capture, check_static
 from ..graph.liveness import Liveness, analyse
 from ..graph.needed_macs import ideal_work
@@ -41,9 +41,10 @@ class CostEstimate:
         CaptureError: If ``torch.export`` cannot capture it.
     """
 
+    @ordinary_tensors()
     def __init__(self, net: nn.Module, example_inputs: Inputs) -> None:
         check_slopes(net)
-        self._net = copy_of(as_plain(net)).cpu().float().requires_grad_(True)
+        self._net = copy_of(as_plain(unwrap(net))).cpu().float().requires_grad_(True)
         for parameter in self._net.parameters():
             # Zeros among the weights are no business of the slopes; and a dead channel must not look dead twice.
             nn.init.ones_(parameter)
@@ -130,6 +131,7 @@ class CostEstimate:
         gone = (dead[name] for name in self._slopes if name in dead)
         return sum(map(len, self._slopes.values())) - sum(int(mask.sum()) for mask in gone)
 
+    @ordinary_tensors()
     def _liveness(self, dead: Dead) -> Liveness:
         with torch.no_grad():
             for name in self._touched:

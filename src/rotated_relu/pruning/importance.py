@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import SlopeError
-from ..core.modules import Inputs, eval_mode
+from ..core.modules import Inputs, eval_mode, unwrap
 from ..nn.folding import as_plain
 from ..nn.folding.consumers import Fold, layers_behind
 from ..nn.slopes import check_slopes, slopes
@@ -69,7 +69,7 @@ def consumer_scores(net: nn.Module, example_inputs: Inputs) -> Scores:
         CaptureError: If ``torch.export`` cannot capture the network.
     """
     scores = Scores(slope_scores(net), "consumer")
-    plain = as_plain(net)
+    plain = as_plain(unwrap(net))
     for gate, consumers in layers_behind(plain, example_inputs).items():
         name = f"{gate}.slope" if gate else "slope"
         if consumers:

@@ -82,7 +82,8 @@ def threshold_mask(net: nn.Module, threshold: float, scores: Mapping[str, Tensor
             is negative or not finite, or nothing would be left.
     """
     found = check_slopes(net)
-    if not 0 <= need_number(threshold, "threshold") < math.inf:
+    threshold = need_number(threshold, "threshold")
+    if not 0 <= threshold < math.inf:
         raise SlopeError(f"threshold must be 0 or a positive number, got {threshold!r}")
     if scores is not None:
         check_scores(found, scores)

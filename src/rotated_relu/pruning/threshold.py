@@ -377,9 +377,9 @@ def _check_options(tolerance: float, budget: Mapping[str, float] | None, max_eva
     if not budget:
         raise ThresholdError(f"the budget names no cost; known: {', '.join(UNITS)}")
     for name, limit in budget.items():
-        if not 0 < limit <= 1:
+        if isinstance(limit, str) or not 0 < limit <= 1:
             raise ThresholdError(
-                f"budget {name!r} is the fraction to keep, above 0 and at most 1, got {limit}"
+                f"budget {name!r} is the fraction to keep, above 0 and at most 1, got {limit!r}"
             )
 
 
