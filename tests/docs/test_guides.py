@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 import rotated_relu as rr
+from rotated_relu.deploy.engines import ENGINES
 
 DOCS = Path(__file__).parents[2] / "docs"
 BLOCK = re.compile(r"(<!-- not run: [^\n]+ -->\n+)?```python\n(.*?)```", flags=re.DOTALL)
@@ -110,10 +111,21 @@ MORE = {
 }
 
 
+@pytest.fixture(autouse=True)
+def engines():
+    """A page registers one; other tests do not see it."""
+    before = dict(ENGINES)
+    yield
+    ENGINES.clear()
+    ENGINES.update(before)
+
+
 def test_the_guides_are_found():
     assert {"index.md", "export.md", *MORE} <= {page.name for page in PAGES}
 
 
+# A few steps on random images kill no slope.
+@pytest.mark.filterwarnings("ignore::rotated_relu.core.errors.NothingRemovedWarning")
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
 def test_the_python_of_a_guide_runs(page, tmp_path, monkeypatch):

@@ -8,6 +8,10 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from ..core.extras import needs
+
+needs("pydantic")  # every file here is about settings, which are its classes
+
 if TYPE_CHECKING:
     from . import recipes
     from .config import (

@@ -16,15 +16,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+import pydantic
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic_core import ErrorDetails
 from typing_extensions import dataclass_transform
 
 from ..core.errors import RotatedReLUError, UnknownNameError
-from ..core.extras import needs
-
-needs("pydantic")
-import pydantic  # noqa: E402
-from annotated_types import Ge, Gt, Le, Lt  # noqa: E402
-from pydantic_core import ErrorDetails  # noqa: E402
 
 Made = TypeVar("Made")
 

@@ -71,6 +71,7 @@ def _is_file(weights: str) -> bool:
 
 
 def _torchvision(architecture: Architecture, weights: str) -> Brought:
+    needs("torchvision")
     from torchvision.models import get_model, get_model_weights
 
     known = get_model_weights(architecture.name)
