@@ -228,6 +228,27 @@ def test_a_run_that_was_never_pruned(capsys, tmp_path, verb, file):
 
 
 @pytest.mark.parametrize(
+    ("arguments", "whole"),
+    [
+        (["recipes"], ["preact_resnet110_cifar10", "  epochs: 1200"]),
+        (["prune", "--help"], ["--keep-parameters", "Usage: rotated-relu prune"]),
+    ],
+)
+def test_forty_columns_are_enough(capsys, monkeypatch, arguments, whole):
+    monkeypatch.setenv("COLUMNS", "40")
+    code, out, _ = call(capsys, *arguments)
+    assert code == 0
+    assert all(text in out for text in whole)
+    if arguments == ["recipes"]:
+        table = out[: out.index("Each of the paper's")]
+        assert max(map(len, table.splitlines())) <= 40
+    else:
+        # An option with its choices is one word that cannot be broken.
+        long = [line.split() for line in out.splitlines() if len(line) > 40]
+        assert all(len(words) == 2 and words[0].startswith("--") for words in long)
+
+
+@pytest.mark.parametrize(
     ("verb", "known"),
     [
         ("models", ["demo_resnet", "resnet20", "resnet18", "mobilenet_v2"]),

@@ -370,7 +370,9 @@ def test_model_follows_the_images():
 def test_progress_lines(tmp_path, capsys):
     config = dataclasses.replace(CONFIG, epochs=2)
     fit(config, tmp_path, images=IMAGES, progress="lines", device="cpu")
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch")]
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    lines = [line for line in shown.err.splitlines() if line.startswith("epoch")]
     assert len(lines) == 2
     assert lines[1].startswith("epoch 2/2  loss ")
     assert "validation" in lines[1]

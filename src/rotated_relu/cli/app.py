@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import shlex
+import shutil
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -72,15 +73,21 @@ def build_app(given: Sequence[str] = ()) -> typer.Typer:
             has an option for every setting, which take time to put together: it has them if it is asked for, or
             nothing is.
     """
+    columns = shutil.get_terminal_size().columns
     app = typer.Typer(
         name="rotated-relu",
         help="Train a network with one slope per filter, drop the filters whose slope is small, prove the "
         "smaller network equal, and measure it. A run is a directory that every verb understands.",
         epilog="Start with: rotated-relu demo. Help for a verb, with an example: rotated-relu prune --help",
         no_args_is_help=True,
+        # Boxes with three columns cut the names of options where the terminal is narrow.
+        rich_markup_mode=None if columns < console.NARROW else "rich",
         add_completion=False,
         pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
+        context_settings={
+            "help_option_names": ["-h", "--help"],
+            "terminal_width": columns if columns < console.NARROW else None,
+        },
     )
     app.callback()(_options)
     for name, (verb, example) in VERBS.items():

@@ -6,10 +6,15 @@ import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
 from ..core.messages import say as say
+
+NARROW = 60  # columns of a terminal: below, tables that do not fit become lists
+UNLIMITED = 10_000
 
 
 def show(*things: object) -> None:
@@ -45,9 +50,28 @@ def stoppable(what: str, again: str, kept: str = "its state is kept") -> Iterato
         raise typer.Exit(143 if isinstance(error, Terminated) else 130) from None
 
 
+class FittingTable(Table):
+    """A table that becomes a list, a row after the other, where a narrow terminal would cut its columns to pieces."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """See rich's protocol."""
+        natural = Measurement.get(console, options.update(max_width=UNLIMITED), self).maximum
+        if options.max_width >= NARROW or natural <= options.max_width:
+            yield from super().__rich_console__(console, options)
+            return
+        yield Text(str(self.title), style="bold")
+        heads = [str(column.header) for column in self.columns]
+        for row in zip(*(column.cells for column in self.columns), strict=True):
+            first, *others = map(str, row)
+            yield Text(first)
+            for head, cell in zip(heads[1:], others, strict=True):
+                if cell:
+                    yield Text(f"  {head}: {cell}")
+
+
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     """A table whose first column is text and whose others are numbers."""
-    made = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    made = FittingTable(title=title, title_justify="left", title_style="bold", header_style="bold")
     for position, column in enumerate(columns):
         made.add_column(column, justify="left" if position == 0 else "right", overflow="fold")
     for row in rows:

@@ -15,6 +15,7 @@ from torch import nn
 
 from ..core.errors import CaptureError, RunError
 from ..core.extras import needs
+from ..core.messages import say
 from ..core.run_directory import Run, is_first_process, read_json, read_metrics, replacing, write_json
 from ..nn.folding import fast_training, plain_training
 from ..nn.slopes import slopes
@@ -202,7 +203,7 @@ def loop_over(
     batches = TrainBatches(images.train, config, share, fabric.device)
     stepper = Stepper(net, config, images, len(batches), fabric, teacher)
     first = fabric.is_global_zero
-    logs = logs_for(run, config, _say if progress == "lines" else None) if run is not None and first else []
+    logs = logs_for(run, config, say if progress == "lines" else None) if run is not None and first else []
     step_done = stack.enter_context(_bar(progress == "bar" and first, config, len(batches)))
     return Loop(stepper, batches, images.validation, config, run, logs, step_done)
 
@@ -214,9 +215,10 @@ def _bar(shown: bool, config: Config, steps: int) -> Iterator[Callable[[Progress
         yield None
         return
     needs("rich")
+    from rich.console import Console
     from rich.progress import Progress as Bar
 
-    with Bar(transient=False) as bar:
+    with Bar(console=Console(stderr=True)) as bar:
         task = bar.add_task("epoch 1", total=steps)
 
         def step_done(progress: Progress) -> None:
@@ -224,10 +226,6 @@ def _bar(shown: bool, config: Config, steps: int) -> Iterator[Callable[[Progress
             bar.update(task, completed=progress.step, description=title)
 
         yield step_done
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
 
 
 def _opened(path: str | Path) -> Run:

@@ -7,13 +7,14 @@ and its fine-tuning. Everything is chosen on validation images; the test images 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from ...core import messages
 from ...core.counting import count_parameters
+from ...core.messages import Say
 from ...core.run_directory import Run, read_json, replacing, write_json
 from ...training import Config, evaluate_model, finetune
 from ..stages.finetune import finetune_config
@@ -47,7 +48,7 @@ class Comparison:
         settings: Settings,
         path: str | Path,
         *,
-        say: Callable[[str], None] = print,
+        say: Say = messages.say,
         device: str = "auto",
         progress: str = "lines",
     ) -> None:
