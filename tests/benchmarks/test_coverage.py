@@ -33,11 +33,13 @@ TIMM = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLE)
 def test_torchvision(coverage, name):
     check(coverage.row(name, smallest=64), SAMPLE[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TIMM)
 def test_timm(coverage, name):
     pytest.importorskip("timm")

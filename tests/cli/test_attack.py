@@ -36,6 +36,7 @@ def own(runs, tmp_path):
     return tmp_path / "rotated", tmp_path / "relu"
 
 
+@pytest.mark.slow
 def test_attack_compares_all_networks_of_all_runs(capsys, own):
     run, rival = own
     code, out, err = call(capsys, "attack", run, rival, *FEW)

@@ -278,6 +278,7 @@ def test_a_system_error_is_one_message(capsys, tmp_path):
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["--help"], ["recipes"], ["datasets", "--help"], ["prune", "--help"]])
 def test_help_and_recipes_load_no_heavy_library(arguments):
     code = (

@@ -68,6 +68,7 @@ def networks_agree(run, outputs, images):
     torch.testing.assert_close(outputs, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_export_for_openvino(capsys, run):
     pytest.importorskip("openvino", reason="optional: pip install openvino")
     from rotated_relu.deploy.sessions import OpenVinoSession
@@ -83,6 +84,7 @@ def test_export_for_openvino(capsys, run):
     networks_agree(run, OpenVinoSession(run / "compact.xml", threads=1).run(images)[0], images)
 
 
+@pytest.mark.slow
 def test_export_in_eight_bits(capsys, run):
     code, out, _ = call(capsys, "export", run, "--int8", "--no-tune")
     assert code == 0
@@ -96,6 +98,7 @@ def test_export_in_eight_bits(capsys, run):
     assert found.shape == (3, 3)
 
 
+@pytest.mark.slow
 def test_export_for_any_image_size(capsys, run):
     assert call(capsys, "export", run, "--dynamic-size", "--no-tune")[0] == 0
     assert shape_of(run / "compact.onnx") == ["batch", 1, "height", "width"]
@@ -109,6 +112,7 @@ def shape_of(path):
     return [dim.dim_param or dim.dim_value for dim in dims]
 
 
+@pytest.mark.slow
 def test_the_layout_is_chosen_by_timing_unless_told_otherwise(capsys, monkeypatch, run):
     asked = []
 
@@ -218,6 +222,7 @@ def test_one_engine_alone_is_the_fastest(capsys, made_up, run, engine):
     assert "fastest at" not in out  # with one engine there is nothing to compare
 
 
+@pytest.mark.slow
 def test_the_reference_is_timed_with_all_its_channels(monkeypatch):
     # our exporter takes channels with slopes of 0 out of a graph: compaction would seem to gain nothing
     net = torch.nn.Sequential(
@@ -250,6 +255,7 @@ def first_conv_width(content):
     return next(tensor.dims[0] for tensor in graph.initializer if tensor.name == conv.input[1])
 
 
+@pytest.mark.slow
 def test_engines_run_for_real(capsys, run):
     pytest.importorskip("openvino", reason="optional: pip install openvino")
     engines = ["openvino", "torch"]  # onnxruntime: tests/test_cli_pipeline.py

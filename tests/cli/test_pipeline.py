@@ -171,6 +171,7 @@ def made_up(monkeypatch, original, others):
     )
 
 
+@pytest.mark.slow
 def test_prune_times_candidates_by_default(capsys, monkeypatch, run):
     made_up(monkeypatch, original=3.0, others=2.0)
     value = read(run / "threshold.json")["value"]
@@ -184,6 +185,7 @@ def test_prune_times_candidates_by_default(capsys, monkeypatch, run):
     assert found["rounding_milliseconds"]["original"] == [3.0, 3.0]
 
 
+@pytest.mark.slow
 def test_prune_keeps_everything_where_nothing_is_confirmed_faster(capsys, monkeypatch, run):
     made_up(monkeypatch, original=2.0, others=2.0)
     code, out, err = call(capsys, "prune", run, "--threshold", read(run / "threshold.json")["value"])
@@ -372,6 +374,7 @@ def test_a_truncated_file_is_one_message(capsys, run):
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_finetune_export_evaluate_measure_report(capsys, run):
     code, out, _ = call(capsys, "finetune", run, "--epochs", "1", "--progress", "none")
     assert code == 0

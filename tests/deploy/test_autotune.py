@@ -42,6 +42,7 @@ def test_modules_are_rounded_and_one_of_them_is_chosen():
     assert found.result.model.block1.conv1.out_channels == {1: 5, 4: 8, None: 8}[found.round_to]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
 def test_graphs_take_several_layouts_of_the_smallest_network(engine):
     if engine == "openvino":
@@ -54,6 +55,7 @@ def test_graphs_take_several_layouts_of_the_smallest_network(engine):
     assert len(found.speedup) == 1
 
 
+@pytest.mark.slow
 def test_graphs_may_keep_widths_of_16(monkeypatch):
     x = torch.randn(1, 3, 8, 8)
     net = torch.nn.Sequential(torch.nn.Conv2d(3, 64, 3), rr.RotatedReLU(64), torch.nn.Conv2d(64, 4, 1))

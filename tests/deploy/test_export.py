@@ -65,6 +65,7 @@ def test_a_slope_with_another_reader_stays(tmp_path):
     assert operators(tmp_path / "net.onnx").count("Mul") == 1
 
 
+@pytest.mark.slow
 def test_a_slope_along_tokens_does_not_fold_into_features(tmp_path):
     # 4 tokens of 4 features: the slope varies along the tokens, a matrix product reads the features.
     net = nn.Sequential(Rotated(nn.ReLU(), 4, channel_dim=1), nn.Linear(4, 2))
@@ -109,6 +110,7 @@ def test_channels_last_weights_export_alike(tmp_path):
     assert "Transpose" not in operators(tmp_path / "net.onnx")
 
 
+@pytest.mark.slow
 def test_a_compiled_network_exports_like_its_inside(tmp_path):
     assert (
         export_onnx(torch.compile(chain()), torch.randn(2, 3, 6, 6), tmp_path / "net.onnx").folded_slopes == 2
@@ -196,6 +198,7 @@ def test_nan_on_one_side_is_a_difference(tmp_path, monkeypatch):
         export_onnx(chain(), torch.randn(2, 3, 6, 6), tmp_path / "net.onnx")
 
 
+@pytest.mark.slow
 def test_unwritable_places(tmp_path, monkeypatch):
     with pytest.raises(ExportError, match=r"cannot write .*missing"):
         export_onnx(nn.Linear(2, 2), torch.randn(2, 2), tmp_path / "missing" / "net.onnx")
@@ -214,6 +217,7 @@ def test_inputs_that_do_not_fit(tmp_path):
         export_onnx(nn.Linear(2, 2), torch.randn(2, 3), tmp_path / "net.onnx")
 
 
+@pytest.mark.slow
 def test_images_of_any_size(tmp_path):
     net, path = nets.AnySize(), tmp_path / "net.onnx"
     report = export_onnx(net, torch.randn(2, 3, 12, 12), path, dynamic_size=True)

@@ -14,6 +14,7 @@ from rotated_relu.deploy.timing import LatencyComparison
 from support import nets
 
 
+@pytest.mark.slow
 def test_the_fastest_layout_of_any_network():
     found = fastest_layout(rr.models.resnet20().eval(), torch.randn(1, 3, 16, 16), rounds=3, threads=1)
     assert found.layout.name in found.milliseconds

@@ -72,6 +72,7 @@ def test_sound_output_does_not_move_by_one_bit(case):
         assert torch.equal(net(x), before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

@@ -108,6 +108,7 @@ def test_lightning_callback_is_the_plain_step(tmp_path, fast):
         trainer.fit(Module(nn.Linear(4, 3)), torch.utils.data.DataLoader(batches(), batch_size=None))
 
 
+@pytest.mark.slow
 def test_hugging_face_callback_is_the_plain_step(tmp_path):
     transformers = pytest.importorskip("transformers", reason="pip install transformers accelerate")
     pytest.importorskip("accelerate", reason="pip install transformers accelerate")

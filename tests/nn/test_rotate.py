@@ -34,6 +34,7 @@ def test_plain_sequential_is_swapped_in_place():
     assert net[5].channel_dim == -1  # after a linear layer the features come last
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "sites"),
     # ResNet-18: stem + 8 blocks x 2; ResNet-50: stem + 16 blocks x 3; VGG-16-BN: 13 convolutions + 2 linear layers

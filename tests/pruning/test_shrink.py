@@ -42,6 +42,7 @@ def net():
     return trained()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("teacher", [False, True])
 def test_half_of_the_macs_go_and_the_accuracy_stays(net, teacher):
     before = copy.deepcopy(net.state_dict())

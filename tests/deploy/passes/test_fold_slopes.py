@@ -40,6 +40,7 @@ def vgg():
     return nets.awake(rr.rotate(net, torch.randn(1, 3, 32, 32), init="published"))
 
 
+@pytest.mark.slow
 def test_vgg_has_no_slopes_left_where_those_before_a_max_pool_are_positive(tmp_path):
     net = signed(vgg())
     pooled = ("features.2", "features.6", "features.13", "features.20", "features.27")
@@ -82,6 +83,7 @@ def test_a_plain_network_has_no_slopes_left(tmp_path):
     assert (report.folded_slopes, report.kept_slopes, operators["Mul"]) == (4, (), 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("block", "slopes"), [(PreActBlock, 2), (PreActBottleneck, 3)])
 def test_pre_activation_networks_have_no_slopes_left(tmp_path, block, slopes):
     net = signed(nets.awake(PreActResNet(block, 1)))

@@ -57,6 +57,7 @@ def stream(dead1, dead2):
     return net
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 def test_a_residual_stream_in_every_layout(layout):
     raw = raw_onnx(stream([0, 1, 2], [3, 4]), torch.randn(2, 3, 8, 8))
@@ -106,6 +107,7 @@ def test_a_max_pool_takes_positive_slopes_only():
     assert kept.reason == "a max-pool reads it and 1 of 4 slopes are negative"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "net",
     [
@@ -195,6 +197,7 @@ class FixedTwo(Fixed):
         return self.net(a, b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [3, *range(100, 110)])
 def test_random_networks(seed):
     program = Program.from_seed(seed)

@@ -214,6 +214,7 @@ def stages(made):
     return made.train, made.prune, made.finetune, made.time, made.test
 
 
+@pytest.mark.slow
 def test_a_whole_comparison_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     blind = comparison(tmp_path, images=dataclasses.replace(IMAGES, test=Unread()))
     calls = []

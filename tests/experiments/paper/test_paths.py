@@ -111,6 +111,7 @@ def test_a_dead_activation_after_the_sum_ends_every_path():
     assert path_lengths(block.ways for block in blocks).counts == []
 
 
+@pytest.mark.slow
 def test_blocks_of_a_pre_activation_network():
     # layer1.0: conv1 feeds act2 (16), conv2 act3 (16), conv3 the next block's act1 (64).
     net = fill(preact_resnet164(), layer1__1__act1=50, layer1__1__act2=0, layer1__3__act1=0)

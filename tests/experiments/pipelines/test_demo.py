@@ -48,6 +48,7 @@ def small(monkeypatch):
     monkeypatch.setattr(demo_pipeline, "FINETUNE_EPOCHS", 1)
 
 
+@pytest.mark.slow
 def test_demo_leaves_what_it_promises_and_can_be_repeated(capsys, tmp_path):
     out = tmp_path / "demo"
     code, printed, _ = call(capsys, "demo", "--out", out, "--progress", "none")

@@ -66,6 +66,7 @@ def whole(tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_the_table_and_the_files(whole):
     record = read_json(whole / "reproduction.json")
     rows = {row["network"]: row for row in record["networks"]}
@@ -119,6 +120,7 @@ def test_other_settings_of_the_training_are_refused(capsys, whole):
     assert "holds a run with other settings (seed 0, asked for 1)" in said
 
 
+@pytest.mark.slow
 def test_another_threshold_keeps_the_training(capsys, whole, tmp_path):
     out = tmp_path / "run"
     shutil.copytree(whole, out)
@@ -165,6 +167,7 @@ def interrupt():
     raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_stopped_in_every_stage_it_ends_the_same(capsys, monkeypatch, whole, tmp_path):
     out = tmp_path / "run"
     for stage in STAGES:
@@ -219,6 +222,7 @@ def test_the_test_images_are_read_last(capsys, monkeypatch, whole, tmp_path):
     assert read == ["validation"] * 5 + ["test"] * 5
 
 
+@pytest.mark.slow
 def test_two_steps(capsys, tmp_path):
     """Frozen weights are those that compaction cut from the random ones; frozen slopes are those of step 1."""
     out = tmp_path / "run"

@@ -90,6 +90,7 @@ def test_report_in_a_browser(browser, tmp_path, data, traces, width):
     assert [name for name in loaded if not name.startswith("data:")] == []
 
 
+@pytest.mark.slow
 def test_figures_follow_the_colour_scheme(browser, tmp_path):
     path = build(trained_report(), tmp_path / "report.html")
     colour = "return document.getElementById('plot-curves')._fullLayout.font.color"

@@ -179,6 +179,7 @@ def train(net, x, steps=20):
     return net
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_twenty_steps_end_in_the_same_parameters(case):
     net, x = made(case)
@@ -198,6 +199,7 @@ def test_twenty_steps_end_in_the_same_parameters(case):
     torch.testing.assert_close(fast.eval()(x), rr.plain_training(fast)(x), rtol=0, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_what_folds_is_what_the_arithmetic_allows(case):
     net, x = made(case)
@@ -344,6 +346,7 @@ def test_activation_checkpointing_recomputes_the_same(reentrant):
     torch.testing.assert_close(net.state_dict(), fast.state_dict(), rtol=0, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["residual", "post_activation", "grouped", "gelu_tokens"])
 def test_compiles_to_the_same_function_and_gradients(case):
     net, x = made(case)
@@ -521,6 +524,7 @@ def test_threshold_search_gives_the_same_scores():
     assert rr.find_threshold(net, score, **kwargs) == rr.find_threshold(fast, score, **kwargs)
 
 
+@pytest.mark.slow
 def test_export_sees_the_plain_form(tmp_path):
     net, x = pruned()
     expected = rr.export_onnx(net, x, tmp_path / "plain.onnx")

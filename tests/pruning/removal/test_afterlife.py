@@ -113,6 +113,7 @@ def test_two_processes_take_the_steps_of_one(tmp_path):
             assert torch.allclose(after[name], value, rtol=1e-4, atol=1e-6), (case, name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_compiled_it_computes_and_trains_the_same(case):
     _, small, x = compacted(case)

@@ -30,6 +30,7 @@ def saved(tmp_path):
         return path, x, result.model(x)
 
 
+@pytest.mark.slow
 def test_fresh_process_gives_bitwise_the_same_output(saved, tmp_path):
     path, x, expected = saved
     save_file({"x": x, "expected": expected}, tmp_path / "data.safetensors")

@@ -249,6 +249,7 @@ def half_dead(net, rate=0.5):
     return nets.awake(net)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize("name", ["resnet20", "fcnn", "wrn_16_4"])
 def test_our_networks(name, rate):
@@ -261,6 +262,7 @@ def test_our_networks(name, rate):
         assert weights(result.model) <= paper_layers(net, inputs, 0.1).count().alive_weights
 
 
+@pytest.mark.slow
 def test_preactivation_bottleneck_network():
     net = half_dead(rr.models.preact_resnet164())
     assert weights(compacted(net, image(32)).model) < weights(net)
@@ -274,6 +276,7 @@ def test_single_layer_dead_in_resnet20(layer):
     assert weights(result.model) <= paper_layers(net, image(32), 0.1).count().alive_weights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "vgg16_bn"])
 def test_torchvision(name):
     torch.manual_seed(0)
@@ -311,6 +314,7 @@ def test_rounding_keeps_no_more_than_the_original_had():
     assert small.fc.in_features == 216  # 112 of 216 would be enough, but a gather has to save at least half
 
 
+@pytest.mark.slow
 def test_rounding_leaves_no_adapters_in_a_residual_stage_of_similar_widths():
     net = half_dead(rr.rotate(torchvision.models.resnet18(weights=None), image(32), init="published"), 0.5)
     exact, rounded = rr.compact(net, image(32)).plan, rr.compact(net, image(32), round_to=16).plan
@@ -388,6 +392,7 @@ def test_trains_on_loss_falls_and_batch_norm_moves():
     assert not torch.equal(net.bn1.running_mean, statistics)
 
 
+@pytest.mark.slow
 def test_compiles():
     net = small_resnet().eval()
     x = image(32, 2)
@@ -395,6 +400,7 @@ def test_compiles():
         assert torch.equal(torch.compile(net, backend="aot_eager")(x), net(x))
 
 
+@pytest.mark.slow
 def test_exports_with_any_batch():
     net = small_resnet().eval()
     batch = torch.export.Dim("batch", min=1, max=64)

@@ -63,6 +63,7 @@ options = settings(
 )
 
 
+@pytest.mark.slow
 @settings(options, max_examples=220)
 @given(program=programs(OPERATIONS, 12))
 def test_random_networks_are_sound_exact_and_never_refused(program):
@@ -70,6 +71,7 @@ def test_random_networks_are_sound_exact_and_never_refused(program):
     assert verdict.good, (verdict, program.to_json())
 
 
+@pytest.mark.slow
 @settings(options, max_examples=80)
 @given(program=programs(STRUCTURAL, 3))
 def test_tiny_networks_are_as_sharp_as_brute_force(program):
