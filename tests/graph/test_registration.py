@@ -27,6 +27,12 @@ def scale(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     return x * weight[:, None]
 
 
+@torch.library.custom_op("rotated_relu_tests::bump", mutates_args=("x",))
+def bump(x: torch.Tensor) -> None:
+    x.add_(1)
+
+
+bump.register_fake(lambda x: None)
 for operation in (double, shifted):
     operation.register_fake(torch.empty_like)
 scale.register_fake(lambda x, weight: torch.empty_like(x))
@@ -46,6 +52,13 @@ class Double(nn.Module):
 class Shifted(Double):
     def forward(self, x):
         return shifted(x) * self.factor
+
+
+class Bumped(Double):
+    def forward(self, x):
+        y = x.clone()
+        bump(y)
+        return y * self.factor
 
 
 class Scale(nn.Module):
@@ -96,6 +109,12 @@ def test_an_operation_called_like_one_of_torch_is_not_taken_for_it():
     result = compacted(Shifted())
     assert widths(result.model) == (4, 8, 8)
     assert result.plan.unhandled == {"rotated_relu_tests::relu": 1}
+
+
+def test_an_operation_that_changes_its_argument_is_seen():
+    result = compacted(Bumped())
+    assert widths(result.model) == (4, 8, 8)  # 1 where the channels were dead
+    assert result.plan.unhandled == {"auto_functionalized_v2": 1}
 
 
 @pytest.mark.parametrize("name", [double, torch.ops.rotated_relu_tests.double, "rotated_relu_tests::double"])

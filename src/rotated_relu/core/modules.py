@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.nn.parameter import is_lazy
 from torch.optim.swa_utils import AveragedModel
 
 from .errors import ArgumentError, ShapeError
@@ -229,6 +230,17 @@ def check_runs(model: nn.Module, call: Call) -> None:
             f"the model does not run on the example inputs ({call.described()}): {first_line(error)}; "
             "pass inputs like those of your data"
         ) from error
+
+
+def initialise_lazy(model: nn.Module, call: Call) -> None:
+    """Give layers without a width yet (``nn.LazyLinear``) theirs, by running the model once in eval mode.
+
+    Raises:
+        ShapeError: If the model does not run.
+    """
+    if any(is_lazy(value) for value in (*model.parameters(), *model.buffers())):
+        with eval_mode(model):
+            check_runs(model, call)
 
 
 def first_line(error: BaseException) -> str:

@@ -225,6 +225,8 @@ def _functional(graph: Graph) -> Graph:
     family = _alias_families(graph)
     order = {node: position for position, node in enumerate(graph.nodes)}
     for node in list(graph.nodes):
+        if node in graph.varying and _writes_elsewhere(node):
+            raise _NeedsDecomposition
         if _mutates(node) and _first_of(family, node) in graph.states:
             raise _NeedsDecomposition  # a buffer that is another one for the next call
         if node not in graph.varying or not _mutates(node):
@@ -290,6 +292,16 @@ def _identity_root(node: Node) -> Node:
         assert isinstance(source, Node)
         node = source
     return node
+
+
+def _writes_elsewhere(node: Node) -> bool:
+    """Whether an operation (of the user's own, as a rule) changes arguments, but is none of torch's ``relu_`` kind."""
+    schema = getattr(node.target, "_schema", None)
+    return bool(
+        schema is not None
+        and schema.is_mutable
+        and (not op_name(node).endswith("_") or "::" in op_name(node))
+    )
 
 
 def _mutates(node: Node) -> bool:

@@ -28,7 +28,7 @@ from ..core.errors import (
     RotationError,
     UnknownNameError,
 )
-from ..core.modules import Call, Inputs, as_inputs, first_line, unwrap
+from ..core.modules import Call, Inputs, as_inputs, first_line, initialise_lazy, unwrap
 from ..core.nested import tensors_in
 from ..core.state import Saved, check_fit, copy_of, ordinary_tensors
 from ..graph.capture import capture
@@ -105,7 +105,9 @@ def rotate(
         )
         plain_training(inner)
     with ordinary_tensors():
-        trials = _Trials(inner, as_inputs(example_inputs))
+        call = as_inputs(example_inputs)
+        initialise_lazy(inner, call)
+        trials = _Trials(inner, call)
         plan = _decide(trials, exclude, Named.of(gates), channel_dim)
         if plan is not None:
             with _seeded(trials.call):

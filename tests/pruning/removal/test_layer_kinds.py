@@ -347,3 +347,11 @@ def test_shapes_that_depend_on_values_are_refused_by_the_operation():
 
     with pytest.raises(rr.errors.CaptureError, match="index in the model's forward depends on values"):
         rr.compact(Masked(), torch.randn(2, 5))
+
+
+def test_lazy_layers_get_their_widths_first():
+    x = torch.randn(2, 3, 6, 6)
+    net = nn.Sequential(nn.LazyConv2d(8, 3), nn.LazyBatchNorm2d(), nn.ReLU(), nn.Flatten(), nn.LazyLinear(2))
+    net = rr.rotate(net, x)
+    net[2].slope.data[:4] = 0
+    assert compacted(net, x).model[4].weight.shape == (2, 4 * 16)
