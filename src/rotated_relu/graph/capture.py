@@ -85,7 +85,8 @@ def capture(model: nn.Module, example_inputs: Inputs) -> Graph:
         call = call.copied()
         check_runs(model, call)
         # As the root, a GraphModule would lose which module each operation belongs to; and see Flat.
-        program = _export(Flat(model, call), tuple(call.tensors))
+        program = _export(_Carrying(model, call), tuple(call.tensors))
+        _unshell(program)  # once: a child of the model may have the same name
         if any(
             node.op == "get_attr" for node in program.graph.nodes
         ):  # an autocast block has a graph of its own
@@ -94,6 +95,21 @@ def capture(model: nn.Module, example_inputs: Inputs) -> Graph:
             return _functional(_read(program, model, call))
         except _NeedsDecomposition:
             return _functional(_read(program.run_decompositions({}), model, call))
+
+
+class _Carrying(Flat):
+    """Writes buffers that ``forward`` replaces into the old ones: torch sees a replacement at the root alone."""
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        before = [
+            (module, name, value) for module in self.modules() for name, value in module._buffers.items()
+        ]
+        outputs = super().forward(*tensors)
+        for module, name, value in before:
+            now = module._buffers.get(name)
+            if value is not None and now is not None and now is not value and now.shape == value.shape:
+                module._buffers[name] = value.copy_(now)
+        return outputs
 
 
 def _unshell(program: torch.export.ExportedProgram) -> None:
@@ -163,7 +179,6 @@ def _read(program: torch.export.ExportedProgram, model: nn.Module, call: Call) -
     """Sort the program's placeholders into inputs, states and constants, and drop bookkeeping nodes."""
     signature = program.graph_signature
     states = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
-    _unshell(program)
     states = {key: name.removeprefix(Flat.prefix) for key, name in states.items()}
     changed = {**signature.buffers_to_mutate, **signature.parameters_to_mutate}
     carried = {name.removeprefix(Flat.prefix) for name in changed.values()}

@@ -3,7 +3,12 @@
 import pytest
 import torch
 
-from rotated_relu.pruning.removal.differences import common_size, difference, mostly_finite
+from rotated_relu.pruning.removal.differences import (
+    common_size,
+    constant_infinities,
+    difference,
+    mostly_finite,
+)
 
 INF, NAN = float("inf"), float("nan")
 LOWEST = torch.finfo(torch.float64).min
@@ -71,3 +76,16 @@ def test_mostly_finite():
     assert not mostly_finite(t(1.0, NAN, INF))
     assert not mostly_finite(t())
     assert mostly_finite(torch.tensor([1]))
+
+
+def test_a_mask_of_infinities_does_not_count_and_an_overflow_does():
+    mask = torch.tensor([[-INF, -INF, 1.0], [-INF, -INF, 2.0]])
+    masked = constant_infinities([mask, mask + 1])
+    assert masked.tolist() == [True, True, False]
+    assert mostly_finite(mask, masked)
+    overflow = torch.tensor([[INF, INF, 1.0], [2.0, INF, INF]])
+    masked = constant_infinities([overflow])
+    assert masked.tolist() == [False, True, False]
+    assert not mostly_finite(torch.tensor([[INF, INF, INF]]), masked)
+    everything = torch.full((2, 2), INF)
+    assert not mostly_finite(everything, constant_infinities([everything]))

@@ -16,6 +16,7 @@ and negative terms cancel, an entry near 0 carries the rounding of its terms.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -51,9 +52,26 @@ def common_size(sizes: Tensor, noise: int = NOISE) -> float:
     return float(sizes[exponents <= tops[0]].max())
 
 
-def mostly_finite(output: Tensor) -> bool:
-    """Whether there is something to compare: entries, at least half of them finite."""
-    return output.numel() > 0 and float(output.isfinite().double().mean()) >= 0.5
+def mostly_finite(output: Tensor, masked: Tensor | None = None) -> bool:
+    """Whether there is something to compare: entries, at least half of them finite.
+
+    Args:
+        output: Of a network.
+        masked: Entries of one example that do not count, from :func:`constant_infinities`.
+    """
+    finite = output.isfinite()
+    if masked is not None and finite.shape[1:] == masked.shape:
+        finite = finite[:, ~masked]
+    return finite.numel() > 0 and float(finite.double().mean()) >= 0.5
+
+
+def constant_infinities(outputs: Sequence[Tensor]) -> Tensor | None:
+    """Entries that are the same infinity in every example, whatever the input: a mask by design, and no overflow."""
+    first = outputs[0]
+    if not first.dim() or not len(first) or not first.is_floating_point():
+        return None
+    alike = [output for output in outputs if output.shape[1:] == first.shape[1:]]
+    return torch.stack([(output.isinf() & (output == first[:1])).all(0) for output in alike]).all(0)
 
 
 def _real(value: Tensor) -> Tensor:

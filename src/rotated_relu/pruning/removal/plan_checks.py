@@ -57,8 +57,8 @@ def _blocks(keep: Any) -> list[list[int]]:
 
 def _check_layer(layer: LayerPlan, most: int) -> None:
     where = f"the layer {layer.name}"
-    for before, *after in (layer.inputs, layer.outputs, layer.groups):
-        _need(len(after) == 1 and 0 <= after[0] <= before <= most, where, f"widths {before} -> {after}")
+    for widths in (layer.inputs, layer.outputs, layer.groups):
+        _need(len(widths) == 2 and 0 <= widths[1] <= widths[0] <= most, where, f"widths {widths}")
     _need(0 <= layer.void <= most, where, f"a width of {layer.void}")
     _need(abs(layer.dim) <= MOST_DIMENSIONS, where, f"dimension {layer.dim}")
     own = max(layer.inputs[1], layer.outputs[1])
@@ -68,6 +68,7 @@ def _check_layer(layer: LayerPlan, most: int) -> None:
 
 def _check_region(region: RegionPlan, most: int) -> None:
     where = f"the region {region.name}"
+    _need(region.name, where, "no name")
     _need(0 <= region.width <= most, where, f"a width of {region.width}")
     _need(abs(region.dim) <= MOST_DIMENSIONS, where, f"dimension {region.dim}")
     for index in (region.widen, region.narrow):

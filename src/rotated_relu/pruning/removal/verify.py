@@ -21,7 +21,7 @@ from ...core.errors import CertificateError
 from ...core.modules import Call, eval_mode, first_line
 from ...core.nested import tensors_in
 from ...core.state import Saved, unchanged
-from .differences import difference, mostly_finite
+from .differences import constant_infinities, difference, mostly_finite
 from .plan import Plan
 from .precision import TOLERANCES, Lowest, in_float64, widened
 from .trials import trials
@@ -151,21 +151,19 @@ def _tried(net: nn.Module, call: Call) -> list[_Tried]:
     for number, alternatives in enumerate(trials(call)):
         if number != 1:
             start.put_back()
-        rows = _rows(found[0]) if found else None
-        accepted = _accepted(net, alternatives, rows, required=not number)
+        accepted = _accepted(net, alternatives, found[0] if found else None)
         if accepted is not None:
             found.append(accepted)
     if not any(output.numel() for one in found for output in one.outputs):
         raise _Untried("returns no tensor with entries")
+    masks = [constant_infinities(outputs) for outputs in zip(*(one.outputs for one in found), strict=True)]
     for place, output in enumerate(found[0].outputs):
-        if output.numel() and not any(mostly_finite(one.outputs[place]) for one in found):
+        if output.numel() and not any(mostly_finite(one.outputs[place], masks[place]) for one in found):
             raise _Untried(f"returns NaN or infinity for most of output {place} on all inputs tried")
-    return [one for one in found if any(map(mostly_finite, one.outputs))]
+    return [one for one in found if any(map(mostly_finite, one.outputs, masks))]
 
 
-def _accepted(
-    net: nn.Module, alternatives: Sequence[Call], rows: list[float] | None, required: bool
-) -> _Tried | None:
+def _accepted(net: nn.Module, alternatives: Sequence[Call], first: _Tried | None) -> _Tried | None:
     """The first inputs that the original takes as what they are meant to be, with its outputs."""
     best = None
     for call in alternatives:
@@ -174,10 +172,10 @@ def _accepted(
             tried = _Tried(call, _outputs(net, call))
         except Exception as error:
             before.put_back()
-            if required:
+            if first is None:
                 raise _Untried(f"does not run: {first_line(error)}") from error
             continue  # the original does not accept this shape
-        if rows is None or _rows(tried) == rows:
+        if first is None or (len(tried.outputs) == len(first.outputs) and _rows(tried) == _rows(first)):
             best = best or tried
             if all(mostly_finite(output) for output in tried.outputs if output.numel()):
                 return tried
