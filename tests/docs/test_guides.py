@@ -43,6 +43,13 @@ def given():
     }  # fmt: skip
 
 
+def a_training(net):
+    """Slopes that differ from each other, as after a training."""
+    with torch.no_grad():
+        for slope in rr.slopes(net).values():
+            slope.uniform_(0.5, 1.5)
+
+
 def other_trainers():
     """Lightning, the Hugging Face ``Trainer`` and timm as ``your-own-loop.md`` finds them, with small networks."""
     lightning, transformers = pytest.importorskip("lightning"), pytest.importorskip("transformers")
@@ -73,6 +80,7 @@ def other_trainers():
         ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
     )
     return {
+        "train": a_training,
         "lightning": SimpleNamespace(
             Trainer=functools.partial(lightning.Trainer, accelerator="cpu", **options)
         ),

@@ -7,12 +7,10 @@ from typing import Any, Literal, get_args
 
 Unit = Literal["macs", "parameters", "channels"]
 ScoreName = Literal["slope", "consumer", "taylor"]
+TrainingScore = Literal["taylor", "slope"]  # those that cost no pass of their own in training
 UNITS: tuple[Unit, ...] = get_args(Unit)
 SCORES: tuple[ScoreName, ...] = get_args(ScoreName)
-TRAINING_SCORES: tuple[ScoreName, ...] = (
-    "taylor",
-    "slope",
-)  # those that cost no pass of their own in training
+TRAINING_SCORES: tuple[TrainingScore, ...] = get_args(TrainingScore)
 UNIT_LABELS = {"macs": "MACs", "parameters": "parameters", "channels": "channels"}
 SCORE_LABELS = {"slope": "|slope|", "consumer": "|slope| times the consumers' norm", "taylor": "Taylor score"}
 

@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..core.arguments import need_callable
+from ..core.arguments import need_callable, need_number
 from ..core.counting import count_macs, count_parameters
 from ..core.criteria import UNITS, Criterion
 from ..core.errors import CompactionError, NothingRemovedWarning, SlopeError, ThresholdError, UnknownNameError
@@ -377,7 +377,7 @@ def _check_options(tolerance: float, budget: Mapping[str, float] | None, max_eva
     if not budget:
         raise ThresholdError(f"the budget names no cost; known: {', '.join(UNITS)}")
     for name, limit in budget.items():
-        if isinstance(limit, str) or not 0 < limit <= 1:
+        if not 0 < need_number(limit, f"budget {name!r}") <= 1:
             raise ThresholdError(
                 f"budget {name!r} is the fraction to keep, above 0 and at most 1, got {limit!r}"
             )

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import Field
 
+from ..core.criteria import TrainingScore, Unit
 from .settings import LARGEST, Allowed, ConfigError, Flag, from_plain, settings, to_plain
 
 __all__ = [
@@ -193,9 +194,9 @@ class BudgetConfig:
     )
     """Send the least important slopes to zero until this share of the multiply-accumulates (or of the budget's other
     unit) is left; 1 is no budget."""
-    unit: Annotated[Literal["macs", "parameters", "channels"], Flag(("--budget-unit",))] = "macs"
+    unit: Annotated[Unit, Flag(("--budget-unit",))] = "macs"
     """What the share is of."""
-    score: Annotated[Literal["taylor", "slope"], Flag(("--budget-score",))] = "taylor"
+    score: Annotated[TrainingScore, Flag(("--budget-score",))] = "taylor"
     """What counts as important: taylor (the loss's change to first order) or slope (its size)."""
     start: Annotated[NoLess, Flag(("--budget-start",))] = 0.2
     """Share of the run after which slopes are chosen."""
