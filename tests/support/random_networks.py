@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rotated_relu import Rotated, RotatedReLU
+from rotated_relu import Rotated, RotatedReLU, rotate, slopes
 
 PICKS = 4  # integers of a step
 LARGEST = 23  # each in 0 .. 23
@@ -649,6 +649,22 @@ def _mlp(b: Builder, p: tuple[int, ...]) -> None:
         b.call(Mlp(b.values[x].shape[-1], choice((8, 6, 4), p[1]), p[2], p[3] % 3 != 0), x)
 
 
+@rule("code")
+def _code(b: Builder, p: tuple[int, ...]) -> None:
+    """A block that nobody wrote for us, with slopes put in by ``rotate`` at each of its calls."""
+    x = b.pick(p[0], 4, 3, 2)
+    if x is None:
+        return
+    value = b.values[x]
+    kind, sites = choice(CODE, p[1])
+    block = kind(
+        value.shape[1] if value.dim() == 4 else value.shape[-1], choice(WIDTHS, p[2]), value.dim() == 4, p[3]
+    )
+    rotate(block.eval(), torch.cat([value, value + 1]), init="published")
+    assert len(slopes(block)) == sites, (kind, slopes(block))
+    b.call(block, x)
+
+
 @rule("again")
 def _again(b: Builder, p: tuple[int, ...]) -> None:
     """Call a module once more, on another value or on its own result."""
@@ -719,7 +735,7 @@ OPERATIONS = (
     "conv_gate", "conv_gate", "conv_gate", "conv", "rotated", "rotated", "depthwise", "grouped", "transposed", "linear",
     "linear", "norm", "norm", "plain", "scale", "number", "add", "add", "residual", "inverted", "squeeze", "concat",
     "concat", "split", "pad", "crop", "shuffle", "pixels", "pool", "upsample", "flatten", "reduce", "tokens",
-    "attention", "mlp", "again", "tied", "constant", "multiply", "hidden",
+    "attention", "mlp", "code", "again", "tied", "constant", "multiply", "hidden",
 )  # fmt: skip
 assert set(OPERATIONS) == set(RULES)
 
@@ -1167,6 +1183,86 @@ class Mlp(nn.Module):
     def forward(self, x):
         y = self.fc2(self.act(self.fc1(x)))
         return x + y if self.add else y
+
+
+def _layer(width: int, out: int, image: bool) -> nn.Module:
+    return nn.Conv2d(width, out, 1) if image else nn.Linear(width, out)
+
+
+FUNCTIONS: tuple[Callable[[Tensor], Tensor], ...] = (
+    F.relu, F.silu, torch.relu, lambda x: x * torch.sigmoid(x), lambda x: x.relu_(), lambda x: F.relu(x) ** 2,
+    lambda x: 0.5 * x * (1 + torch.erf(x / 2**0.5)), lambda x: F.leaky_relu(x, 0.2), lambda x: x.clamp(min=0),
+)  # fmt: skip
+
+
+class Functional(nn.Module):
+    """Gates that are functions, or written out; two calls of one of them in a loop."""
+
+    def __init__(self, width: int, out: int, image: bool, kind: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([_layer(width, out, image), _layer(out, 4, image)])
+        self.last, self.kind = _layer(4, width, image), kind
+
+    def forward(self, x):
+        y = x
+        for layer in self.layers:
+            y = choice(FUNCTIONS, self.kind)(layer(y))
+        return x + self.last(y) if self.kind % 2 else self.last(y)
+
+
+class SharedGate(nn.Module):
+    """One gate module for calls of different widths, as in torchvision's residual blocks."""
+
+    def __init__(self, width: int, out: int, image: bool, kind: int) -> None:
+        super().__init__()
+        self.act = (nn.ReLU(inplace=True), nn.SiLU(), nn.PReLU(), nn.GELU())[kind % 4]
+        self.one, self.other = _layer(width, out, image), _layer(out, width, image)
+
+    def forward(self, x, *rest):
+        return self.act(self.other(self.act(self.one(x))) + x)
+
+
+class NestedOwners(nn.Module):
+    """A module and its child, called twice, each with calls of the same function."""
+
+    class Child(nn.Module):
+        def __init__(self, width: int, image: bool) -> None:
+            super().__init__()
+            self.layer = _layer(width, width, image)
+
+        def forward(self, x):
+            return F.relu(self.layer(x))
+
+    def __init__(self, width: int, out: int, image: bool, kind: int) -> None:
+        super().__init__()
+        self.first, self.last = _layer(width, out, image), _layer(out, width, image)
+        self.child, self.excess = self.Child(out, image), nn.ReLU6() if kind % 2 else nn.ReLU()
+
+    def forward(self, x):
+        y = self.child(F.relu(self.first(x)) - 0.3)
+        return F.relu(self.last(self.excess(self.child(y) - 0.1)))
+
+
+class ModeDependent(nn.Module):
+    """Another path in train mode, before calls that both modes make."""
+
+    def __init__(self, width: int, out: int, image: bool, kind: int) -> None:
+        super().__init__()
+        self.one, self.other, self.aux = (
+            _layer(width, out, image),
+            _layer(out, width, image),
+            _layer(width, 3, image),
+        )
+
+    def forward(self, x):
+        extra = 0.0
+        if self.training:
+            extra = F.relu(self.aux(x)).mean()
+            x = x * torch.rand_like(x[..., :1])
+        return self.other(F.relu(self.one(x))) + extra
+
+
+CODE: tuple[tuple[Any, int], ...] = ((Functional, 2), (SharedGate, 2), (NestedOwners, 4), (ModeDependent, 2))
 
 
 class SelfAttention(nn.Module):

@@ -248,8 +248,11 @@ class _Trials:
     def recordings(self, named: Named) -> list[Recording]:
         """What the network calls in eval mode and, where it runs, in train mode."""
         watched = [function.__code__ for function in named.functions]
-        check_fit(self.copy, self.call)
-        self.recorded[False] = self._record(False, watched)
+        try:
+            self.recorded[False] = self._record(False, watched)
+        except Exception:
+            check_fit(self.copy, self.call)  # says what is wrong with the inputs, if it is them
+            raise
         for self.doubled in (False, True):
             try:
                 self.recorded[True] = self._record(True, watched)
