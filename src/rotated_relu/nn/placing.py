@@ -247,7 +247,8 @@ def _obstacle(module: nn.Module, site: Site) -> str:
     if any(gate.call.checkpointed for gate in site.gates):
         return "it is called inside torch.utils.checkpoint, which runs that part of the forward once more on its own"
     if isinstance(module, (torch.jit.ScriptModule, torch.fx.GraphModule)):
-        return f"its forward belongs to a {type(module).__name__}, which cannot be extended"
+        kind = "torch.jit script" if isinstance(module, torch.jit.ScriptModule) else "torch.fx GraphModule"
+        return f"its forward belongs to a {kind}, which cannot be extended: rotate the network before it becomes one"
     return ""
 
 
