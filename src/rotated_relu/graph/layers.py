@@ -101,6 +101,7 @@ def find_layers(graph: Graph, model: nn.Module) -> list[Layer]:
     found: dict[str, Layer] = {}
     others: dict[str, set[Node]] = defaultdict(set)
     for node in graph.nodes:
+        # What depends on constants only is a constant itself (a table of positions).
         if op_name(node) not in _KNOWN or node not in graph.varying:
             continue
         name = search.names.of(module_path(node))
@@ -188,6 +189,7 @@ class _Search:
             return None
         if node.meta["val"].dim() != len(module.kernel_size) + 2:
             return None  # without a batch, dimension 1 is no channel
+        # Depthwise is the case of one channel per group: it goes as groups do.
         kind = "grouped" if module.groups > 1 else "conv"
         transposed = op_name(node) in ops.TRANSPOSED_CONVOLUTIONS
         return self._weighted(node, Layer(name, module, kind, transposed, groups=module.groups))
@@ -213,11 +215,13 @@ class _Search:
         x, weight = node.args[first], node.args[first + 1]
         if self._state(weight) != f"{name}.weight" or not isinstance(x, Node) or node.meta["val"].dim() != 2:
             return None
+        # With other parameters, the module does something else besides.
         if not {leaf for leaf, _ in module.named_parameters()} <= {"weight", "bias"}:
             return None
         source, before = _walk(x, name, self.names, backwards=True)
         result, after = _walk(node, name, self.names, backwards=False)
         one, other = source.meta["val"].shape, result.meta["val"].shape
+        # The views around the product must come to nothing: the same tensor but for its last dimension.
         if one[:-1] != other[:-1] or (one[-1], other[-1]) != weight.meta["val"].shape:  # type: ignore[union-attr]
             return None
         inner = {*before, *after, node}
@@ -238,6 +242,7 @@ class _Search:
 
     def _stands_alone(self, layer: Layer, call: Call) -> bool:
         """The module adds nothing around the operation but padding."""
+        # What a module computes before its operation would see a narrower tensor after a gather.
         source: Any = call.source
         while source.op == "call_function" and self.names.of(module_path(source)) == layer.name:
             if op_name(source) != "pad":

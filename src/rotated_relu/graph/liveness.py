@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.fx import Node
 from torch.fx.node import map_arg
 
-from ..core.errors import CaptureError, SlopeError
-from .capture import Graph, describe, op_name
+from ..core.errors import SlopeError
+from .capture import Graph, op_name
 from .rule_failures import RuleFailures
 from .zero_patterns.algebra import everything, pattern_of
 from .zero_patterns.table import apply
@@ -59,6 +59,7 @@ class _Binarise(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
+        # Only whether anything reads it: a count would overflow along a deep network.
         read = (grads[0] > 0).to(torch.float32)
         (binary,) = ctx.saved_tensors
         ctx.liveness.alive[ctx.node] = _per_dimension(binary * read)
@@ -91,12 +92,11 @@ def analyse(graph: Graph, states: Mapping[str, Tensor], *, arbitrary: bool = Fal
 
     Raises:
         SlopeError: If a parameter or float buffer is NaN or infinite: nothing can be said about such a network.
-        CaptureError: If the shape of a tensor depends on values; names the operation.
     """
-    _check_static(graph)
     liveness = Liveness()
     leaves = {name: _leaf(name, states[name]) for name in graph.states.values() if _is_float(states[name])}
     _both_passes(graph, states, leaves, liveness)
+    # Each entry alone may be anything, given the others as they are. All at once is a stronger question.
     if arbitrary:
         replaced = {
             name: torch.where(liveness.relevant[name], leaf.detach(), 1.0).requires_grad_()
@@ -106,17 +106,6 @@ def analyse(graph: Graph, states: Mapping[str, Tensor], *, arbitrary: bool = Fal
         _both_passes(graph, states, replaced, wider)
         liveness.relevant = {name: mask | wider.relevant[name] for name, mask in liveness.relevant.items()}
     return liveness
-
-
-def _check_static(graph: Graph) -> None:
-    for node in graph.nodes:
-        shape = getattr(node.meta.get("val"), "shape", ())
-        if any(not isinstance(size, int) for size in shape):
-            raise CaptureError(
-                f"the shape of the result of {describe(node)} depends on values (how many entries of a mask are set, "
-                "or are over a threshold), so that no width can be followed through it; select with a fixed number of "
-                "indices instead, or compact the part of the network before it"
-            )
 
 
 def _both_passes(
@@ -129,6 +118,7 @@ def _both_passes(
     with torch.enable_grad():
         environment = _forward(graph, states, leaves, liveness)
         outputs = [environment[node] for node in graph.outputs if isinstance(environment.get(node), Tensor)]
+        # All outputs count alike: an entry is read if any of them depends on it.
         total = sum((out.sum() for out in outputs if out.requires_grad), start=torch.zeros(()))
         if total.requires_grad:
             total.backward()
@@ -208,6 +198,7 @@ def _step(node: Node, environment: Mapping[Node, Any], varying: set[Node], liven
 
     def value(source: Node) -> Any:
         found = environment[source]
+        # Constants that are indices keep their values: a pattern of them would name other entries.
         if source in varying or not isinstance(found, Tensor) or _is_index(found):
             return found
         return pattern_of(found)

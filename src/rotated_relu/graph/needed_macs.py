@@ -87,10 +87,12 @@ class _Count:
         if name == "linear":
             positions = prod(shape[:-1])
         else:
+            # A transposed convolution multiplies once per position of its input, any other once per one of its output.
             spatial = (x if name in ops.TRANSPOSED_CONVOLUTIONS else node).meta["val"].shape[2:]
             positions = shape[0] * prod(spatial)
         every = positions * weight.meta["val"].numel()
         state = self.graph.states.get(weight)
+        # A computed weight has no entries of its own in liveness: count its live outputs.
         if state is None:
             out = self.alive(node, -1 if name == "linear" else 1)
             return every, every * out / max(1, shape[-1 if name == "linear" else 1])
@@ -115,6 +117,7 @@ class _Count:
 
     def _both(self, a: Node, a_dim: int, b: Node, b_dim: int) -> float:
         one, other = self.liveness.alive.get(a), self.liveness.alive.get(b)
+        # A summand counts if it is alive in both factors; where that is not known, the smaller count is an upper bound.
         if not one or not other or len(one[a_dim]) != len(other[b_dim]):
             return min(self.alive(a, a_dim), self.alive(b, b_dim))
         return float((one[a_dim] & other[b_dim]).sum())

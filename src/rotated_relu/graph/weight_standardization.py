@@ -32,6 +32,7 @@ def standardising(conv: Node, graph: Graph) -> set[Node]:
         return set()
     flat, gain = norm.args[0], norm.args[1]
     weight = _before(flat, _SHAPED)
+    # (1, out, -1): one "channel" of the batch norm for each output, over all its inputs and the kernel.
     channels = conv.meta["val"].shape[1]
     if weight is None or graph.states.get(weight) != f"{owner}.weight":
         return set()
@@ -43,6 +44,7 @@ def standardising(conv: Node, graph: Graph) -> set[Node]:
         if parameter not in graph.states or parameter.meta["val"].numel() != channels:
             return set()
     inner = _ancestors(conv.args[1])
+    # Were the standardised weight read elsewhere, or computed by another module, cutting rows would change that too.
     alone = all(module_path(node) == owner and node.users.keys() <= {*inner, conv} for node in inner)
     return inner if alone else set()
 

@@ -345,7 +345,9 @@ def test_shapes_that_depend_on_values_are_refused_by_the_operation():
         def forward(self, x):
             return self.outer(self.gate(self.inner(x))[:, self.kept])
 
-    with pytest.raises(rr.errors.CaptureError, match="index in the model's forward depends on values"):
+    with pytest.raises(
+        rr.errors.CaptureError, match="index in the model's forward returns depends on values"
+    ):
         rr.compact(Masked(), torch.randn(2, 5))
 
 

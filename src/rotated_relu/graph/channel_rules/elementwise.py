@@ -15,6 +15,7 @@ def elementwise(context: RuleContext, node: Node) -> None:
             raise NotCovered
         own = context.rank(source)
         for dim in range(own):
+            # A source of size 1 against a larger result has one entry for all channels: it belongs to none of them.
             if context.size(source, dim) == context.size(node, dim + rank - own):
                 context.same(source, dim, node, dim + rank - own)
 
@@ -30,5 +31,6 @@ def prelu(context: RuleContext, node: Node) -> None:
     """One slope for all channels, or one for each along dimension 1."""
     same_shape(context, node)
     weight = tensor(node, 1)
+    # A single slope is shared by all channels, and stays whichever of them go.
     if context.size(weight, 0) > 1:
         context.same(weight, 0, node, 1)

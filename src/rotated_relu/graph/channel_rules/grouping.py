@@ -44,6 +44,7 @@ def group_channels(
     groups = ChannelGroups()
     for node in graph.nodes:
         value = node.meta.get("val")
+        # Splits return tuples: their parts come as nodes of their own.
         if isinstance(value, Tensor):
             groups.add(node, value.shape)
     failures = RuleFailures() if failures is None else failures  # an empty one is false
@@ -120,6 +121,7 @@ class _Walk:
         for key in [node, *node.all_input_nodes, *source]:
             if key in self.groups.sizes and key not in self.graph.states:
                 others = node.users if key is node else [key]
+                # What stays inside of one child is that child's business, whose code may take any width.
                 if not own or any(_child(other, path) != own for other in others):
                     self.context.fix_all(key, reason, node)
 

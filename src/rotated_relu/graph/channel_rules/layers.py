@@ -20,14 +20,17 @@ def layer_call(context: RuleContext, layer: Layer, call: Call) -> None:
     for dim in range(rank):
         if dim == layer.channel_dim % rank:
             continue
+        # Batch and tokens are treated one by one; along space the kernel mixes neighbours.
         if dim == 0 or not layer.spatial:
             context.same(source, dim, result, dim)
         else:
             for key in (source, result):
                 context.groups.fix(context.channels(key, dim), describe(call.operation), call.operation)
     _join_calls(context, layer, call)
+    # A packed convolution gathers what each group reads, as an ordinary one does.
     if layer.kind == "grouped" and not layer.packed:
         _tie_groups(context, layer, call)
+    # Its parameters are cut to the width that it writes; what it reads may be wider.
     if layer.kind == "norm":
         for state in call.operation.args[1:5]:
             if context.has(state):
@@ -59,6 +62,7 @@ def _tie_groups(context: RuleContext, layer: Layer, call: Call) -> None:
     """A channel goes with its group: tie all inputs and outputs of a group together."""
     read = context.channels(call.source, 1).reshape(layer.groups, -1)
     written = context.channels(call.result, 1).reshape(layer.groups, -1)
+    # Groups have to stay equal in size: within one, either all channels go or none.
     for block in (read, written):
         context.merge(block[:, :-1].reshape(-1), block[:, 1:].reshape(-1))
     context.merge(read[:, 0], written[:, 0])

@@ -20,6 +20,7 @@ from .rule_context import NotCovered, RuleContext, argument, integers, tensor
 def cat(context: RuleContext, node: Node) -> None:
     """The parts' channels follow each other along ``dim``; all other dimensions are common."""
     axis = int(argument(node, 1, "dim", 0)) % context.rank(node)
+    # The offset is counted, not written in the code: if a part shrinks, the parts behind it move up.
     whole = context.channels(node, axis)
     offset = 0
     for source in _nodes(node.args[0]):
@@ -45,6 +46,7 @@ def slice_(context: RuleContext, node: Node) -> None:
     x = tensor(node, 0)
     axis = int(argument(node, 1, "dim", 0)) % context.rank(x)
     start, end = argument(node, 2, "start"), argument(node, 3, "end")
+    # An end beyond any size is what ":" leaves behind; a number within reach is a width in the code.
     whole = start in (None, 0) and (end is None or end > 2**31) and argument(node, 4, "step", 1) == 1
     if whole:
         context.same(x, axis, node, axis)
@@ -71,6 +73,7 @@ def getitem(context: RuleContext, node: Node) -> None:
     x = tensor(split, 0)
     unbind = op_name(split) == "unbind"
     axis = int(argument(split, 1 if unbind else 2, "dim", 0)) % context.rank(x)
+    # Its sizes are an attribute, which surgery sets to what is left of each part.
     if split in context.splits:
         part = context.splits[split].ranges[integers(node.args[1])[0]]
         context.merge(context.channels(x, axis)[part], context.channels(node, axis))
@@ -89,6 +92,7 @@ def pad(context: RuleContext, node: Node) -> None:
     """Amounts come in pairs, for the last dimension first; where both are 0 the dimension passes."""
     x, amounts = tensor(node, 0), integers(node.args[1])
     pairs = [amounts[start : start + 2] for start in range(0, len(amounts), 2)]
+    # A border along channels shifts all of their positions, and its own size is written out.
     padded = {context.rank(x) - 1 - number for number, pair in enumerate(pairs) if any(pair)}
     _fix_and_pass_others(context, x, node, padded)
 

@@ -16,6 +16,7 @@ def convolution(context: RuleContext, node: Node) -> None:
     """``F.conv2d(x, weight)``: the weight (outputs, inputs, *kernel) follows input and result."""
     x, weight = tensor(node, 0), tensor(node, 1)
     rank = context.rank(node)
+    # Without a batch, dimension 1 is space; with groups, inputs and weight do not match one to one.
     if context.rank(weight) != rank or int(argument(node, 6, "groups", 1)) != 1:
         raise NotCovered
     context.same(x, 0, node, 0)
@@ -39,6 +40,7 @@ def transposed_convolution(context: RuleContext, node: Node) -> None:
 
 def _keep_space(context: RuleContext, node: Node, x: Node, weight: Node) -> None:
     for dim in range(2, context.rank(node)):
+        # How far the kernel reaches, and so the size of the result, depends on these sizes.
         for key in (x, weight, node):
             context.fix(key, dim)
 
@@ -86,12 +88,14 @@ def added_matmul(context: RuleContext, node: Node) -> None:
 
 
 def _product(context: RuleContext, node: Node, a: Node, b: Node) -> None:
+    # A vector drops a dimension of the result, so that positions counted from the end mean something else.
     if context.rank(a) < 2 or context.rank(b) < 2:
         raise NotCovered
     context.same(a, -2, node, -2)
     context.same(b, -1, node, -1)
     context.same(a, -1, b, -2)
     for source in (a, b):
+        # Batch dimensions are aligned from the end; one of size 1 is broadcast and belongs to no channel.
         for dim in range(-3, -1 - context.rank(source), -1):
             if context.size(source, dim) == context.size(node, dim):
                 context.same(source, dim, node, dim)
@@ -102,6 +106,7 @@ def attention(context: RuleContext, node: Node) -> None:
     q, k, v = (tensor(node, position) for position in range(3))
     mask = argument(node, 3, "attn_mask")
     for key in (mask, q, k):
+        # A narrower query would be divided by the root of another width: other scores, though the same zeros.
         if isinstance(key, Node):
             context.fix_all(key)
     context.same(v, -1, node, -1)
@@ -125,6 +130,7 @@ def weight_norm(context: RuleContext, node: Node) -> None:
     own = int(argument(node, 2, "dim", 0))  # -1 is one norm over everything
     for dim in range(context.rank(node)):
         context.same(v, dim, node, dim)
+        # What the norm is taken over would be missed in it.
         if dim != own:
             context.fix(node, dim)
     if own >= 0:

@@ -25,6 +25,7 @@ def batch_norm(context: RuleContext, node: Node) -> None:
 def instance_norm(context: RuleContext, node: Node) -> None:
     """As batch norm along channels; the statistics are over space, whose size stays."""
     same_shape(context, node)
+    # Statistics over fewer positions are other statistics.
     for dim in range(2, context.rank(node)):
         context.fix(node, dim)
     for state in node.all_input_nodes:
@@ -35,11 +36,13 @@ def instance_norm(context: RuleContext, node: Node) -> None:
 def joint_norm(context: RuleContext, node: Node) -> None:
     """Layer norm, RMS norm, group norm: statistics over the channels, so all of them stay."""
     x, rank = tensor(node, 0), context.rank(node)
+    # Layer norms say how many of the last dimensions they take; a group norm takes all but the batch.
     over = len(integers(node.args[1])) if op_name(node) in ops.LAYER_NORMS else rank - 1
     same_shape(context, node)
     for dim in range(rank - over, rank):
         context.fix(node, dim)
     for state in node.all_input_nodes:
+        # One weight per normalised entry: it is as wide as they are, and they stay.
         if state is not x:
             context.fix_all(state)
 
@@ -47,6 +50,7 @@ def joint_norm(context: RuleContext, node: Node) -> None:
 def softmax(context: RuleContext, node: Node) -> None:
     """Also for cumulative sums: along ``dim`` every entry depends on others."""
     elementwise(context, node)
+    # exp(0) = 1 takes part in the sum, and a cumulative sum goes through zeros: neither may be left out.
     context.fix(node, int(argument(node, 1, "dim")))
 
 
@@ -54,6 +58,7 @@ def reduction(context: RuleContext, node: Node) -> None:
     """The reduced dimensions stay (a mean divides by their size); a reduction of everything is not covered."""
     x = tensor(node, 0)
     dims = argument(node, 2 if op_name(node) == "linalg_vector_norm" else 1, "dim")
+    # sum(x) over all dimensions mixes channels with space: no dimension passes.
     if dims is None or isinstance(dims, bool):
         raise NotCovered
     rank = context.rank(x)
@@ -71,6 +76,7 @@ def reduction(context: RuleContext, node: Node) -> None:
 def spatial(context: RuleContext, node: Node) -> None:
     """Pools and upsampling: batch and channels pass; what happens along space keeps its size."""
     x = tensor(node, 0)
+    # The name says how many dimensions are space: the 2 of max_pool2d, wherever it stands.
     digits = [digit for digit in op_name(node).removesuffix("d") if digit.isdigit()]
     lead = context.rank(node) - int(digits[-1])
     for dim in range(context.rank(node)):

@@ -49,6 +49,7 @@ def flatten(context: RuleContext, node: Node) -> None:
         context.same(x, dim, node, dim)
     for dim in range(end + 1, rank):
         context.same(x, dim, node, dim - (end - start))
+    # Flattening is what a view with -1 does: it takes whatever sizes are there.
     _join(context, x, list(range(start, end + 1)), node, start)
 
 
@@ -61,6 +62,7 @@ def unflatten(context: RuleContext, node: Node) -> None:
         if dim != axis:
             context.same(x, dim, node, dim if dim < axis else dim + len(parts) - 1)
     dims = list(range(axis, axis + len(parts)))
+    # Only a leading -1 grows and shrinks with the channels; behind another size it would mix them.
     if parts[0] == -1:
         _join(context, node, dims, x, axis)
         dims = dims[1:]
@@ -76,6 +78,8 @@ def view(context: RuleContext, node: Node) -> None:
     written = integers(node.args[1])
     for before, after in _runs(context.groups.sizes[x], context.groups.sizes[node]):
         free = [dim for dim in after if written[dim] == -1]
+        # Three ways in which channels survive: one to one, several to one, one to several with the first one open.
+        # All else (say 4 x 6 to 8 x 3) rearranges entries across both: nothing can go.
         if len(before) == 1 and len(after) == 1:
             context.same(x, before[0], node, after[0])
         elif len(after) == 1:
@@ -99,6 +103,7 @@ def expand(context: RuleContext, node: Node) -> None:
     for dim in range(context.rank(x)):
         if context.size(x, dim) == context.size(node, dim + lead):
             context.same(x, dim, node, dim + lead)
+            # -1 means "as it is"; a number is compared with the size at run time.
             if sizes[dim + lead] != -1:
                 context.fix(x, dim)
 

@@ -22,6 +22,7 @@ def zero_to_other(x: Tensor, *_: Any, **__: Any) -> Tensor:
 def prelu(x: Tensor, weight: Tensor) -> Tensor:
     """A slope of 0 still passes what is positive, so the slopes matter but never make a zero."""
     view = [1, -1] + [1] * (x.dim() - 2) if x.dim() > 1 else [-1]
+    # lift: a zero slope is no zero result, but the slopes are read wherever x may be non-zero.
     return x * lift(weight).view(view) if weight.numel() > 1 else x * lift(weight).reshape(())
 
 
@@ -32,6 +33,7 @@ def hardtanh(x: Tensor, low: float = -1.0, high: float = 1.0) -> Tensor:
 
 def clamp(x: Tensor, min: Any = None, max: Any = None) -> Tensor:
     """0 stays 0 if it is between the bounds; bounds that are tensors have no handler."""
+    # Whether 0 is between them depends on their values, which patterns do not know.
     if isinstance(min, Tensor) or isinstance(max, Tensor):
         raise NotImplementedError
     return x.clone() if (min is None or min <= 0) and (max is None or max >= 0) else lift(x)
@@ -49,11 +51,13 @@ def clamp_max(x: Tensor, max: Any) -> Tensor:
 
 def threshold(x: Tensor, threshold: float, value: float) -> Tensor:
     """x above the threshold, else the value."""
+    # 0 passes if it is above the threshold, else the value takes its place.
     return x.clone() if threshold < 0 or value == 0 else lift(x)
 
 
 def power(x: Any, exponent: Any) -> Tensor:
     """0 to a positive power is 0; to others it is 1 or infinite."""
+    # 2 ** x is never 0; an exponent that varies could be 0 anywhere.
     if isinstance(exponent, Tensor) or not isinstance(x, Tensor):
         raise NotImplementedError
     return x.clone() if exponent > 0 else lift(x)
@@ -64,6 +68,7 @@ def add(a: Any, b: Any = None, *, alpha: Any = 1) -> Tensor:
     if b is None:
         raise NotImplementedError
     like = a if isinstance(a, Tensor) else b
+    # a - a would be 0, but patterns do not know values: the sum of patterns says "may be non-zero".
     total: Tensor = number(a, like) + number(b, like)
     return total
 
@@ -78,6 +83,7 @@ def mul(a: Any, b: Any) -> Tensor:
 def div(a: Any, b: Any, *, rounding_mode: Any = None) -> Tensor:
     """Zero where the numerator is; the denominator is read where it is not."""
     like = a if isinstance(a, Tensor) else b
+    # lift: the denominator has no zeros of its own to pass on (x / 0 is infinite), but it is read.
     quotient: Tensor = number(a, like) * lift(number(b, like))
     return quotient
 
@@ -89,6 +95,7 @@ def compare(a: Tensor, b: Any) -> Tensor:
 
 def where(condition: Tensor, a: Any, b: Any) -> Tensor:
     """Either of the two: zero where both are."""
+    # The condition chooses, so it is read wherever one of the two may be non-zero, and never makes a zero.
     return (number(a, condition) + number(b, condition)) * lift(condition)
 
 

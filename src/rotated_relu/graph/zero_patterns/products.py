@@ -19,6 +19,7 @@ def attention(
     """Weights that are never 0 and depend on all keys, times the values."""
     if kwargs.get("enable_gqa"):
         raise NotImplementedError
+    # A mask may be -inf where a token is padding; here it is only one more thing that the weights depend on.
     scores = q @ k.transpose(-2, -1)
     if mask is not None:
         scores = scores + mask
@@ -32,8 +33,10 @@ def _recurrent(x: Tensor, states: Any, weights: Any, *rest: Any, target: Any) ->
     """
     if not isinstance(weights, (list, tuple)):
         raise NotImplementedError  # packed sequences
+    # Weights come layer by layer and direction by direction: the first of each direction of layer 0 reads x.
     both, per_direction = bool(rest[4]), len(weights) // (rest[1] * (2 if rest[4] else 1))
     reading = [0, per_direction] if both else [0]
+    # Run once for the shapes of its results only: their values mean nothing.
     with torch.no_grad():
         like = target(x, states, weights, *rest)
     others = [weight for position, weight in enumerate(weights) if position not in reading]
@@ -56,6 +59,7 @@ def _named_by(index: Any) -> Any:
 
 def embedding(weight: Tensor, index: Tensor, *_: Any, **__: Any) -> Tensor:
     """The rows that the index names; any row of the table where the index is an input."""
+    # Patterns are float: this index is no constant.
     if index.is_floating_point():
         return weight.sum(0) * lift(index).unsqueeze(-1)
     return F.embedding(index, weight)

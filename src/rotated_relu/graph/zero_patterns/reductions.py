@@ -22,12 +22,14 @@ def _dims(x: Tensor, dim: Any) -> tuple[int, ...]:
 
 def reduce(x: Tensor, dim: Any = None, *rest: Any, keepdim: bool = False, **_: Any) -> Tensor:
     """Maximum, minimum, standard deviation: 0 if all entries are."""
+    # The flag comes by position or by name, depending on the overload; no other argument is a plain True.
     keep = keepdim or any(value is True for value in rest)
     return x.sum(_dims(x, dim), keepdim=keep)
 
 
 def vector_norm(x: Tensor, ord: Any = 2, dim: Any = None, keepdim: bool = False, **_: Any) -> Tensor:
     """0 if all entries are, for orders above 0."""
+    # Order 0 counts entries, and negative orders divide: neither is 0 for zeros.
     total = x.sum(_dims(x, dim), keepdim=keepdim)
     return total if ord > 0 else lift(total)
 
@@ -96,6 +98,7 @@ def pad(x: Tensor, pad: Sequence[int], mode: Any = "constant", value: Any = None
     """``F.pad`` (with a mode) and ``constant_pad_nd`` (with a value in its place)."""
     if not isinstance(mode, str):
         mode, value = "constant", mode
+    # A border of a number that is not 0 is non-zero everywhere.
     fill = float(bool(value)) if mode == "constant" else None
     return F.pad(x, list(pad), mode=mode, value=fill)
 
@@ -121,7 +124,9 @@ def batch_norm(
     if mean is None or var is None or (len(rest) == 4 and rest[0]):  # statistics of the batch itself
         batch = [0, *range(2, x.dim())]
         return gamma * spread(x, batch) + beta
+    # The variance only scales, but eps keeps even 0 from making a zero.
     scale = gamma * lift(per_channel(var, x, 1.0))
+    # Three terms, each with who can make it 0: the effective bias beta - gamma mean / std is alive without x.
     result = scale * x + scale * per_channel(mean, x, 0.0) + beta
     return (result, torch.zeros(0), torch.zeros(0)) if len(rest) == 2 else result
 
@@ -135,6 +140,7 @@ def layer_norm(x: Tensor, shape: Sequence[int], weight: Any = None, bias: Any = 
 
 def group_norm(x: Tensor, groups: int, weight: Any = None, bias: Any = None, *_: Any) -> Tensor:
     """As layer norm, within each group of channels."""
+    # All entries of a group, space included, are one set of statistics.
     grouped = x.reshape(x.shape[0], groups, -1)
     normalised = spread(grouped, (2,)).reshape(x.shape)
     return normalised * per_channel(weight, x, 1.0) + per_channel(bias, x, 0.0)

@@ -28,12 +28,14 @@ class Adapters:
 
     def forward(self, x: Tensor, *rest: Any, **options: Any) -> Any:
         """Run the original forward on the channels that it needs; a recurrent layer has initial states besides."""
+        # Nothing to compute: the result is known without its input's values.
         if self._void_width:
             return void_output(self, x, self._void_width)
         if self.read_index is not None:
             if self._read_zero:
                 x = F.pad(x, _around(x, self._adapter_dim, 1, 0))
             x = x.index_select(self._adapter_dim, self.read_index)
+        # The user's own forward, on narrow tensors and narrow weights.
         y = super().forward(x, *rest, **options)  # type: ignore[misc]
         return (
             y if self.write_index is None else place(y, self.write_index, self._adapter_dim, self._write_zero)
@@ -79,6 +81,7 @@ def narrow(
         width: Number of channels of its own output.
         void_width: If positive, the layer computes nothing: it returns zeros (plus its bias) of this width.
     """
+    # Index buffers live where the parameters do.
     reference = next(itertools.chain(module.parameters(), module.buffers()))
     module.__class__ = narrow_class(type(module))
     module._read_zero = read is not None and min(read) < 0  # type: ignore[assignment]

@@ -43,6 +43,7 @@ class Packing:
 
 def packing(layer: Layer, liveness: Liveness, states: Mapping[str, Tensor]) -> Packing | None:
     """The packing of a grouped convolution, or None where whole groups are as good."""
+    # Per output and input: does any position of the kernel matter?
     entries = liveness.needed(f"{layer.name}.weight", states).flatten(2)
     matters: Mask = (entries.sum(2) > 0).numpy()
     outputs, per_group = matters.shape
@@ -53,9 +54,11 @@ def packing(layer: Layer, liveness: Liveness, states: Mapping[str, Tensor]) -> P
     if layer.standardised:  # the weight's statistics take all inputs of a group
         used_in = np.broadcast_to(used_in.any(1, keepdims=True), used_in.shape)
     used_out = np.any(blocks, axis=2) | _live_bias(layer, liveness, states)
+    # A group lives if it reads or writes anything that matters; one with a live bias alone still writes.
     live = np.flatnonzero(np.any(used_in, axis=1) | np.any(used_out, axis=1))
     if not len(live):
         return None
+    # All groups have one width: that of the fullest.
     width_in = max(1, int(used_in[live].sum(1).max()))
     width_out = max(1, int(used_out[live].sum(1).max()))
     if width_in * width_out > WORTH * blocks[0].size:

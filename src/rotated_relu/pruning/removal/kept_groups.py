@@ -59,11 +59,13 @@ def choose(graph: Graph, liveness: Liveness, groups: ChannelGroups, layers: Iter
             for dim, vector in enumerate(vectors):
                 alive[groups.along(node, dim)[vector.numpy()]] = True
     for layer in layers:
+        # A layer may read a parameter directly, with no operation between.
         for source in {call.source for call in layer.calls} & graph.states.keys():
             _mark_state(source, graph, liveness, groups, alive)
         if layer.kind == "norm":  # a norm can only write what it has parameters for
             for call in layer.calls:
                 alive[groups.along(call.source, 1)[liveness.alive[call.operation][1].numpy()]] = True
+    # Dead and not fixed: the whole group can go.
     keep = alive.copy()
     keep[list(groups.fixed)] = True
     for key in groups.sizes:
@@ -99,6 +101,7 @@ def round_widths(choice: KeptGroups, layers: Iterable[Layer], round_to: int) -> 
                 own = choice.groups.along(key, layer.channel_dim)
                 count = int(choice.keep[own].sum())
                 short = min(-count % round_to, len(own) - count)
+                # Dead channels are as good as any for filling up: they are 0, and stay exact.
                 if short and len(np.unique(own)) == len(own):
                     choice.keep[own[~choice.keep[own]][:short]] = True
 

@@ -33,6 +33,7 @@ def plan_layer(
     call, dim = layer.calls[0], layer.channel_dim
     kept_in = choice.kept(call.source, dim)
     kept_out = kept_in if layer.kind == "recurrent" else choice.kept(call.result, dim)
+    # Kinds differ in which of their channels depend on each other, and so in what may be left out.
     if layer.kind == "norm":
         entry = _norm(layer, kept_in, kept_out)
         cut_states(plan, layer, {0: kept_out}, kept_out)
@@ -91,6 +92,7 @@ def _norm(layer: Layer, kept_in: Mask, kept_out: Mask) -> LayerPlan:
     """A norm works at the width that it writes."""
     entry = _entry(layer, kept_out, kept_out)
     if not np.array_equal(kept_in, kept_out):
+        # Channels that the norm writes but does not get are zeros in its input: -1.
         entry.read = positions(kept_in, kept_out)
     return entry
 
@@ -102,6 +104,7 @@ def _recurrent(
     module = layer.module
     assert isinstance(module, nn.RNNBase)
     names = ["weight_ih_l0", "weight_ih_l0_reverse"][: 2 if module.bidirectional else 1]
+    # Both directions read the same tensor: a feature goes if neither needs it.
     used = np.zeros_like(kept_in)
     for name in names:
         used |= liveness.needed(f"{layer.name}.{name}", states).sum(0).numpy() > 0
@@ -141,11 +144,13 @@ def _rectangle(
         if dim in layer.whole_dims:
             used[:] = used.any()
     if not used_in.any() or not used_out.any():
+        # No product is left, but the result is still wanted: zeros plus bias, made by the adapter.
         nothing = np.zeros_like(kept_in)
         entry = _entry(layer, nothing, kept_out)
         entry.void = int(kept_out.sum())
         cut_states(plan, layer, {out_dim: kept_out, in_dim: nothing}, kept_out)
         return entry
+    # A side that stays whole needs no filling up.
     if out_dim not in layer.whole_dims:
         used_out = _grown(used_out, kept_out, plan.round_to)
     if in_dim not in layer.whole_dims:
@@ -172,6 +177,7 @@ def _used(layer: Layer, liveness: Liveness, states: Mapping[str, Tensor]) -> tup
     used_in, used_out = along[in_dim].numpy(), along[out_dim].numpy()
     bias = f"{layer.name}.bias"
     if bias in states:
+        # An output without weights is a constant, its bias; it cannot go while somebody reads it.
         used_out = used_out | liveness.needed(bias, states).numpy()
     return used_in.copy(), used_out.copy()
 
@@ -212,6 +218,7 @@ def cut_states(plan: Plan, layer: Layer, weight: Mapping[int, Mask], outputs: Ma
         elif norm is not None and name == norm.gain:
             masks = [weight.get(dim) if dim == norm.dim else None for dim in range(value.dim())]
         else:
+            # Biases, running statistics: one entry for each output.
             masks = [outputs]
         _add_cut(plan, f"{layer.name}.{name}", value.shape, masks)
 

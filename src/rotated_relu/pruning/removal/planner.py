@@ -49,6 +49,7 @@ def decide(
     packings = _packings(layers, liveness, states)
     splits = find_splits(graph, model)
     choice, regions = _settle(graph, liveness, layers, splits, model, plan)
+    # After the regions: rounding keeps groups, and would hide what a region can free.
     if plan.round_to > 1:
         round_widths(choice, layers, plan.round_to)
         level_norms(choice, layers)
@@ -91,6 +92,7 @@ def _settle(
     while True:
         groups = group_channels(graph, layers, regions, plan.frozen, splits, liveness.failures)
         choice = choose(graph, liveness, groups, layers)
+        # A region narrow along two dimensions would need two pairs of adapters; it is given up.
         crossed = {key for key in regions if len(narrow_dims(choice, key)) > 1}
         more = worthwhile_regions(choice, model, {*regions, *refused})
         if not more and not crossed:
@@ -104,6 +106,7 @@ def _plan_other_states(choice: KeptGroups, layers: Iterable[Layer], names: Names
     done = {f"{layer.name}.{name}" for layer in layers for name in layer_states(layer)}
     for placeholder, state in choice.graph.states.items():
         name = names.of_state(state)
+        # A tensor with several names is one tensor, cut once.
         if name in done or not placeholder.users or placeholder not in choice.groups.sizes:
             continue
         shape = placeholder.meta["val"].shape
@@ -114,6 +117,7 @@ def _plan_other_states(choice: KeptGroups, layers: Iterable[Layer], names: Names
 def _split_plans(choice: KeptGroups, splits: Iterable[Split]) -> list[SplitPlan]:
     plans = []
     for split in splits:
+        # A part that is dead as a whole keeps one channel, so no size comes down to 0.
         kept = choice.kept(split.source, split.dim)
         after = [int(kept[part].sum()) for part in split.ranges]
         if after != list(split.sizes):

@@ -28,6 +28,7 @@ def worthwhile_regions(choice: KeptGroups, model: nn.Module, known: Collection[s
     found: dict[str, str] = {}
     for node in culprits:
         for key, (path, _) in reversed((node.meta.get("nn_module_stack") or {}).items()):
+            # The smallest module around the culprit; one with parameters has layers that could be narrow themselves.
             if not path or _has_state(model.get_submodule(path)):
                 break
             if key not in known and _one_way(choice.graph, key):
@@ -71,6 +72,7 @@ def _one_way(graph: Graph, key: str) -> bool:
     """One tensor in, one out, called once, so that adapters around the module are enough."""
     nodes = _inside(graph, key)
     inside = set(nodes)
+    # Adapters sit at the module's own input and output: whatever else comes in or goes out escapes them.
     sources = {source for node in nodes for source in node.all_input_nodes if source not in inside}
     exits = [n for n in nodes if n in graph.outputs or any(user not in inside for user in n.users)]
     base = key.split("@")[0]  # the key of a module's second call is that of the first with "@1" behind

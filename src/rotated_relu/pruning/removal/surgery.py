@@ -100,10 +100,12 @@ def apply(plan: Plan, model: nn.Module) -> nn.Module:
     check_fits(plan, model)
     states = named_states(model)
     for cut in plan.cuts:
+        # Shared parameters stay shared: every name gets the one new tensor.
         whole = states[cut.name]
         _cut(model, cut, [name for name, value in states.items() if value is whole])
     for layer in plan.layers:
         _finish_layer(model.get_submodule(layer.name), layer)
+    # Lists stay lists and tuples tuples.
     for split in plan.splits:
         owner = model.get_submodule(split.name)
         setattr(owner, split.attribute, type(getattr(owner, split.attribute))(split.after))
@@ -181,6 +183,7 @@ def _finish_layer(module: nn.Module, plan: LayerPlan) -> None:
     for hook in module._forward_pre_hooks.values():
         if hasattr(hook, "compute_weight"):
             hook(module, None)  # the older weight norm keeps the weight that it computed last
+    # Left alone otherwise: a linear layer has no such attribute.
     if plan.groups[0] != plan.groups[1]:
         module.groups = plan.groups[1]  # type: ignore[assignment]
     if plan.read is not None or plan.write is not None or plan.void:

@@ -47,6 +47,7 @@ def unprunable(
     """
     found: list[Unprunable] = []
     for layer in layers:
+        # A norm is as wide as what it normalises, whose layer is listed; a recurrent layer has no dead outputs.
         if layer.kind not in ("norm", "recurrent"):
             own = choice.groups.along(layer.calls[0].result, layer.channel_dim)
             dead = own[choice.keep[own] & ~choice.alive[own]]
@@ -85,6 +86,7 @@ def _without_layer(node: Node, choice: KeptGroups, liveness: Liveness, names: Na
     weight, node_out = _weight(node, choice.graph), _first_result(node)
     if weight is None or node_out not in choice.groups.sizes or not choice.groups.rank(node_out):
         return
+    # Channels come first behind the batch in images, last everywhere else.
     dim = 1 if op_name(node) in _CONVOLUTIONS and choice.groups.rank(node_out) > 1 else -1
     own = choice.groups.along(node_out, dim)
     dead = own[choice.keep[own] & ~liveness.alive[node_out][dim].numpy()]
@@ -95,6 +97,7 @@ def _without_layer(node: Node, choice: KeptGroups, liveness: Liveness, names: Na
 
 
 def _joined(choice: KeptGroups, group: int, why: str) -> str:
+    # Alive in another tensor or in the weight itself (a norm reads all of it): nothing else holds it.
     if choice.alive[group]:
         return why
     return f"{_reason(choice, group)}; {why}"
@@ -111,6 +114,7 @@ def _weight(node: Node, graph: Graph) -> Node | None:
     for value in node.all_input_nodes:
         shape = getattr(value.meta.get("val"), "shape", ())
         roots = set(_roots(value))
+        # Of parameters alone: a product of two inputs (attention scores) has no weight that could be cut.
         if len(shape) > 1 and roots & graph.states.keys() and not roots & graph.inputs.keys():
             return value
     return None
@@ -141,6 +145,7 @@ def _why(node: Node, weight: Node, choice: KeptGroups, names: Names) -> str:
 
 def _computation(weight: Node, module: Any) -> str:
     """What computes a weight: the parametrizations or hooks of its module by class, else the operation."""
+    # Both of torch's mechanisms leave a trace on the module: a list of parametrizations, or a hook that computes.
     found = [
         type(one).__name__ for parts in getattr(module, "parametrizations", {}).values() for one in parts
     ]
