@@ -25,7 +25,7 @@ from rotated_relu.experiments.comparison.methods import training_config
 from rotated_relu.pruning.estimate import CostEstimate
 from rotated_relu.pruning.mask import zero_mask
 from rotated_relu.training import Config, fit, load_data
-from rotated_relu.training.data.load import ImageData
+from rotated_relu.training.data.splits import ImageData
 from rotated_relu.training.recipes import get
 
 EPOCHS = (10, 20, 40)

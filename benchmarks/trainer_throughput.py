@@ -33,7 +33,7 @@ from rotated_relu.nn.folding import fast_training
 from rotated_relu.nn.penalty import add_l1_subgradient
 from rotated_relu.nn.slopes import slopes
 from rotated_relu.training import Config, ModelConfig, build_model, recipes
-from rotated_relu.training.data.load import ImageData, Split
+from rotated_relu.training.data.splits import ImageData, Split
 from rotated_relu.training.engine.distributed import start
 from rotated_relu.training.engine.optimizers import build_optimizer
 from rotated_relu.training.fitting import loop_over

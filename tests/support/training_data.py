@@ -13,7 +13,7 @@ from rotated_relu.training import (
     OptimizerConfig,
     ScheduleConfig,
 )
-from rotated_relu.training.data.load import ImageData, Split
+from rotated_relu.training.data.splits import ImageData, Split
 
 
 def made_images(count=96, size=6):

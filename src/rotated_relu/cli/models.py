@@ -21,6 +21,6 @@ def datasets() -> None:
     A folder with one folder per class, or with parquet files, and any set of images on the Hub, as OWNER/NAME, are
     taken as well.
     """
-    from ..training.data.load import names
+    from ..training.data.sources import names
 
     console.show(*names())

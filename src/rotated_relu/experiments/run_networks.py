@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from ..training import Config
     from ..training.data.format import ImageFormat
-    from ..training.data.load import ImageData
+    from ..training.data.splits import ImageData
 
 WEIGHTS = ("trained", "compact", "finetuned")
 
@@ -41,7 +41,8 @@ class RunNetworks:
         """What it was trained on."""
         from ..training import load_data
 
-        return load_data(self.config)
+        # Nobody but the run named them: they may be someone else's choice.
+        return load_data(self.config, offline=True)
 
     @property
     def trained_key(self) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .config import Config
 from .data.format import normalise
-from .data.load import Split
+from .data.splits import Split
 from .data.storage import StreamedSplit
 from .outputs import class_scores
 

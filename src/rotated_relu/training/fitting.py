@@ -20,7 +20,7 @@ from ..core.run_directory import Run, is_first_process, read_json, read_metrics,
 from ..nn.folding import fast_training, plain_training
 from ..nn.slopes import slopes
 from .config import Config
-from .data.load import ImageData
+from .data.splits import ImageData
 from .engine.batches import BatchShard, TrainBatches
 from .engine.checkpoints import differences
 from .engine.distributed import quieten_lightning, start, whole
@@ -30,7 +30,7 @@ from .engine.optimizers import training_only
 from .engine.progress import Progress
 from .engine.step import Stepper
 from .engine.sync_norm import synchronised
-from .images import load_data, record_provenance
+from .images import load_data, record_provenance, resolved
 from .trained import build_model, trained_network, write_weights
 
 PROGRESS = ("bar", "lines", "none")
@@ -85,6 +85,7 @@ def fit(
         DivergedError: If the loss becomes NaN or infinite; the last good checkpoint is kept.
         KeyboardInterrupt: On Ctrl-C, and :class:`Terminated` on TERM; the run can be resumed.
     """
+    config = resolved(config)
     run = _opened(run_dir)
     if run.has("weights"):
         _compare(run, config)
@@ -238,7 +239,7 @@ def _compare(run: Run, config: Config) -> None:
     path = run.file("config")
     if not path.is_file():
         return
-    found = Config.from_dict(read_json(path)).identity()
+    found = resolved(Config.from_dict(read_json(path))).identity()
     if found != config.identity():
         different = ", ".join(differences(found, config.identity()))
         raise RunError(

@@ -6,12 +6,15 @@ Runs of 0.1.0 did not record what their images look like: they are read once, an
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..core.errors import RunError
 from ..core.run_directory import Run, read_json, write_json
+from .data import sources
 from .data.format import ImageFormat
-from .data.load import ImageData, load_images
+from .data.load import load_images
+from .data.splits import ImageData
 
 if TYPE_CHECKING:
     from .config import Config
@@ -19,8 +22,18 @@ if TYPE_CHECKING:
 FORMAT = "input"  # in provenance.json
 
 
-def load_data(config: Config) -> ImageData:
+def resolved(config: Config) -> Config:
+    """The same configuration, a folder of images by its absolute path: it means the same wherever it is read."""
+    name = sources.resolved(config.data.name)
+    return config if name == config.data.name else replace(config, data=replace(config.data, name=name))
+
+
+def load_data(config: Config, *, offline: bool = False) -> ImageData:
     """The images that a configuration asks for.
+
+    Args:
+        config: Its ``data`` count.
+        offline: Make no connection, whatever the configuration names: for one that came with a run.
 
     Raises:
         DataError: If they cannot be found or read.
@@ -37,6 +50,7 @@ def load_data(config: Config) -> ImageData:
         memory_limit=data.memory_limit,
         cut=data.random_resized_crop,
         length=data.length,
+        offline=offline,
     )
     return images.normalised_by(data.mean or (), data.std or ()) if given else images
 
@@ -60,7 +74,7 @@ def image_format(run: Run, config: Config) -> ImageFormat:
             return ImageFormat.from_dict(known[FORMAT])
         except ValueError as error:
             raise RunError(f"{path} is damaged ({error}); take it from a copy of this run") from error
-    images = load_data(config)
+    images = load_data(config, offline=True)
     with contextlib.suppress(RunError):  # a run that may only be read is read again next time
         record_provenance(run, images)
     return images.format

@@ -8,7 +8,7 @@ import warnings
 from typing import Any
 
 from .config import Config
-from .data.load import ImageData
+from .data.splits import ImageData
 from .engine.clock import PHASES, Stopwatch
 from .engine.distributed import quieten_lightning, start
 from .engine.loop import Loop

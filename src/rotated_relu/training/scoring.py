@@ -9,7 +9,7 @@ from ..pruning.estimate import CostEstimate
 from ..pruning.importance import Scores, per_cost, taylor_scores
 from ..pruning.mask import zero_mask
 from .config import Config
-from .data.load import ImageData
+from .data.splits import ImageData
 from .evaluation import sample_batches
 
 

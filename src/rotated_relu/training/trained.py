@@ -22,7 +22,7 @@ from .images import image_format
 if TYPE_CHECKING:
     from .config import Config
     from .data.format import ImageFormat
-    from .data.load import ImageData
+    from .data.splits import ImageData
 
 
 def build_model(config: Config, images: ImageData | ImageFormat) -> nn.Module:

@@ -18,7 +18,7 @@ from rotated_relu.experiments.robustness import (
     pgd,
     robustness,
 )
-from rotated_relu.training.data.load import Split
+from rotated_relu.training.data.splits import Split
 
 EPS = 0.031
 

@@ -14,7 +14,7 @@ from ...core.counting import count_macs
 from ...core.errors import DataError, RunError
 from ...core.run_directory import Run, read_json, write_json
 from ...training import Config, evaluate_model, load_data
-from ...training.data.load import ImageData
+from ...training.data.splits import ImageData
 from ...training.data.storage import StreamedSplit
 from .settings import Settings
 

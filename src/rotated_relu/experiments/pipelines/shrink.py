@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from ...pruning.removal import Compacted
     from ...training import Config
     from ...training.brought import Brought
-    from ...training.data.load import ImageData
+    from ...training.data.splits import ImageData
 
 LR, LR_BATCH = 0.02, 128  # see docs/shrink.md for the rule and where it comes from
 WARMUP = 0.02

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...core.errors import AttackError, DataError
-from ...training.data.load import Split
+from ...training.data.splits import Split
 from ...training.data.storage import StreamedSplit
 from .gradient_sign import fgsm, pgd
 from .lipschitz import local_lipschitz

@@ -5,13 +5,16 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from ...core.errors import DataError
 from ...core.extras import needs
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 Pixels = np.ndarray[Any, Any]
 # (width, height) of an image to the section of it that is scaled to the wanted size: left, top, right, bottom.
@@ -25,7 +28,7 @@ RATIO = (3 / 4, 4 / 3)  # of their sides
 def pixels(
     row: Any, mode: str | None, size: int | None, name: str, index: int, section: Section | None = None
 ) -> Pixels:
-    """One image as (H, W) or (H, W, 3) uint8.
+    """One image as (H, W) or (H, W, 3) uint8, upright, on white where it is transparent.
 
     Args:
         row: ``bytes`` or else ``path`` of the encoded image.
@@ -36,20 +39,80 @@ def pixels(
         section: Which part to scale; the whole image if None.
 
     Raises:
-        DataError: If the image cannot be decoded.
+        DataError: If the image cannot be decoded, or its numbers have no known range; names its file.
     """
     needs("PIL")
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(row["bytes"]) if row["bytes"] is not None else row["path"]) as opened:
-            image = opened.convert(mode or ("L" if opened.mode in ("1", "L", "LA") else "RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{name}: image {index} cannot be decoded: {one_line(error)}") from error
+            image = _on_white(_in_bytes(_upright(opened), opened.format))
+            image = image.convert(mode or ("L" if image.mode in ("1", "L") else "RGB"))
+    except Image.DecompressionBombError as error:
+        raise DataError(
+            f"{place(row, name, index)} has far more pixels than images have ({one_line(error)}); scale it down, or "
+            "take it out"
+        ) from error
+    except Exception as error:  # what a decoder raises on a broken file depends on its format
+        raise DataError(f"{place(row, name, index)} cannot be decoded: {one_line(error)}") from error
     if size is not None and (section is not None or image.size != (size, size)):
         box = None if section is None else section(image.size)
         image = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
     return np.asarray(image)
+
+
+def place(row: Any, name: str, index: int) -> str:
+    """Where an image is: its file, or its number within a set and the name that the set gives it."""
+    path = row.get("path")
+    if row.get("bytes") is None and path:
+        return str(path)
+    return f"{name}: image {index}" + (f" ({path})" if path else "")
+
+
+def resized(image: Pixels, size: int) -> Pixels:
+    """A uint8 image (H, W) scaled to that height and width."""
+    needs("PIL")
+    from PIL import Image
+
+    return np.array(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
+
+
+def _in_bytes(image: Image, kind: str | None) -> Image:
+    """The image with numbers of 8 bits. What Pillow does by itself is cut off at 255: white pictures."""
+    from PIL import Image
+
+    deep = np.asarray(image) if image.mode[0] in "IF" else None
+    if deep is None:
+        return image
+    if image.mode.startswith("I;16") or (image.mode == "I" and kind == "PNG"):
+        shown = deep / 257  # 65535 becomes 255
+    elif image.mode == "F" and deep.min() >= 0 and deep.max() <= 1:
+        shown = deep * 255.0
+    else:
+        raise ValueError(
+            f"its numbers (mode {image.mode}, from {deep.min():g} to {deep.max():g}) have no known range; convert it "
+            "to 8 or 16 bits"
+        )
+    return Image.fromarray(np.round(shown).astype(np.uint8))
+
+
+def _on_white(image: Image) -> Image:
+    """The image without transparency, as a page shows it."""
+    from PIL import Image
+
+    if not image.has_transparency_data:
+        return image
+    grey = image.mode in ("1", "L", "LA", "La")
+    page = Image.new("RGBA", image.size, "white")
+    page.alpha_composite(image.convert("RGBA"))
+    return page.convert("L" if grey else "RGB")
+
+
+def _upright(image: Image) -> Image:
+    """The image turned as its camera says."""
+    from PIL import ImageOps
+
+    return ImageOps.exif_transpose(image)
 
 
 def middle(size: tuple[int, int]) -> tuple[float, float, float, float]:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ...core.errors import DataError
-from .decoding import Pixels, Section, pixels
+from .decoding import Pixels, Section, pixels, place
 
 THREADS = 4  # the image decoders run outside the interpreter lock
 
@@ -46,11 +46,11 @@ class Picture:
         """
         mode = "L" if self.shape[0] == 1 else "RGB"
         found = pixels(row, mode, self.size, self.name, index, section or self.section)
-        check_size(found, self.shape[1:], self.name, index)
+        check_size(found, self.shape[1:], place(row, self.name, index))
         return torch.from_numpy(np.array(found)).view(*self.shape[1:], -1).permute(2, 0, 1)
 
 
-def check_size(found: Pixels, size: Sequence[int], name: str, index: int) -> None:
+def check_size(found: Pixels, size: Sequence[int], where: str) -> None:
     """Refuse an image of another size than the first.
 
     Raises:
@@ -58,7 +58,7 @@ def check_size(found: Pixels, size: Sequence[int], name: str, index: int) -> Non
     """
     if found.shape[:2] != tuple(size):
         raise DataError(
-            f"{name}: image {index} is {found.shape[0]} x {found.shape[1]} pixels, the first one "
+            f"{where} is {found.shape[0]} x {found.shape[1]} pixels, the first one "
             f"{size[0]} x {size[1]}; choose one size for all with image_size"
         )
 
@@ -129,8 +129,8 @@ class StreamedSplit:
         columns: Image and label column.
         count: Images per pass.
         picture: How they are decoded.
-        mean: As of :class:`rotated_relu.training.data.load.Split`.
-        std: As of :class:`rotated_relu.training.data.load.Split`.
+        mean: As of :class:`rotated_relu.training.data.splits.Split`.
+        std: As of :class:`rotated_relu.training.data.splits.Split`.
     """
 
     table: Any

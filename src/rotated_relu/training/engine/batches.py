@@ -18,9 +18,10 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from ...core.errors import DataError
 from ..config import Config, ConfigError, DataConfig
+from ..data.augment import apply_flips_and_crops, draw_flips_and_crops
 from ..data.decoding import random_section
 from ..data.format import normalise
-from ..data.load import Split, apply_flips_and_crops, draw_flips_and_crops
+from ..data.splits import Split
 from ..data.storage import StoredImages, StreamedSplit
 from .seeds import generator_for, seed_of
 from .signals import ignore_signals
@@ -71,7 +72,7 @@ class MicroBatch:
     Attributes:
         images: uint8 (N, C, H, W).
         labels: int64 (N,).
-        draws: How to vary the images (see :func:`rotated_relu.training.data.load.draw_flips_and_crops`), or None.
+        draws: How to vary the images (see :func:`rotated_relu.training.data.augment.draw_flips_and_crops`), or None.
     """
 
     images: Tensor

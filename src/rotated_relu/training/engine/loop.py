@@ -18,7 +18,7 @@ from ...core.run_directory import Run
 from ...nn.penalty import count_alive, slope_l1
 from ...nn.slopes import slopes
 from ..config import Config
-from ..data.load import Split
+from ..data.splits import Split
 from . import checkpoints
 from .batches import TrainBatches
 from .distributed import whole

@@ -15,7 +15,7 @@ from ...core.errors import DivergedError
 from ...nn.distillation import distillation_loss
 from ...nn.folding import compile_training
 from ..config import Config
-from ..data.load import ImageData, Split
+from ..data.splits import ImageData, Split
 from ..outputs import class_scores
 from .batches import MicroBatch, as_input
 from .clock import Clock
