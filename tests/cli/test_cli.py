@@ -287,3 +287,14 @@ def test_help_and_recipes_load_no_heavy_library(arguments):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "loaded:"
+
+
+@pytest.mark.parametrize("verb", ["train", "demo", "reproduce", "compare"])
+def test_an_empty_directory_name_is_refused(capsys, monkeypatch, tmp_path, verb):
+    """As of a variable that is not set: it would be the present directory."""
+    monkeypatch.chdir(tmp_path)
+    recipe = [] if verb == "demo" else ["demo"]
+    code, _, err = call(capsys, verb, *recipe, "--out", "")
+    assert code == 2
+    assert "give the name of a directory" in flat(err)
+    assert not list(tmp_path.iterdir())

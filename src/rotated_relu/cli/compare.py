@@ -10,7 +10,7 @@ import typer
 
 from ..experiments.stages.train import override
 from . import console
-from .options import Device, Progress, check_choices
+from .options import Device, Progress, check_choices, directory
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -21,7 +21,13 @@ EXAMPLE = "rotated-relu compare resnet20_cifar10_compare --out runs/compare"
 def compare(
     recipe: Annotated[str, typer.Argument(help="How all networks train; see: rotated-relu recipes")],
     out: Annotated[
-        Path, typer.Option(help="Directory to write; a stopped comparison there goes on.", show_default=False)
+        Path,
+        typer.Option(
+            parser=directory,
+            metavar="<path>",
+            help="Directory to write; a stopped comparison there goes on.",
+            show_default=False,
+        ),
     ] = ...,  # type: ignore[assignment]
     methods: Annotated[
         list[str] | None,

@@ -11,7 +11,7 @@ import typer
 
 from ..experiments.pipelines.demo import run_demo
 from . import console
-from .options import Progress, check_choices
+from .options import Progress, check_choices, directory
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,7 +20,9 @@ EXAMPLE = "rotated-relu demo --out runs/demo --seed 0"
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Directory to write.")] = Path("runs/demo"),
+    out: Annotated[Path, typer.Option(parser=directory, metavar="<path>", help="Directory to write.")] = Path(
+        "runs/demo"
+    ),
     seed: Annotated[int, typer.Option(help="Of weights, order and augmentation, for both networks.")] = 0,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Default: those of the recipe.", show_default=False)

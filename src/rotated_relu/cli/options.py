@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,6 +11,14 @@ from ..core.errors import UnknownNameError
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PROGRESS = ("bar", "lines", "none")
+
+
+def directory(value: str) -> Path:
+    """The directory of an option; an empty one, as of a variable that is not set, would be the present directory."""
+    if not value.strip():
+        raise typer.BadParameter("give the name of a directory ('.' is the present one)")
+    return Path(value)
+
 
 RunPath = Annotated[str, typer.Argument(metavar="RUN", help="A run directory.", show_default=False)]
 Weights = Annotated[

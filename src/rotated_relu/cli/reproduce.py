@@ -11,7 +11,7 @@ import typer
 
 from ..experiments.pipelines.reproduce import plan_for, reproduce_run
 from . import console
-from .options import Device, Progress, check_choices
+from .options import Device, Progress, check_choices, directory
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,7 +22,13 @@ EXAMPLE = "rotated-relu reproduce fcnn_mnist --data mnist5k --epochs 20 --out ru
 def reproduce(
     name: Annotated[str, typer.Argument(help="A recipe; see: rotated-relu recipes", show_default=False)],
     out: Annotated[
-        Path, typer.Option(help="Run directory to write; one that was stopped goes on.", show_default=False)
+        Path,
+        typer.Option(
+            parser=directory,
+            metavar="<path>",
+            help="Run directory to write; one that was stopped goes on.",
+            show_default=False,
+        ),
     ] = ...,  # type: ignore[assignment]
     epochs: Annotated[
         int | None,

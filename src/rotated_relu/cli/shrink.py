@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from . import console
-from .options import Device, Progress, check_choices
+from .options import Device, Progress, check_choices, directory
 
 EXAMPLE = (
     "rotated-relu shrink --model my_net.py:build --weights my_net.pt --data my/images --keep-macs 0.5 "
@@ -47,7 +47,9 @@ def shrink(
             rich_help_panel=NETWORK,
         ),
     ],
-    out: Annotated[Path, typer.Option(help="The run directory.", show_default=False)],
+    out: Annotated[
+        Path, typer.Option(parser=directory, metavar="<path>", help="The run directory.", show_default=False)
+    ],
     keep_macs: Annotated[
         list[float],
         typer.Option(

@@ -12,7 +12,7 @@ import typer
 from ..core.run_directory import Run, is_first_process
 from ..experiments.stages.train import profile_run, settings
 from . import console
-from .options import Device, Progress, check_choices
+from .options import Device, Progress, check_choices, directory
 
 EXAMPLE = "rotated-relu train demo --slope-l1 0.003 --epochs 10 --out runs/first"
 
@@ -22,7 +22,13 @@ def train(
         str | None, typer.Argument(help="Name of a recipe; see: rotated-relu recipes", show_default=False)
     ] = None,
     out: Annotated[
-        Path, typer.Option(help="Run directory to write; a stopped run there is resumed.", show_default=False)
+        Path,
+        typer.Option(
+            parser=directory,
+            metavar="<path>",
+            help="Run directory to write; a stopped run there is resumed.",
+            show_default=False,
+        ),
     ] = ...,  # type: ignore[assignment]
     config: Annotated[
         Path | None, typer.Option(help="JSON file of settings, as config.json of a run.", show_default=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import csv
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,14 +17,14 @@ from torch import nn
 from ..core.errors import CaptureError, RunError
 from ..core.extras import needs
 from ..core.messages import say
-from ..core.run_directory import Run, is_first_process, read_json, read_metrics, replacing, write_json
+from ..core.run_directory import Run, is_first_process, read_json, read_metrics, write_json
 from ..nn.folding import fast_training, plain_training
 from ..nn.slopes import slopes
 from .config import Config
 from .data.splits import ImageData
 from .engine.batches import BatchShard, TrainBatches
 from .engine.checkpoints import differences
-from .engine.distributed import quieten_lightning, start, whole
+from .engine.distributed import check_device, quieten_lightning, start, whole
 from .engine.logs import logs_for
 from .engine.loop import Loop
 from .engine.optimizers import training_only
@@ -31,9 +32,7 @@ from .engine.progress import Progress
 from .engine.step import Stepper
 from .engine.sync_norm import synchronised
 from .images import load_data, record_provenance, resolved
-from .trained import build_model, trained_network, write_weights
-
-PROGRESS = ("bar", "lines", "none")
+from .trained import build_model, trained_network, write_tensors, write_weights
 
 
 @dataclass(frozen=True)
@@ -90,21 +89,66 @@ def fit(
     if run.has("weights"):
         _compare(run, config)
         net = trained_network(run, config)
-        return Fitted(net, config, read_metrics(run.need("metrics")), run)
-    with run.claimed():
-        if is_first_process():
-            _compare(run, config)
-            write_json(run.file("config"), config.to_dict())
-        images = load_data(config) if images is None else images
-        net = build_model(config, images)
-        if is_first_process():
-            record_provenance(run, images)
-            _write_slopes(run, net, "start")
-        train(net, config, images, run, progress=progress, device=device)
-        if is_first_process():
-            _write_slopes(run, net, "end")
-            write_weights(run, net)
-    return Fitted(net, config, read_metrics(run.file("metrics")), run)
+        return Fitted(net, config, _history(run), run)
+    with run.claimed(), _begun(run, config):
+        net = _trained(run, config, images, progress, device)
+    return Fitted(net, config, _history(run), run)
+
+
+def _trained(run: Run, config: Config, images: ImageData | None, progress: str, device: str) -> nn.Module:
+    """The network, trained to the end, with all files of its run written."""
+    check_device(device)
+    images = load_data(config) if images is None else images
+    net = build_model(config, images)
+    if is_first_process():
+        record_provenance(run, images)
+        _write_slopes(run, net, "start")
+    train(net, config, images, run, progress=progress, device=device)
+    if is_first_process():
+        _write_slopes(run, net, "end")
+        write_weights(run, net)
+    return net
+
+
+@contextlib.contextmanager
+def _begun(run: Run, config: Config) -> Iterator[None]:
+    """Within the ``with`` block the settings are written; one that fails before its first checkpoint takes them back.
+
+    A wrong model, a missing device or a broken image must not leave a directory that refuses the corrected command.
+    What was there before stays, and so does all that Ctrl-C or a kill leaves.
+    """
+    if not is_first_process():
+        yield
+        return
+    _compare(run, config)
+    fresh = not run.has("config")
+    write_json(run.file("config"), config.to_dict())
+    try:
+        yield
+    except Exception:
+        if fresh and not run.checkpoints.is_dir():
+            run.discard("config", "provenance", "slopes")
+        raise
+
+
+def _history(run: Run) -> list[dict[str, float]]:
+    """The rows of ``metrics.csv`` of a trained run.
+
+    Raises:
+        RunError: If they are missing or damaged.
+    """
+    path = run.file("metrics")
+    try:
+        rows = read_metrics(path)
+        complete = bool(rows) and "validation_accuracy" in rows[-1]
+    except (RunError, UnicodeDecodeError, csv.Error):
+        complete = False
+    if not complete:
+        raise RunError(
+            f"{path} is missing or damaged, though the run is trained: put back a copy, or train in another directory; "
+            f"its network is whole: rotated-relu evaluate {run.path}"
+        )
+    return rows
 
 
 def finetune(
@@ -250,12 +294,15 @@ def _compare(run: Run, config: Config) -> None:
 
 def _write_slopes(run: Run, net: nn.Module, when: str) -> None:
     """Add the slopes of now to ``slopes.safetensors``; those of the start are kept across a resume."""
-    from safetensors.torch import load_file, save_file
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
 
     path = run.file("slopes")
-    kept = {} if not path.is_file() else load_file(path)
+    try:
+        kept = {} if not path.is_file() else load_file(path)
+    except SafetensorError as error:
+        raise RunError(f"{path} is damaged ({error}); delete it, and the run goes on without it") from error
     if when == "start" and any(key.startswith("start/") for key in kept):
         return
     now = {f"{when}/{name}": slope.detach().cpu().clone() for name, slope in slopes(net).items()}
-    with replacing(path) as beside:
-        save_file(kept | now, beside)
+    write_tensors(path, kept | now)

@@ -180,14 +180,16 @@ WORDS: dict[type, str] = {Gt: "above", Ge: "at least", Lt: "below", Le: "at most
 def _bounds(annotation: Any, broken: str) -> str:
     """What a number may be, in words."""
     said = notes(annotation, Allowed)
-    if broken == "less_than_equal" and notes(annotation, Le) == [Le(LARGEST)]:
-        return f"at most {LARGEST}"
+    # An upper bound of whole numbers only keeps out what is absurd: it is not said unless it is met.
+    whole = int in _parts(annotation) or notes(annotation, Le) == [Le(LARGEST)]
+    if whole and broken == "less_than_equal":
+        return f"at most {notes(annotation, Le)[0].le}"
     if said:
         return said[0].words
     bounds: list[Any] = []
     for kind in WORDS:
         bounds += notes(annotation, kind)
-    ends = [end for end in bounds if end != Le(LARGEST)]
+    ends = [end for end in bounds if not (whole and isinstance(end, Le))]
     low, high = (float(next(iter(dataclasses.asdict(end).values()))) for end in (ends[0], ends[-1]))
     if [type(end) for end in ends] == [Ge, Le]:
         return f"between {low:g} and {high:g}"

@@ -6,18 +6,20 @@ Ensures: nothing is trained, and no image is read where their format is recorded
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from ..core.errors import RunError
+from ..core.errors import RotatedReLUError, RunError
 from ..core.run_directory import Run, replacing
 from ..nn.rotate import rotate
 from ..nn.slopes import slopes
 from .brought.architectures import is_brought, parse
 from .brought.trust import check_trusted
 from .images import image_format
+from .settings import ConfigError
 
 if TYPE_CHECKING:
     from .config import Config
@@ -65,7 +67,16 @@ def _created(config: Config, images: ImageData | ImageFormat) -> nn.Module:
     if name == "vit":
         options.setdefault("image_size", height)
     example = torch.zeros(1, channels, height, width)
-    return create(name, images.num_classes, config.model.rotated, example_inputs=example, **options)
+    try:
+        return create(name, images.num_classes, config.model.rotated, example_inputs=example, **options)
+    except RotatedReLUError:
+        raise
+    except Exception as error:  # of the builder, about an option or the size of the images
+        given = f" with the options {config.model.options}" if config.model.options else ""
+        raise ConfigError(
+            f"{name} cannot be built for images of {channels} x {height} x {width}{given}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
 
 
 def trained_network(run: Run, config: Config) -> nn.Module:
@@ -80,10 +91,20 @@ def trained_network(run: Run, config: Config) -> nn.Module:
 
 def write_weights(run: Run, net: nn.Module) -> None:
     """Write ``weights.safetensors``; from then on the run counts as trained."""
-    from safetensors.torch import save_file
+    write_tensors(run.file("weights"), {key: value.contiguous() for key, value in net.state_dict().items()})
 
-    with replacing(run.file("weights")) as beside:
-        save_file({key: value.contiguous() for key, value in net.state_dict().items()}, beside)
+
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write a file of safetensors, atomically.
+
+    Raises:
+        RunError: If it cannot be written: directory missing, no permission, disk full.
+    """
+    from safetensors.torch import save
+
+    # Not by save_file, which words a full disk as an error of its own.
+    with replacing(path) as beside:
+        beside.write_bytes(save(tensors))
 
 
 def read_weights(net: nn.Module, run: Run) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Splits, statistics, augmentation and the readers, on small sets written by the tests; no network."""
+"""Splits, statistics and the readers, on small sets written by the tests; no network."""
 
 import numpy as np
 import pytest
@@ -6,9 +6,10 @@ import torch
 from PIL import Image
 
 from rotated_relu.core.errors import DataError, UnknownNameError
-from rotated_relu.training.data import load as data
 from rotated_relu.training.data.format import normalise
-from rotated_relu.training.data.load import flip_and_crop, load_images, stratified_split
+from rotated_relu.training.data.load import load_images
+from rotated_relu.training.data.sources import HUB_NAMES
+from rotated_relu.training.data.splits import stratified_split
 
 
 @pytest.fixture(autouse=True)
@@ -144,6 +145,16 @@ def test_statistics_are_those_of_the_training_images():
     assert images.example_inputs(3).shape == (3, 1, 28, 28)
 
 
+def test_mnist5k_in_another_size():
+    images = load_images("mnist5k", validation=500, image_size=14)
+    assert images.image_shape == (1, 14, 14)
+    whole = load_images("mnist5k", validation=500)
+    assert torch.equal(images.validation.labels, whole.validation.labels)
+    # Halved, each pixel is near the mean of the four that it covers.
+    means = torch.nn.functional.avg_pool2d(whole.validation.images.float(), 2)
+    assert (images.validation.images.float() - means).abs().mean() < 8
+
+
 def test_split_is_disjoint_complete_and_stratified():
     labels = torch.tensor([0] * 60 + [1] * 30 + [2] * 10)
     held, rest = stratified_split(labels, 0.2, seed=5)
@@ -173,38 +184,6 @@ def test_normalise():
     # (0 - 0.5) / 0.5, (1 - 0.5) / 0.5, (0.2 - 0.5) / 0.5; (0 - 0.2) / 0.1, 0.8 / 0.1, 0 / 0.1
     expected = torch.tensor([[-1, -2], [1, 8], [-0.6, 0]])
     torch.testing.assert_close(out[:, :, 0, 0], expected, atol=1e-6, rtol=0)
-
-
-def test_every_augmented_image_is_a_shift_of_the_image_or_its_mirror():
-    images = torch.randint(1, 255, (32, 2, 5, 6), dtype=torch.uint8)
-    out = flip_and_crop(images, 2, flip=True, generator=torch.Generator().manual_seed(0))
-    assert out.shape == images.shape
-    assert out.is_contiguous(memory_format=torch.channels_last)
-    mirrored = 0
-    for before, after in zip(images, out, strict=True):
-        padded = torch.nn.functional.pad(before, (2, 2, 2, 2))
-        flipped = padded.flip(-1)
-        crops = [(top, left) for top in range(5) for left in range(5)]
-        plain = any(torch.equal(padded[:, t : t + 5, x : x + 6], after) for t, x in crops)
-        mirror = any(torch.equal(flipped[:, t : t + 5, x : x + 6], after) for t, x in crops)
-        assert plain or mirror
-        mirrored += mirror
-    # 32 throws of a coin: outside 6..26 once in about ten thousand.
-    assert 6 <= mirrored <= 26
-
-
-def test_augmentation_covers_every_shift_evenly():
-    images = torch.zeros(9000, 1, 3, 3, dtype=torch.uint8)
-    images[:, :, 1, 1] = 1
-    out = flip_and_crop(images, 1, flip=False)
-    share = out.float().mean(0)[0]
-    # The dot lands on each of the nine places with probability 1/9, standard deviation 0.0033.
-    assert (share - 1 / 9).abs().max() < 0.02
-
-
-def test_no_augmentation_is_the_identity():
-    images = torch.randint(0, 255, (4, 3, 5, 5), dtype=torch.uint8)
-    assert torch.equal(flip_and_crop(images, 0, flip=False), images)
 
 
 def test_batches_cover_the_split():
@@ -299,7 +278,7 @@ def test_short_names_are_looked_up_on_the_hub(monkeypatch):
         raise ConnectionError("offline")
 
     monkeypatch.setattr(datasets, "load_dataset", record)
-    for name in (*data.HUB_NAMES, "someone/pictures"):
+    for name in (*HUB_NAMES, "someone/pictures"):
         with pytest.raises(DataError, match="offline"):
             load_images(name)
     assert asked == [

@@ -16,6 +16,7 @@ from ...core.run_directory import Run, read_json, write_json
 from ...training import Config, evaluate_model, load_data
 from ...training.data.splits import ImageData
 from ...training.data.storage import StreamedSplit
+from ...training.images import resolved
 from .settings import Settings
 
 FOLDERS = ("trainings", "tuning", "points")
@@ -51,8 +52,8 @@ class Task:
         path, mine = self.path / "settings.json", self.settings.to_dict()
         if path.is_file():
             found = read_json(path)
-            # The names of its settings may be those of an earlier version.
-            found["base"] = Config.from_dict(found.get("base")).identity()
+            # Settings may have the names, and folders the relative paths, of an earlier version.
+            found["base"] = resolved(Config.from_dict(found.get("base"))).identity()
             different = [name for name in FIXED if found.get(name) != json.loads(json.dumps(mine[name]))]
             if different:
                 raise RunError(

@@ -80,11 +80,12 @@ def train_baseline(
 def _check_same(run: Run, config: Config, remedy: str) -> None:
     """Refuse an earlier run with other settings instead of mixing the two."""
     from ...training.engine.checkpoints import differences
+    from ...training.images import resolved
 
     if not run.has("config"):
         return
-    found = type(config).from_dict(read_json(run.file("config"))).identity()
-    changed = ", ".join(differences(found, config.identity()))
+    found = resolved(type(config).from_dict(read_json(run.file("config")))).identity()
+    changed = ", ".join(differences(found, resolved(config).identity()))
     if changed:
         raise RunError(f"{run.path} holds a run with other settings ({changed}); {remedy}")
 

@@ -107,7 +107,8 @@ def finetune_config(config: Config, epochs: int, lr: float | None = None) -> Con
     )
     share = 1.0 if fresh else LR_SHARE
     changes["optimizer.lr"] = share * config.optimizer.lr if lr is None else lr
-    return override(config, {**changes, "epochs": epochs, **NO_PENALTY})
+    # Where the training logged to is not asked for again, and the run may be somebody else's.
+    return override(config, {**changes, "epochs": epochs, "log.wandb": None, **NO_PENALTY})
 
 
 def _scratch(run: Run, config: Config) -> Run:

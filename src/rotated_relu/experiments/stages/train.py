@@ -21,8 +21,11 @@ def override(config: Config, changes: dict[str, Any]) -> Config:
 
     Args:
         config: The start.
-        changes: Dotted names to values. Turning slopes off turns off what is about them.
+        changes: Dotted names to values. Turning slopes off turns off what is about them. A folder of images is kept by
+            its absolute path.
     """
+    from ...training.data.sources import resolved
+
     if changes.get("model.rotated") is False:
         changes = {**NO_PENALTY, "trains": "all", **changes}
     if changes.get("total_shrinkage"):
@@ -30,6 +33,8 @@ def override(config: Config, changes: dict[str, Any]) -> Config:
     if "model.name" in changes and changes["model.name"] != config.model.name:
         # The options belong to the other network's builder.
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, options={}))
+    if "data.name" in changes:
+        changes = {**changes, "data.name": resolved(changes["data.name"])}
     data = config.to_dict()
     for name, value in changes.items():
         *parents, leaf = name.split(".")

@@ -27,6 +27,7 @@ HUB_NAMES: dict[str, tuple[str, str | None]] = {
     "fashion_mnist": ("zalando-datasets/fashion_mnist", None),
 }
 BUNDLED = "mnist5k"
+ONLINE = "ROTATED_RELU_ONLINE"  # set to 1, what a run names may be downloaded
 IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 )
@@ -51,7 +52,7 @@ def open_source(name: str, *, streaming: bool = False, offline: bool = False) ->
     Args:
         name: A folder, a short name, or a name on the Hub.
         streaming: Read it in order, without keeping it.
-        offline: Read a set of the Hub from this machine's cache alone.
+        offline: Read a set of the Hub from this machine's cache alone, unless ``ROTATED_RELU_ONLINE`` is 1.
 
     Raises:
         DataError: If it cannot be found or read.
@@ -84,7 +85,7 @@ def _open_hub(
     from datasets.exceptions import DatasetNotFoundError
 
     try:
-        with without_network() if offline else contextlib.nullcontext():
+        with without_network() if offline and os.environ.get(ONLINE) != "1" else contextlib.nullcontext():
             loaded = datasets.load_dataset(name, config, **how)
     except DatasetNotFoundError as error:
         raise DataError(
@@ -93,8 +94,8 @@ def _open_hub(
     except Exception as error:
         if offline:
             raise DataError(
-                f"{name!r} is not in this machine's cache, and a run alone does not make us download what it names; if "
-                f'you trust it: python -c "import datasets; datasets.load_dataset({name!r}, {config!r})"'
+                f"{name!r} is not in this machine's cache ({one_line(error)}), and the settings of a run alone are no "
+                f"reason to download it; if you want that, set {ONLINE}=1 and repeat the command"
             ) from error
         raise DataError(
             f"loading {name!r} was interrupted ({one_line(error)}); check the connection and repeat the "

@@ -185,7 +185,12 @@ class TrainBatches:
 
 
 def _next(pairs: Iterator[tuple[Tensor, Tensor]], step: int, batches: TrainBatches) -> tuple[Tensor, Tensor]:
-    found = next(pairs, None)
+    try:
+        found = next(pairs, None)
+    except DataError as error:  # a worker's comes with all of its traceback
+        raise DataError(
+            str(error).strip().splitlines()[-1].removeprefix(f"{DataError.__module__}.DataError: ")
+        ) from error
     if found is None:
         raise DataError(
             f"the training images ended within step {step + 1} of {len(batches)}; if they are a stream, give "

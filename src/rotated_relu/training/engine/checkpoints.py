@@ -15,6 +15,7 @@ import torch
 from ...core.errors import CheckpointWarning, RunError
 from ...core.run_directory import Run, explained, replacing
 from ..config import Config
+from ..images import resolved
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 FORMAT = 2  # 1 was that of Lightning's trainer
@@ -97,7 +98,7 @@ def _check(path: Path, state: dict[str, Any], identity: dict[str, Any]) -> None:
             f"{FORMAT}); finish the run with that version, or delete {path.parent} to start over"
         )
     # A setting that came later than the checkpoint has its default there.
-    found = Config.from_dict(state["config"]).identity()
+    found = resolved(Config.from_dict(state.get("config"))).identity()
     if found != identity:
         different = ", ".join(differences(found, identity))
         raise RunError(

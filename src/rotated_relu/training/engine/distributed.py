@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from ...core.errors import UnknownNameError
 from ...core.extras import needs
 from ..config import Config, ConfigError, ScaleConfig
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
+DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = {"bf16": "bf16-mixed", "32": "32-true", "64": "64-true"}
 
 
@@ -42,8 +44,23 @@ def launched(scale: ScaleConfig) -> tuple[int, int]:
     return found
 
 
+def check_device(device: str) -> None:
+    """Refuse a device that this machine has not.
+
+    Raises:
+        UnknownNameError: If there is no such kind.
+        ConfigError: If torch finds none of it.
+    """
+    if device not in DEVICES:
+        raise UnknownNameError("device", device, DEVICES)
+    found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not found.get(device, True):
+        raise ConfigError(f"device is {device!r}, but torch finds none on this machine; take 'auto' or 'cpu'")
+
+
 def start(config: Config, device: str) -> Fabric:
     """Connect the processes; on return each knows its device."""
+    check_device(device)
     devices, nodes = launched(config.scale)
     needs("lightning")
     quieten_lightning()

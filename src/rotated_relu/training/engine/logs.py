@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from ...core.errors import RunError
 from ...core.extras import needs
 from ...core.run_directory import Run, explained, read_json, replacing, write_json
 from ..config import Config
@@ -140,7 +141,8 @@ class TensorBoard:
     def close(self) -> None:
         """Close the file."""
         if self.writer is not None:
-            self.writer.close()
+            with explained(self.folder):
+                self.writer.close()
 
 
 class WeightsAndBiases:
@@ -158,9 +160,12 @@ class WeightsAndBiases:
         path = self.run.file("wandb")
         if not path.is_file():
             write_json(path, {"id": secrets.token_hex(4)})
+        known = read_json(path)
+        if not isinstance(known, dict) or not isinstance(known.get("id"), str):
+            raise RunError(f"{path} does not hold the id of a run; delete it to begin a new one there")
         self.session = self.wandb.init(
             project=self.config.log.wandb,
-            id=read_json(path)["id"],
+            id=known["id"],
             resume="allow",
             dir=str(self.run.path),
             name=self.run.path.name,

@@ -81,16 +81,24 @@ class Loop:
         if self.run is not None:
             state = checkpoints.read(self.run, self.config.identity())
         if state is not None:
-            self.progress = Progress.from_state(state["progress"], self.together.rank, self.together.size)
-            try:
-                self.load_state(state)
-            except (RuntimeError, ValueError, KeyError) as error:
-                raise RunError(
-                    f"the checkpoint in {self.run.path if self.run else ''} does not fit this network: {error}"
-                ) from error
+            self._take_over(state)
         for log in self.logs:
             log.resume(self.progress)
         self._kept = self._since = time.monotonic()
+
+    def _take_over(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint's state; whatever it lacks or holds wrongly is one error."""
+        try:
+            progress = Progress.from_state(state["progress"], self.together.rank, self.together.size)
+            progress.check(self.config.epochs, len(self.batches))
+            self.load_state(state)
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            folder = self.run.checkpoints if self.run else "memory"
+            raise RunError(
+                f"the checkpoint in {folder} does not fit this run ({error}); put back a copy, or delete {folder} to "
+                "start over"
+            ) from error
+        self.progress = progress
 
     def _epoch(self) -> None:
         progress, stepper = self.progress, self.stepper

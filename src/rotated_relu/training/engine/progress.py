@@ -71,6 +71,21 @@ class Progress:
             "timings": list(self.timings),
         }
 
+    def check(self, epochs: int, steps: int) -> None:
+        """Refuse a place that no run of so many epochs, of so many steps each, can have come to.
+
+        Raises:
+            ValueError: Then; says what is wrong.
+        """
+        if not 0 <= self.epoch <= epochs or not 0 <= self.step <= steps:
+            raise ValueError(
+                f"it stands at epoch {self.epoch}, step {self.step} of {epochs} epochs of {steps} steps"
+            )
+        if not len(self.rows) == len(self.timings) == self.epoch:
+            raise ValueError(
+                f"it has finished {self.epoch} epochs, but holds the numbers of {len(self.rows)}"
+            )
+
     @classmethod
     def from_state(cls, state: dict[str, Any], rank: int, size: int) -> Progress:
         """The reverse of :meth:`state`; if the number of processes has changed, the first takes over all totals."""
