@@ -120,10 +120,10 @@ def test_a_full_disk_at_the_end_names_the_file(tmp_path, monkeypatch):
     [
         ({"epoch": 10**9}, "epoch 1000000000"),
         ({"epoch": -1}, "epoch -1"),
-        ({"epoch": "two"}, "does not fit this run"),
+        ({"epoch": "two"}, "does not fit this network"),
         ({"step": 10**6}, "step 1000000"),
         ({"rows": []}, "holds the numbers of 0"),
-        ({"sums": None}, "does not fit this run"),
+        ({"sums": None}, "does not fit this network"),
     ],
 )
 def test_an_edited_checkpoint_is_refused(tmp_path, change, words):

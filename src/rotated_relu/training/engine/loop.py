@@ -94,8 +94,9 @@ class Loop:
             self.load_state(state)
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
             folder = self.run.checkpoints if self.run else "memory"
+            found = " ".join(str(error).split())
             raise RunError(
-                f"the checkpoint in {folder} does not fit this run ({error}); put back a copy, or delete {folder} to "
+                f"the checkpoint in {folder} does not fit this network and its settings ({found}); put back a copy, or delete {folder} to "
                 "start over"
             ) from error
         self.progress = progress
