@@ -96,8 +96,8 @@ class Loop:
             folder = self.run.checkpoints if self.run else "memory"
             found = " ".join(str(error).split())
             raise RunError(
-                f"the checkpoint in {folder} does not fit this network and its settings ({found}); put back a copy, or delete {folder} to "
-                "start over"
+                f"the checkpoint in {folder} does not fit this network and its settings ({found}); put back a copy, or "
+                f"delete {folder} to start over"
             ) from error
         self.progress = progress
 
