@@ -11,6 +11,13 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from ..core.formatting import count as count
+from ..core.formatting import decimal as decimal
+from ..core.formatting import kibibytes as kibibytes
+from ..core.formatting import milliseconds as milliseconds
+from ..core.formatting import percent as percent
+from ..core.formatting import plural as plural
+from ..core.formatting import share as share
 from ..core.messages import say as say
 
 NARROW = 60  # columns of a terminal: below, tables that do not fit become lists
@@ -77,38 +84,3 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> 
     for row in rows:
         made.add_row(*row)
     return made
-
-
-def percent(value: float | None) -> str:
-    """Accuracy, from percent."""
-    return "" if value is None else f"{value:.2f} %"
-
-
-def share(value: float | None) -> str:
-    """Fraction of 1, as percent."""
-    return "" if value is None else f"{100 * value:.1f} %"
-
-
-def count(value: float | None) -> str:
-    """A whole number with separators."""
-    return "" if value is None else f"{value:,.0f}"
-
-
-def plural(value: int, thing: str) -> str:
-    """A count with its noun: 1 activation, 2 activations."""
-    return f"{count(value)} {thing}" if value == 1 else f"{count(value)} {thing}s"
-
-
-def decimal(value: float) -> str:
-    """A number of no unit, with three digits or all those before the point."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def milliseconds(value: float | None) -> str:
-    """A time, from milliseconds."""
-    return "" if value is None else f"{value:.3g} ms"
-
-
-def kibibytes(value: float | None) -> str:
-    """A size, from bytes."""
-    return "" if value is None else f"{value / 1024:,.0f} KiB"

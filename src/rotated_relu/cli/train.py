@@ -59,7 +59,7 @@ def train(
     if not is_first_process():
         return
     console.show(
-        f"{out}: {chosen.model.name} on {chosen.data.name}, {chosen.epochs} epochs, "
+        f"{out}: {chosen.model.name} on {chosen.data.name}, {console.plural(chosen.epochs, 'epoch')}, "
         f"validation accuracy {console.percent(fitted.validation_accuracy)}"
     )
     console.show(f"next: rotated-relu {'prune' if chosen.model.rotated else 'evaluate'} {out}")
@@ -93,7 +93,7 @@ def with_settings() -> Callable[..., None]:
 
 def show_profile(found: Mapping[str, Any], batch_size: int, out: Path) -> None:
     """Print where the time of a step goes."""
-    title = f"One step of {batch_size} images: {console.milliseconds(found['milliseconds_per_step'])}"
+    title = f"One step of {console.plural(batch_size, 'image')}: {console.milliseconds(found['milliseconds_per_step'])}"
     rows = [
         (phase, console.milliseconds(part["milliseconds"]), console.share(part["share"]))
         for phase, part in found["phases"].items()

@@ -106,7 +106,7 @@ def test_killed_while_it_searches_the_threshold(tmp_path, capsys):
     assert len(json.loads((copy / "threshold.partial.json").read_text())["sweep"]) == 5
     assert not (copy / "threshold.json").exists()
     done("prune", copy, "--round-to", "1")
-    assert "5 thresholds of a search that was stopped are known" in capsys.readouterr().err
+    assert "5 thresholds of a search that was stopped known" in capsys.readouterr().err
     assert (copy / "threshold.json").read_bytes() == (run / "threshold.json").read_bytes()
     one, other = (load_file(path / "compact.safetensors") for path in (run, copy))
     assert one.keys() == other.keys()

@@ -7,6 +7,7 @@ from typing import Any
 
 from ...core import messages
 from ...core.environment import environment
+from ...core.formatting import plural
 from ...core.messages import Say
 from ...core.run_directory import write_json
 from ..report.comparison import build_comparison
@@ -76,12 +77,14 @@ def made(comparison: Comparison, recipe: str) -> list[tuple[str, str]]:
     base = settings.base
     strengths = {training: comparison.trainings.strength(training) for training in settings.tuned}
     facts = {
-        "recipe": f"{recipe}: {base.model.name} on {base.data.name}, {base.epochs} epochs, batch {base.batch_size}",
+        "recipe": f"{recipe}: {base.model.name} on {base.data.name}, {plural(base.epochs, 'epoch')}, "
+        f"batch {base.batch_size}",
         "seeds": ", ".join(map(str, settings.seeds)),
-        "fine-tuning": f"{settings.finetune_epochs} epochs, cosine from {settings.finetune_lr * base.optimizer.lr:g}",
+        "fine-tuning": f"{plural(settings.finetune_epochs, 'epoch')}, "
+        f"cosine from {settings.finetune_lr * base.optimizer.lr:g}",
         "strengths": ", ".join(f"{name}: total shrinkage {value:g}" for name, value in strengths.items()),
         "budget": ", ".join(f"{100 * keep:g} % of the MACs" for keep in settings.keep),
-        "machine": f"{here['processor']}, {here['threads']} threads",
+        "machine": f"{here['processor']}, {plural(here['threads'], 'thread')}",
         "versions": ", ".join(f"{name} {number}" for name, number in here["versions"].items()),
     }
     return [(name, text) for name, text in facts.items() if text]

@@ -14,9 +14,11 @@ from torch import nn
 
 from ...core import messages
 from ...core.counting import count_parameters
+from ...core.formatting import plural
 from ...core.messages import Say
-from ...core.run_directory import Run, read_json, replacing, write_json
+from ...core.run_directory import Run, read_json, write_json
 from ...training import Config, evaluate_model, finetune
+from ...training.trained import read_weights, write_weights
 from ..stages.finetune import finetune_config
 from .methods import training_config
 from .points import Point, Points
@@ -99,7 +101,7 @@ class Comparison:
             row = self.row(point)
             if not self._trains_on(point, row) or "finetuned_validation" in row:
                 continue
-            self.task.say(f"fine-tuning {point.name}, {self.settings.finetune_epochs} epochs")
+            self.task.say(f"fine-tuning {point.name}, {plural(self.settings.finetune_epochs, 'epoch')}")
             net = self.finetuned(point)
             row["finetuned_validation"] = self.task.validated(net)
             write_json(self.file(point), row)
@@ -115,14 +117,11 @@ class Comparison:
 
     def finetuned(self, point: Point) -> nn.Module:
         """The fine-tuned network of a point, trained now if it has not been."""
-        from safetensors.torch import load_file, save_file
-
         task, net = self.task, self.points.pruned(point)
         assert net is not None
         run = Run(self.file(point).with_suffix(""))
         if run.has("weights"):
-            net.load_state_dict(load_file(run.file("weights")))
-            return net.eval()
+            return read_weights(net, run)
         finetune(
             net,
             self._finetune_config(point),
@@ -131,8 +130,7 @@ class Comparison:
             progress=task.progress,
             device=task.device,
         )
-        with replacing(run.file("weights")) as beside:
-            save_file({key: value.contiguous() for key, value in net.state_dict().items()}, beside)
+        write_weights(run, net)
         return net
 
     def _finetune_config(self, point: Point) -> Config:

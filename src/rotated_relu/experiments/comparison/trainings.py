@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import nn
 
+from ...core.formatting import plural
 from ...core.run_directory import Run, read_json, write_json
 from ...training import Config, evaluate_model, fit
 from .methods import DENSE, training_config
@@ -82,7 +83,7 @@ class Trainings:
     def _fitted(self, config: Config, name: Path) -> nn.Module:
         task, path = self.task, self.task.path / name
         if not Run(path).has("weights"):
-            task.say(f"training {name}, {config.epochs} epochs")
+            task.say(f"training {name}, {plural(config.epochs, 'epoch')}")
         return fit(config, path, images=task.images, progress=task.progress, device=task.device).net
 
     def strength(self, training: str) -> float:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...core import messages
 from ...core.errors import RunError
+from ...core.formatting import plural
 from ...core.messages import Say
 from ...core.run_directory import Run, explained, read_json, write_json
 from ..run_networks import RunNetworks
@@ -71,7 +72,7 @@ def train_baseline(
     """
     from ...training import fit
 
-    state = "found trained" if loaded.run.has("weights") else f"training, {config.epochs} epochs"
+    state = "found trained" if loaded.run.has("weights") else f"training, {plural(config.epochs, 'epoch')}"
     say(f"{label}: {state}")
     _check_same(loaded.run, config, remedy)
     fit(config, loaded.run.path, device=device, progress=progress)

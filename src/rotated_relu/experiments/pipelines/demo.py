@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...core import messages
 from ...core.environment import environment
+from ...core.formatting import plural
 from ...core.messages import Say
 from ...core.run_directory import read_json, write_json
 from ..report.collect import report_run
@@ -61,7 +62,7 @@ def run_demo(
         train_baseline(loaded, config, label, remedy=REMEDY, device="cpu", progress=progress, say=say)
     pruned = prune_run(both.rotated, tolerance=TOLERANCE, say=say)
     say(f"threshold {pruned.found.value:g}: {pruned.found.alive} of {pruned.found.total} filters alive")
-    say(f"fine-tuning the compacted network, {FINETUNE_EPOCHS} epochs")
+    say(f"fine-tuning the compacted network, {plural(FINETUNE_EPOCHS, 'epoch')}")
     finetune_run(both.rotated, epochs=FINETUNE_EPOCHS, device="cpu", progress=progress)
     export_run(both.rotated, "finetuned", say=say)
     say("measuring all networks in turn")

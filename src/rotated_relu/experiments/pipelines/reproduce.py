@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ...core import messages
 from ...core.environment import environment
 from ...core.errors import RunError
+from ...core.formatting import plural
 from ...core.messages import Say
 from ...core.run_directory import read_json, write_json
 from ..report.collect import report_run
@@ -181,7 +182,7 @@ def _retrain(loaded: RunNetworks, plan: Plan, device: str, progress: str, say: S
             say(f"{label}: found trained")
             run.discard_folder("finetune")  # left by one that was stopped just before it did so
             return
-    say(f"{label}: training, {wanted.epochs} epochs")
+    say(f"{label}: training, {plural(wanted.epochs, 'epoch')}")
     finetune_run(loaded, epochs=plan.retrain_epochs, device=device, progress=progress)
 
 

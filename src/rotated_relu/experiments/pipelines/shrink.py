@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from ...core import messages
 from ...core.environment import environment
 from ...core.errors import RunError
+from ...core.formatting import plural
 from ...core.messages import Say
 from ...core.run_directory import Run, read_json, write_json
 from ..report.collect import report_run
@@ -326,14 +327,16 @@ def _shrink(
     run, images = loaded.run, loaded.images
     keep = float(read_json(run.file("shrinking"))["settings"]["keep"])
     choosing, training_on = phases(config, keep)
-    say(f"choosing what goes: {choosing.epochs} epochs with all channels, to {100 * keep:.0f} % of the MACs")
+    say(
+        f"choosing what goes: {plural(choosing.epochs, 'epoch')} with all channels, to {100 * keep:.0f} % of the MACs"
+    )
     net = _with_slopes(original, loaded)
     finetune(net, choosing, images, run.path / "shrink", progress=progress, device=device, teacher=original)
     result = _compacted(net, loaded)
     say(f"removed and verified: largest relative difference {result.certificate.max_relative_difference:.2g}")
     small = result.model
     if training_on is not None:
-        say(f"training the small network on: {training_on.epochs} epochs")
+        say(f"training the small network on: {plural(training_on.epochs, 'epoch')}")
         place = run.path / "finetune"
         finetune(small, training_on, images, place, progress=progress, device=device, teacher=original)
     _join_metrics(run, training_on is not None)

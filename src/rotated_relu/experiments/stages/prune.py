@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ...core import messages
 from ...core.criteria import SCORES
 from ...core.errors import NothingRemovedWarning, UnknownNameError
+from ...core.formatting import plural
 from ...core.messages import Say
 from ...core.run_directory import Run, read_json, write_json
 from ..run_networks import RunNetworks
@@ -141,7 +142,7 @@ class _Search:
             )
         kept = KeptSearch(loaded.run, sorted(self.budget), self.score)
         points = kept.points()
-        done = f", {len(points)} thresholds of a search that was stopped are known" if points else ""
+        done = f", {plural(len(points), 'threshold')} of a search that was stopped known" if points else ""
         say(f"searching the threshold on {len(validation)} validation images{done}")
         return find_threshold(
             net,
