@@ -66,6 +66,21 @@ def whole(tmp_path_factory):
     return out
 
 
+@pytest.mark.parametrize(
+    ("found", "reused"),
+    [
+        ({"criterion": {"score": "slope"}}, True),
+        ({"criterion": {"score": "taylor"}}, False),
+        ({"score_kind": "taylor"}, False),  # as files of 0.1.0 name it
+        ({}, True),
+    ],
+)
+def test_a_pruning_by_another_score_is_not_taken_for_the_papers(found, reused):
+    plan = reproduction.plan_for("fcnn_mnist", {}, tolerance=0.2)
+    known = {"budget": None, "round_to": 1, "tolerance": 0.2, "value": 0.1, **found}
+    assert reproduction._as_asked(known, plan) is reused
+
+
 @pytest.mark.slow
 def test_the_table_and_the_files(whole):
     record = read_json(whole / "reproduction.json")

@@ -192,6 +192,14 @@ def test_threshold_figure_frames_the_plateau_and_marks_the_choice():
     ]
 
 
+def test_threshold_figure_of_a_search_that_found_nothing_says_so():
+    sweep = [{"threshold": 0.0, "score": 90.0, "alive": 4}, {"threshold": 0.1, "score": 50.0, "alive": 3}]
+    found = {"value": 0.0, "score": 90.0, "baseline_score": 90.0, "alive": 4, "total": 4, "sweep": sweep}
+    figure = figures({"threshold": found})["threshold"]
+    assert figure.caption.startswith("No threshold kept the score: all 4 filters stay.")
+    assert len(figure.spec["data"]) == 2  # the two lines, and no chosen point
+
+
 def test_slopes_histogram_counts_every_slope():
     data = {"slopes": {"start": {"a": [-1.0, 1.0]}, "end": {"a": [0.0, 0.0]}}}
     for trace, expected in zip(figures(data)["slopes"].spec["data"], (2, 2), strict=True):

@@ -166,7 +166,8 @@ def _prune(loaded: RunNetworks, plan: Plan, say: Say) -> None:
 
 
 def _as_asked(found: Mapping[str, Any], plan: Plan) -> bool:
-    if found["budget"] is not None or found.get("round_to") != 1:
+    score = found.get("criterion", {}).get("score", found.get("score_kind", "slope"))
+    if found["budget"] is not None or found.get("round_to") != 1 or score != "slope":
         return False
     if plan.threshold is not None:
         return bool(found["value"] == plan.threshold)

@@ -86,6 +86,8 @@ def _caption(found: ThresholdPart, criterion: Criterion, total: int, hidden: int
     value, baseline = found.get("value", 0.0), found.get("baseline_score")
     what = f"ζ = {value:.3g}" if criterion.by_slope and value > 0 else criterion.describe()
     caption = f"Chosen: {what}, which leaves {found.get('alive', '?')} of {total} filters."
+    if found.get("alive") == total:
+        caption = f"No threshold kept the score: all {total} filters stay."
     if baseline is not None:
         caption += f" Dashed: all slopes as trained, {percent(baseline, 2)}."
     if hidden:
