@@ -95,6 +95,12 @@ def ordinary(net: nn.Module) -> nn.Module:
     return copy_of(net) if any(parameter.is_inference() for parameter in net.parameters()) else net
 
 
+def drop_caches(net: nn.Module) -> None:
+    """Let modules drop what they keep of their weights for eval mode, in the way in which training tells them to."""
+    with eval_mode(net):
+        net.train()
+
+
 def make_ordinary(net: nn.Module) -> None:
     """Replace parameters and buffers that were made in ``torch.inference_mode`` in place: they could not be trained."""
     replaced: dict[int, Tensor] = {}

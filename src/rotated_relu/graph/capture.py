@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from ..core.errors import CaptureError
-from ..core.modules import Call, Flat, Inputs, as_inputs, check_runs, first_line
-from ..core.state import ordinary, ordinary_tensors, trial
+from ..core.modules import Call, Flat, Inputs, as_inputs, first_line
+from ..core.state import check_fit, ordinary, ordinary_tensors, trial
 from . import ops
 
 
@@ -81,9 +81,10 @@ def capture(model: nn.Module, example_inputs: Inputs) -> Graph:
     """
     call = as_inputs(example_inputs)
     model = ordinary(model)
+    check_fit(model, call)
+    # From the state before that run: what it left in a cache would be a constant here.
     with ordinary_tensors(), trial(model):
         call = call.copied()
-        check_runs(model, call)
         # As the root, a GraphModule would lose which module each operation belongs to; and see Flat.
         program = _export(_Carrying(model, call), tuple(call.tensors))
         _unshell(program)  # once: a child of the model may have the same name

@@ -33,7 +33,7 @@ from ...core.files import replacing
 from ...core.graph_layout import Tuned
 from ...core.modules import WRAPPER_PREFIXES, Call, eval_mode, first_line, unwrap
 from ...core.plain_data import build
-from ...core.state import copy_of
+from ...core.state import copy_of, ordinary_tensors
 from ...nn.folding import plain_training
 from ...nn.rotate import rotate, unrotate
 from ...nn.slopes import rotated_modules, slopes
@@ -98,6 +98,7 @@ def load(path: str | os.PathLike[str], fresh_net: nn.Module) -> nn.Module:
     return load_compacted(path, fresh_net).model
 
 
+@ordinary_tensors()
 def load_compacted(path: str | os.PathLike[str], fresh_net: nn.Module) -> Compacted:
     """:func:`load`, with plan, certificate, and what was timed to choose it."""
     plan, certificate = read_plan(path)
@@ -265,8 +266,8 @@ def _rotated_like(plan: Plan, net: nn.Module) -> nn.Module:
 
 
 def _in_precision_of(net: nn.Module, inputs: Call) -> Call:
-    """Inputs of half precision as the network has it: a fresh one is in float32 still, or the other way round."""
-    floats = {torch.float32, torch.float16, torch.bfloat16}
+    """Inputs in the precision of the network: a fresh one is in float32 still, or the other way round."""
+    floats = {torch.float64, torch.float32, torch.float16, torch.bfloat16}
     own = next((value.dtype for value in net.parameters() if value.dtype in floats), torch.float32)
     return inputs.map(lambda value: value.to(own) if value.dtype in floats else value)
 

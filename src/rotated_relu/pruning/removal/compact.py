@@ -19,7 +19,7 @@ from ...core.criteria import Criterion
 from ...core.errors import CertificateError, CompactionError, NothingRemovedWarning
 from ...core.graph_layout import GraphLayout, Tuned
 from ...core.modules import Call, Inputs, as_inputs, unwrap
-from ...core.state import copy_of, ordinary, ordinary_tensors, unchanged
+from ...core.state import copy_of, drop_caches, ordinary, ordinary_tensors, unchanged
 from ...graph.capture import capture, check_static
 from ...graph.liveness import analyse
 from ...graph.needed_macs import ideal_work
@@ -168,6 +168,7 @@ def _is_torchs_layer(module: nn.Module) -> bool:
 def _masked(net: nn.Module, mask: Mapping[str, Tensor]) -> tuple[nn.Module, dict[str, int]]:
     """A copy of the network with the mask applied, and how many slopes of each activation are alive."""
     masked = copy_of(net)
+    drop_caches(masked)
     masked.requires_grad_(True)  # export tells parameters from constants by it
     return masked, apply_mask(masked, mask)
 
