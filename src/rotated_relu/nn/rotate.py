@@ -30,7 +30,7 @@ from ..core.errors import (
 )
 from ..core.modules import Call, Inputs, as_inputs, first_line, initialise_lazy, unwrap
 from ..core.nested import tensors_in
-from ..core.state import Saved, check_fit, copy_of, ordinary_tensors
+from ..core.state import Saved, check_fit, copy_of, make_ordinary, ordinary_tensors
 from ..graph.capture import capture
 from .activation import Rotated, RotatedReLU
 from .call_sites import Site, merge_sites, set_channel_dims
@@ -104,6 +104,7 @@ def rotate(
             stacklevel=2,
         )
         plain_training(inner)
+    make_ordinary(inner)
     with ordinary_tensors():
         call = as_inputs(example_inputs)
         initialise_lazy(inner, call)
