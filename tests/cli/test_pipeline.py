@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rotated_relu.core.errors import SlopeError
-from rotated_relu.core.run_directory import FILES
+from rotated_relu.core.run_directory import FILES, Run
 from rotated_relu.deploy.timing import LatencyComparison
 from rotated_relu.experiments.run_networks import open_run
 from rotated_relu.experiments.stages import train as train_stage
@@ -298,6 +298,14 @@ def test_a_run_that_cannot_be_written_to_is_refused_before_any_work(capsys, monk
 
 def _read_only(path, *_):
     raise OSError(30, "Read-only file system", str(path))
+
+
+def test_export_waits_for_nobody_who_writes_into_the_run(capsys, run):
+    with Run(run).claimed():
+        code, _, err = call(capsys, "export", run, "--no-tune")
+    assert code == 1
+    assert "is in use by process" in err
+    assert not (run / "compact.onnx").exists()
 
 
 def test_a_run_that_may_only_be_read_is_evaluated(capsys, monkeypatch, run):
