@@ -42,7 +42,7 @@ def count_macs(net: nn.Module, example_inputs: Inputs) -> dict[str, int]:
     work is not counted.
     """
     inputs = as_inputs(example_inputs)
-    with trial(net), _plain_attention(), _without_gradients(net):
+    with trial(net), _plain_kernels(), _without_gradients(net):
         check_runs(net, inputs)
         counter = FlopCounterMode(display=False)
         with counter:
@@ -71,15 +71,17 @@ def _without_gradients(net: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _plain_attention() -> Iterator[None]:
-    """Run attention as matrix products: the counter does not know every fused kernel."""
-    fast = torch.backends.mha.get_fastpath_enabled()
+def _plain_kernels() -> Iterator[None]:
+    """Run attention and recurrent layers as matrix products: the counter does not know every fused kernel."""
+    fast, mkldnn = torch.backends.mha.get_fastpath_enabled(), torch._C._get_mkldnn_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
+    torch._C._set_mkldnn_enabled(False)  # torch.backends.mkldnn.flags sets others besides, with a warning
     try:
-        with sdpa_kernel(SDPBackend.MATH):
+        with sdpa_kernel(SDPBackend.MATH), torch.backends.cudnn.flags(enabled=False):
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
+        torch._C._set_mkldnn_enabled(mkldnn)
 
 
 def _children(name: str, totals: dict[str, int]) -> int:

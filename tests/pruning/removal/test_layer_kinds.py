@@ -9,6 +9,7 @@ from torch.nn.utils import spectral_norm as spectral_norm_hook
 from torch.nn.utils import weight_norm as weight_norm_hook
 
 import rotated_relu as rr
+from rotated_relu.core.counting import count_macs
 
 
 def gate(width, dead, dim=1):
@@ -357,3 +358,10 @@ def test_lazy_layers_get_their_widths_first():
     net = rr.rotate(net, x)
     net[2].slope.data[:4] = 0
     assert compacted(net, x).model[4].weight.shape == (2, 4 * 16)
+
+
+@pytest.mark.parametrize(("kind", "gates"), [(nn.LSTM, 4), (nn.GRU, 3), (nn.RNN, 1)])
+def test_recurrent_layers_are_counted_as_they_run(kind, gates):
+    """5 steps of (8 inputs + 4 states) times the gates of 4 units, whatever fused kernel there is."""
+    net = nn.Sequential(kind(8, 4, batch_first=True))
+    assert count_macs(net, torch.randn(2, 5, 8)) == {"0": 5 * (8 + 4) * gates * 4}
