@@ -199,12 +199,12 @@ def train(
         divided = several and config.scale.strategy == "fsdp"
         # FSDP replaces the parameters: it works on a copy, whose result is put back.
         trained = copy.deepcopy(net) if divided else net
-        # The fast form reads slopes from another layer, which FSDP may not have gathered.
+        # Folded weights read slopes from another layer, which FSDP may not have gathered.
         if config.fast and not divided:
             stack.enter_context(_fast(trained, images))
         if several and config.scale.sync_batch_norm:
             stack.enter_context(synchronised(trained, fabric.device))
-        # After the fast form, whose capture tells parameters from constants by whether they want gradients.
+        # After folding, whose capture tells parameters from constants by whether they want gradients.
         stack.enter_context(training_only(trained, config.trains))
         loop = loop_over(trained, config, images, run, fabric, progress, stack, teacher)
         loop.train()
@@ -219,7 +219,7 @@ def train(
 
 @contextlib.contextmanager
 def _fast(net: nn.Module, images: ImageData) -> Iterator[None]:
-    """Within the ``with`` block ``net`` is in its fast form, if it has one: the same function, less work."""
+    """Within the ``with`` block slopes are folded into their consumers' weights, if they can be: less work."""
     # A network that cannot be captured is trained as it is.
     with contextlib.suppress(CaptureError):
         fast_training(net, torch.zeros(2, *images.image_shape))
