@@ -7,7 +7,7 @@ from onnx.reference import ReferenceEvaluator
 from torch import nn
 
 import rotated_relu as rr
-from rotated_relu.core.errors import MissingPackageError, UnknownNameError
+from rotated_relu.core.errors import ArgumentError, MissingPackageError, UnknownNameError
 from rotated_relu.deploy import engines
 from rotated_relu.deploy.engines import ENGINES, Engine, engine_named, graph_runner, register_engine, runner
 from rotated_relu.deploy.fastest import fastest_layout
@@ -54,6 +54,16 @@ def test_graphs_run_in_engines_for_graphs_only():
         graph_runner(b"", torch.zeros(1), engine="torch")
     with pytest.raises(UnknownNameError, match=message):
         fastest_layout(nn.Linear(2, 2), torch.zeros(1, 2), engine="torch")
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.5])
+def test_threads_that_make_no_sense(monkeypatch, threads):
+    monkeypatch.setattr(engines, "to_onnx", lambda *_, **__: pytest.fail("exported"))
+    for run in (rr.measure, runner):
+        with pytest.raises(ArgumentError, match=rf"threads must be an integer .*, got {threads}"):
+            run(nn.Linear(2, 2), torch.zeros(1, 2), threads=threads)
+    with pytest.raises(ArgumentError, match="threads must be an integer"):
+        graph_runner(b"", torch.zeros(1), engine="onnxruntime", threads=threads)
 
 
 class Threads(nn.Module):

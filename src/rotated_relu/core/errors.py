@@ -14,7 +14,7 @@ class RotatedReLUError(Exception):
 
 
 class ArgumentError(RotatedReLUError, TypeError):
-    """A function was given something of another kind, such as a string for a network."""
+    """A function was given something of another kind, such as a string for a network, or out of range."""
 
 
 class GateError(RotatedReLUError, ValueError):

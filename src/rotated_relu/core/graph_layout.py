@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from .errors import ArgumentError
+
 
 @dataclass(frozen=True)
 class GraphLayout:
@@ -18,6 +20,10 @@ class GraphLayout:
             selection costs, by the count of multiply-accumulates; 0 never, ``inf`` always.
         convolution_limit: Widest tensor, in channels, from which a 1x1 convolution selects; above it a gather does.
         enabled: False leaves the graph as torch exported it.
+
+    Raises:
+        ArgumentError: If the name is empty, ``round_to`` is no integer of at least 1, or another number is
+            negative or NaN.
     """
 
     name: str
@@ -25,6 +31,19 @@ class GraphLayout:
     narrowing_bias: float = 1.0
     convolution_limit: int = 192
     enabled: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ArgumentError("a layout needs a name: messages and tables show it")
+        if not isinstance(self.round_to, int) or self.round_to < 1:
+            raise ArgumentError(
+                f"layout {self.name!r}: round_to must be an integer of at least 1, got {self.round_to!r}"
+            )
+        for field in ("narrowing_bias", "convolution_limit"):
+            if not getattr(self, field) >= 0:
+                raise ArgumentError(
+                    f"layout {self.name!r}: {field} must be at least 0, got {getattr(self, field)!r}"
+                )
 
     def __str__(self) -> str:
         return self.name

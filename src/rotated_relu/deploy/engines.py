@@ -26,7 +26,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from ..core.errors import UnknownNameError
+from ..core.errors import ArgumentError, UnknownNameError
 from ..core.extras import EXTRAS, needs
 from ..core.modules import Call, Inputs, as_inputs, unwrap
 from ..core.state import copy_of
@@ -101,9 +101,11 @@ def runner(
     Raises:
         UnknownNameError: If there is no such engine.
         MissingPackageError: If its packages are not installed.
+        ArgumentError: If ``threads`` is no integer of at least 1.
         ExportError: If the engine runs graphs and the network cannot be exported.
     """
     found = engine_named(engine)
+    _check_threads(threads)
     inputs = as_inputs(example_inputs)
     program = to_onnx(net, inputs).content if found.kind == "graph" else copy_of(unwrap(net)).eval()
     return found.start(program, inputs, threads)
@@ -117,8 +119,18 @@ def graph_runner(
     Raises:
         UnknownNameError: If there is no such engine that runs graphs.
         MissingPackageError: If its packages are not installed.
+        ArgumentError: If ``threads`` is no integer of at least 1.
     """
-    return engine_named(engine, "graph").start(content, as_inputs(example_inputs), threads)
+    found = engine_named(engine, "graph")
+    _check_threads(threads)
+    return found.start(content, as_inputs(example_inputs), threads)
+
+
+def _check_threads(threads: int | None) -> None:
+    if threads is not None and (not isinstance(threads, int) or threads < 1):
+        raise ArgumentError(
+            f"threads must be an integer of at least 1, or None for torch's setting, got {threads!r}"
+        )
 
 
 # --- torch ----------------------------------------------------------------------------------------------------------

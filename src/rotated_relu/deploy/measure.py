@@ -84,12 +84,13 @@ def measure(
         ShapeError: If the network does not run on the inputs.
         ExportError: If the engine runs ONNX and the network cannot be exported.
         MissingPackageError: If the engine is not installed.
+        ArgumentError: If ``threads`` is no integer of at least 1.
         ValueError: If ``repeats`` is below 1.
     """
     if repeats < 1:
         raise ValueError(f"measure needs at least one timed sample, got repeats={repeats}")
     net, inputs = unwrap(net), as_inputs(example_inputs)
-    threads = threads or torch.get_num_threads()
+    threads = torch.get_num_threads() if threads is None else threads
     run = runner(net, inputs, engine=engine, threads=threads)
     check_fit(net, inputs)
     times = compare_latency({"net": run}, repeats, warmup).milliseconds["net"]
