@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ...core.errors import DataError
+from ...core.extras import needs
 from .decoding import pixels, place
 from .sources import why_unlabelled
 from .storage import Picture, check_size
@@ -32,6 +33,7 @@ def split_names(loaded: Any, name: str) -> dict[str, str]:
 
 def columns_of(table: Any, name: str) -> tuple[str, str, tuple[str, ...]]:
     """Image column, label column and class names, from the column types."""
+    needs("datasets")
     from datasets import ClassLabel, Image
 
     image = next((key for key, kind in table.features.items() if isinstance(kind, Image)), None)
