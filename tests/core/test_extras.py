@@ -20,7 +20,8 @@ PACKAGE = ROOT / "src" / "rotated_relu"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 CORE = {"torch", "numpy", "scipy", "safetensors"}
 ALONG = {
-    "pydantic": {"annotated_types", "pydantic_core", "typing_extensions"}
+    "datasets": {"huggingface_hub"},
+    "pydantic": {"annotated_types", "pydantic_core", "typing_extensions"},
 }  # what a package brings and re-exports
 # Where a package is installed under another name than it is imported by.
 DISTRIBUTIONS = {"PIL": "pillow", "torch_pruning": "torch-pruning", "onnx_ir": "onnx-ir"}

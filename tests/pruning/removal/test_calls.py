@@ -239,7 +239,9 @@ def test_after_a_training_step():
 
 
 @pytest.mark.parametrize(
-    "wrap", [lambda net: torch.compile(net, backend="eager"), nn.DataParallel, AveragedModel], ids=str
+    "wrap",
+    [lambda net: torch.compile(net, backend="eager"), nn.DataParallel, AveragedModel],
+    ids=["compiled", "parallel", "averaged"],
 )
 def test_wrappers_are_taken_off(wrap, tmp_path):
     net = half_dead(Base, X)
