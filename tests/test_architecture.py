@@ -1,4 +1,7 @@
-"""Rooms of the package: which there are, and that imports between them point one way."""
+"""Rooms of the package: which there are, and that imports between them point one way.
+
+``python tests/test_architecture.py`` prints them from the top floor down, with what each imports.
+"""
 
 import ast
 import subprocess
@@ -64,8 +67,8 @@ def test_imports_point_down(path):
     assert imported - allowed == set()
 
 
-def test_no_two_files_import_each_other():
-    """Neither directly nor around a circle, imports inside functions included."""
+def circles():
+    """Files that import each other, directly or around a circle, imports inside functions included."""
     names = {path.relative_to(PACKAGE).with_suffix("").parts: path for path in FILES}
     arrows = {
         name: {
@@ -78,7 +81,11 @@ def test_no_two_files_import_each_other():
     }
     while free := {name for name, targets in arrows.items() if not targets & arrows.keys()}:
         arrows = {name: targets for name, targets in arrows.items() if name not in free}
-    assert not arrows
+    return sorted(".".join(name) for name in arrows)
+
+
+def test_no_two_files_import_each_other():
+    assert circles() == []
 
 
 @pytest.mark.parametrize(
@@ -117,3 +124,19 @@ def test_nothing_is_unpickled():
             ):
                 keywords = {k.arg: ast.unparse(k.value) for k in node.keywords}
                 assert keywords.get("weights_only") == "True", f"{path}:{node.lineno}"
+
+
+def drawing():
+    """The rooms, top floor first."""
+    for number in range(len(FLOORS), 0, -1):
+        for room in FLOORS[number - 1]:
+            files = [path for path in FILES if room_of(path) == room]
+            lines = sum(path.read_text(encoding="utf-8").count("\n") for path in files)
+            below = {name[0] for path in files for name in modules_named(path) if name} & set(ROOMS) - {room}
+            uses = ", ".join(other for other in ROOMS if other in below) or "nothing of ours"
+            yield f"floor {number}  {room}: {len(files)} files, {lines} lines; imports {uses}"
+    yield f"circles: {', '.join(circles()) or 'none'}"
+
+
+if __name__ == "__main__":
+    print("\n".join(drawing()))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from typing_extensions import Unpack  # torch brings it; Python has it from 3.11 on
 
 from ..core.arguments import need_path
 from ..core.errors import ExportError, FileFormatError
@@ -25,7 +26,7 @@ from ..core.modules import Inputs, as_inputs, unwrap
 from .conversion import OPSET, to_onnx
 from .onnx_model import KeptSlopes
 from .sessions import OnnxRuntimeSession, OpenVinoSession, Session, openvino
-from .verification import Checks, verify
+from .verification import BATCH_SIZES, TOLERANCE, CheckOptions, Checks, verify
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,8 @@ def export_onnx(
     example_inputs: Inputs,
     path: str | os.PathLike[str],
     *,
-    tolerance: float = 1e-4,
-    batch_sizes: Sequence[int] = (1, 3),
+    tolerance: float = TOLERANCE,
+    batch_sizes: Sequence[int] = BATCH_SIZES,
     dynamic_size: bool = False,
     layout: GraphLayout | None = None,
 ) -> ExportReport:
@@ -109,15 +110,20 @@ def export_openvino(
     example_inputs: Inputs,
     path: str | os.PathLike[str],
     *,
-    tolerance: float = 1e-4,
-    batch_sizes: Sequence[int] = (1, 3),
-    dynamic_size: bool = False,
     layout: GraphLayout | None = None,
+    **checks: Unpack[CheckOptions],
 ) -> ExportReport:
     """Export a network to OpenVINO's own format: an ``.xml`` file and the ``.bin`` file of weights beside it.
 
     The arguments, the comparison with torch and the report are those of :func:`export_onnx`, with OpenVINO in place of
-    onnxruntime; the path must end in ``.xml``.
+    onnxruntime.
+
+    Args:
+        net: As there.
+        example_inputs: As there.
+        path: The ``.xml`` file.
+        layout: As there.
+        **checks: ``tolerance``, ``batch_sizes`` and ``dynamic_size``, as there.
 
     Raises:
         ShapeError: If the network does not run on the inputs.
@@ -129,9 +135,7 @@ def export_openvino(
         raise ExportError(
             f"an OpenVINO model is a pair of files, .xml and .bin: name the .xml file, not {target.name}"
         )
-    return _export(
-        net, example_inputs, target, OPENVINO, Checks(tolerance, batch_sizes, dynamic_size), layout
-    )
+    return _export(net, example_inputs, target, OPENVINO, Checks(**checks), layout)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,18 @@ from .conversion import reason
 
 NOISE = -20  # power of 2, about 1e-6: what lies so far under other entries is rounding noise of float32
 
+TOLERANCE = 1e-4  # relative; engines compute in float32
+BATCH_SIZES = (1, 3)  # beside that of the examples: one, and one that is no power of 2
+
 Run = Callable[[Call], list[Tensor]]
+
+
+class CheckOptions(TypedDict, total=False):
+    """The fields of :class:`Checks`, as keyword arguments."""
+
+    tolerance: float
+    batch_sizes: Sequence[int]
+    dynamic_size: bool
 
 
 @dataclass(frozen=True)
@@ -32,8 +43,8 @@ class Checks:
         dynamic_size: Whether height and width of images are free: compares at larger images too.
     """
 
-    tolerance: float
-    batch_sizes: Sequence[int]
+    tolerance: float = TOLERANCE
+    batch_sizes: Sequence[int] = BATCH_SIZES
     dynamic_size: bool = False
 
     def check(self, inputs: Call) -> None:

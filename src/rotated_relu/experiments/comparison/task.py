@@ -27,15 +27,7 @@ FIXED = ("base", "finetune_epochs", "finetune_lr", "strengths", "tune_epochs")
 class Task:
     """A comparison's settings and images, in a directory.
 
-    Args:
-        settings: What to do.
-        path: The directory; made if need be.
-        say: Takes a line of progress.
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``, for the trainings.
-        progress: As in :func:`rotated_relu.training.fit`.
-
-    Raises:
-        RunError: If the directory cannot be written to, or holds a comparison with other settings.
+    Arguments and errors are those of :class:`~rotated_relu.experiments.comparison.run.Comparison`.
     """
 
     def __init__(
