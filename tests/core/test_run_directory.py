@@ -219,3 +219,13 @@ def test_importing_it_is_cheap():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
     assert Path(run_module.__file__).name == "run_directory.py"
+
+
+def test_a_lock_that_is_a_link_is_not_written_through(tmp_path):
+    precious = tmp_path / "precious"
+    precious.write_text("keep me")
+    run = Run.create(tmp_path / "run")
+    run.file("lock").symlink_to(precious)
+    with pytest.raises(RunError, match="it is a link, which is not followed: remove it"), run.claimed():
+        pass
+    assert precious.read_text() == "keep me"

@@ -206,7 +206,7 @@ class Run:
             yield
             return
         with explained(self.path):
-            file = self.file("lock").open("a+", encoding="utf-8")
+            file = open(self.file("lock"), "a+", encoding="utf-8", opener=_not_through_links)  # noqa: SIM115
         with file:
             with explained(self.path):
                 _hold(file, self.path)
@@ -228,6 +228,11 @@ class Run:
         self.discard(*FILES)
         for name in FOLDERS:
             self.discard_folder(name)
+
+
+def _not_through_links(path: str, flags: int) -> int:
+    """Open a file that is written in place: a link in a received run could lead to any file of its reader."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def _hold(file: IO[str], run: Path) -> None:
@@ -330,6 +335,8 @@ def _advice(error: OSError) -> str:
         return "choose a directory that you may write to"
     if error.errno in (errno.EEXIST, errno.ENOTDIR):
         return "a file is in the way: move it or choose another directory"
+    if error.errno == errno.ELOOP:
+        return "it is a link, which is not followed: remove it"
     if error.errno == errno.ENOENT:
         return "check the path"
     return "check the disk, then run the same command again"
