@@ -136,3 +136,12 @@ def test_precision_follows_the_processor(monkeypatch):
     for native, precision in ((True, "bf16"), (False, "32")):
         monkeypatch.setattr(demo_pipeline, "has_bf16", lambda native=native: native)
         assert demo_pipeline.demo_config(0, None).precision == precision
+
+
+def test_fresh_does_not_empty_a_directory_that_is_no_run(capsys, tmp_path):
+    """Files of somebody else may have the names of ours."""
+    (tmp_path / "report.html").write_text("my thesis")
+    code, _, error = call(capsys, "demo", "--fresh", "--out", tmp_path)
+    assert code == 1
+    assert "is not a run directory: it has no config.json, but report.html; nothing was deleted" in error
+    assert (tmp_path / "report.html").read_text() == "my thesis"

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ...training import Config
 
 RELU = "relu"  # folder of the ReLU network's run
+LOCK = ".lock"  # of a run that was stopped before it began
 
 
 @dataclass(frozen=True)
@@ -99,9 +100,29 @@ def measure_pair(pair: BaselinePair, batch_sizes: Sequence[int], rounds: int) ->
     return measured
 
 
+def _refuse_foreign(run: Run) -> None:
+    """Files that have the names of ours are not ours where there is no run."""
+    if run.has("config") or not run.path.is_dir():
+        return
+    with explained(run.path):
+        others = sorted(path.name for path in run.path.iterdir() if path.name not in (RELU, LOCK))
+    if others:
+        raise RunError(
+            f"{run.path} is not a run directory: it has no config.json, but {others[0]}; nothing was deleted, "
+            "choose another --out"
+        )
+
+
 def clear(out: Path) -> None:
-    """Delete both runs' own files and folders, nothing else."""
-    for run in (Run(out / RELU), Run(out)):
+    """Delete both runs' own files and folders, nothing else.
+
+    Raises:
+        RunError: If one of the directories holds files but no run: they are somebody else's. Nothing is deleted then.
+    """
+    runs = Run(out / RELU), Run(out)
+    for run in runs:
+        _refuse_foreign(run)
+    for run in runs:
         if run.path.is_dir():
             run.clear()
     with explained(out):
