@@ -92,7 +92,11 @@ def copy_of(net: nn.Module) -> nn.Module:
 
 def ordinary(net: nn.Module) -> nn.Module:
     """The network itself, or a copy where its parameters were made in ``torch.inference_mode`` and cannot change."""
-    return copy_of(net) if any(parameter.is_inference() for parameter in net.parameters()) else net
+    return (
+        copy_of(net)
+        if any(not is_lazy(value) and value.is_inference() for value in net.parameters())
+        else net
+    )
 
 
 def drop_caches(net: nn.Module) -> None:
@@ -107,7 +111,8 @@ def make_ordinary(net: nn.Module) -> None:
     for module in net.modules():
         for own in (module._parameters, module._buffers):
             for name, value in own.items():
-                if value is not None and value.is_inference():
+                # A layer that has no width yet has nothing that could have been made anywhere.
+                if value is not None and not is_lazy(value) and value.is_inference():
                     replacement = replaced.setdefault(id(value), _ordinary_tensor(value))
                     own[name] = replacement  # type: ignore[assignment]
 

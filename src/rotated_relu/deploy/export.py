@@ -12,10 +12,9 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
-from typing_extensions import Unpack  # torch brings it; Python has it from 3.11 on
 
 from ..core.arguments import need_path
 from ..core.errors import ExportError, FileFormatError
@@ -27,6 +26,9 @@ from .conversion import OPSET, to_onnx
 from .onnx_model import KeptSlopes
 from .sessions import OnnxRuntimeSession, OpenVinoSession, Session, openvino
 from .verification import BATCH_SIZES, TOLERANCE, CheckOptions, Checks, verify
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack  # Python has it from 3.11 on
 
 
 @dataclass(frozen=True)
