@@ -243,7 +243,7 @@ def test_two_steps(capsys, tmp_path):
     out = tmp_path / "run"
     code, _, said = call(capsys, *TWO, "--no-baseline", "--out", out)
     assert code == 0
-    assert "step 1: slopes on random weights: training, 1 epochs" in said
+    assert "step 1: slopes on random weights: training, 1 epoch" in said
     record = read_json(out / "reproduction.json")
     names = [row["network"] for row in record["networks"]]
     assert names == [
