@@ -349,15 +349,9 @@ def _with_slopes(original: nn.Module, loaded: RunNetworks) -> nn.Module:
     """A copy with slopes of 1: the same function."""
     import copy
 
-    import torch
-
     from ...nn.rotate import rotate
-    from ...nn.slopes import slopes
 
-    net = rotate(copy.deepcopy(original), loaded.example_inputs())
-    for slope in slopes(net).values():
-        torch.nn.init.ones_(slope)
-    return net
+    return rotate(copy.deepcopy(original), loaded.example_inputs(), init="ones")
 
 
 def _compacted(net: nn.Module, loaded: RunNetworks) -> Compacted:
