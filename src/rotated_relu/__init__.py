@@ -15,11 +15,11 @@ Names are imported at their first use, so that ``rotated-relu --help`` does not 
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .core import errors
 from .core.errors import RotatedReLUError, RotatedReLUWarning
+from .core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from .core.modules import Call
@@ -62,7 +62,6 @@ _HOMES = {
     "pruning.shrink": ("Shrunk", "shrink"),
     "pruning.threshold": ("find_threshold",),
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Call", "Certificate", "Compacted", "Mask", "Plan", "Rotated", "RotatedReLU", "RotatedReLUError",
@@ -72,16 +71,4 @@ __all__ = [
     "rotated_slopes_", "save", "select_channels", "shrink", "slope_l1", "slopes",
 ]  # fmt: skip
 
-
-def __getattr__(name: str) -> Any:
-    if name == "models":
-        return importlib.import_module(".nn.models", __name__)
-    if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_HOME_OF[name]}", __name__), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(__name__, _HOMES, {"models": "nn.models"})

@@ -218,10 +218,6 @@ def _removed(call: Call, dim: int, before: tuple[int, ...], after: tuple[int, ..
     return None if dim == gone else dim - (dim > gone)
 
 
-def _stacked(call: Call, dim: int, before: tuple[int, ...], after: tuple[int, ...]) -> int | None:
-    return None  # its operands come in a list
-
-
 def _indexed(call: Call, dim: int, before: tuple[int, ...], after: tuple[int, ...]) -> int | None:
     index = call.args[1] if isinstance(call.args[1], tuple) else (call.args[1],)
     if not all(

@@ -5,10 +5,10 @@ Names are imported when first used: settings and recipes, which the command line
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..core.extras import needs
+from ..core.lazy import lazy_names
 
 needs("pydantic")  # every file here is about settings, which are its classes
 
@@ -53,8 +53,6 @@ _HOMES = {
     "settings": ("ConfigError",),
     "trained": ("build_model",),
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-
 __all__ = [
     "BudgetConfig",
     "Config",
@@ -78,16 +76,4 @@ __all__ = [
     "sample_batches",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name == "recipes":
-        return importlib.import_module(".recipes", __name__)
-    if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_HOME_OF[name]}", __name__), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(__name__, _HOMES, {"recipes": "recipes"})
