@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .nn.rotate import rotate
     from .nn.slopes import slopes
     from .pruning.budget import SlopeBudget
+    from .pruning.latency.table import LatencyTable
     from .pruning.mask import Mask, apply_mask, apply_threshold
     from .pruning.removal import Certificate, Compacted, Plan, load, load_compacted, read_plan, save
     from .pruning.select import select_channels
@@ -54,6 +55,7 @@ _HOMES = {
     "core.modules": ("Call",),
     "nn.penalty": ("slope_l1",),
     "nn.slopes": ("slopes",),
+    "pruning.latency.table": ("LatencyTable",),
     "pruning.mask": ("Mask", "apply_mask", "apply_threshold"),
     "pruning.select": ("select_channels",),
     "nn.distillation": ("distillation_loss",),
@@ -64,7 +66,7 @@ _HOMES = {
 }
 
 __all__ = [
-    "Call", "Certificate", "Compacted", "Mask", "Plan", "Rotated", "RotatedReLU", "RotatedReLUError",
+    "Call", "Certificate", "Compacted", "LatencyTable", "Mask", "Plan", "Rotated", "RotatedReLU", "RotatedReLUError",
     "RotatedReLUWarning", "Shrunk", "SlopeBudget", "apply_mask", "apply_threshold", "compact", "compile_training",
     "distillation_loss", "errors", "export_onnx", "export_openvino", "fast_training", "find_threshold", "load",
     "load_compacted", "measure", "models", "plain_training", "read_plan", "register_operation", "rotate",

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
-Unit = Literal["macs", "parameters", "channels"]
+Unit = Literal["macs", "parameters", "channels", "latency"]
 ScoreName = Literal["slope", "consumer", "taylor"]
 TrainingScore = Literal["taylor", "slope"]  # those that cost no pass of their own in training
 UNITS: tuple[Unit, ...] = get_args(Unit)
+COUNTED_UNITS = UNITS[:3]  # those that need nothing but the network; latency needs a table
 SCORES: tuple[ScoreName, ...] = get_args(ScoreName)
 TRAINING_SCORES: tuple[TrainingScore, ...] = get_args(TrainingScore)
-UNIT_LABELS = {"macs": "MACs", "parameters": "parameters", "channels": "channels"}
+UNIT_LABELS = {"macs": "MACs", "parameters": "parameters", "channels": "channels", "latency": "milliseconds"}
 SCORE_LABELS = {"slope": "|slope|", "consumer": "|slope| times the consumers' norm", "taylor": "Taylor score"}
 
 

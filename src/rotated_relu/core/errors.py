@@ -103,6 +103,10 @@ class ExportError(RotatedReLUError):
     """The exported file does not compute what the network computes, or cannot be written."""
 
 
+class LatencyError(RotatedReLUError):
+    """A latency table lacks what is asked of it, or holds no times; says which layer and what to do."""
+
+
 class AttackError(RotatedReLUError):
     """A network cannot be attacked: a setting or the network's scores make no sense."""
 

@@ -44,6 +44,8 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
         return build(hint, value, where)  # type: ignore[arg-type]
     if origin is list and isinstance(value, list):
         return [_typed(parts[0], item, where) for item in value]
+    if origin is tuple and parts[1:] == (...,) and isinstance(value, list):  # JSON has no tuples
+        return tuple(_typed(parts[0], item, where) for item in value)
     if origin is dict and isinstance(value, dict):
         return {_typed(parts[0], key, where): _typed(parts[1], item, where) for key, item in value.items()}
     if hint is float and type(value) is int:

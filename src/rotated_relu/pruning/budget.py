@@ -37,6 +37,7 @@ from ..core.errors import SlopeError, UnknownNameError
 from ..core.modules import Inputs, unwrap
 from ..nn.slopes import check_slopes
 from .estimate import CostEstimate
+from .latency.table import LatencyTable
 from .mask import zero_mask
 from .select import Selector, check_budget, unreachable
 
@@ -53,7 +54,8 @@ class SlopeBudget:
         example_inputs: Tensor or tuple of tensors for one forward pass.
         steps: Optimizer steps of the whole run.
         keep: Share of the ``unit`` that the compacted network may keep, above 0 and at most 1.
-        unit: ``macs``, ``parameters`` or ``channels``.
+        unit: ``macs``, ``parameters``, ``channels``, or ``latency``: milliseconds of a call in the table's engine.
+        table: Measured times, for the unit ``latency``: from ``rr.calibrate`` or ``rr.LatencyTable.load``.
         score: ``taylor`` (see the module's text) or ``slope`` (``|a|``).
         start: Share of the run after which slopes are chosen.
         end: Share of the run at which all are chosen; the last reach zero at ``end + window``.
@@ -63,6 +65,8 @@ class SlopeBudget:
         SlopeError: If a share is out of range or less can be kept than there must be left, there are no slopes, or some
             are not finite.
         UnknownNameError: If there is no such unit or score.
+        ArgumentError: If the unit is ``latency`` and there is no table.
+        LatencyError: If the table lacks a layer of this network.
         CaptureError: If the network cannot be captured.
 
     Example::
@@ -79,17 +83,19 @@ class SlopeBudget:
         keep: float = 0.5,
         *,
         unit: str = "macs",
+        table: LatencyTable | None = None,
         score: str = "taylor",
         start: float = 0.2,
         end: float = 0.7,
         window: float = 0.05,
     ) -> None:
-        _check(steps, keep, unit, score, start, end, window)
+        check_budget(keep, unit, table)
+        _check(steps, score, start, end, window)
         self.steps, self.keep, self.unit, self.score = steps, keep, unit, score
         self.start, self.end, self.window = start, end, window
         self._net: nn.Module = unwrap(net)
         self._slopes = check_slopes(self._net)
-        self._estimate = CostEstimate(self._net, example_inputs)
+        self._estimate = CostEstimate(self._net, example_inputs, table)
         self._selector = Selector(self._estimate, unit)
         least = self._selector.least(zero_mask(self._net), keep)
         if least > keep:
@@ -248,8 +254,7 @@ class SlopeBudget:
             slope.copy_(torch.minimum(torch.maximum(slope, -bound), bound))
 
 
-def _check(steps: int, keep: float, unit: str, score: str, start: float, end: float, window: float) -> None:
-    check_budget(keep, unit)
+def _check(steps: int, score: str, start: float, end: float, window: float) -> None:
     if score not in TRAINING_SCORES:
         raise UnknownNameError("score", score, TRAINING_SCORES)
     if need_number(steps, "steps") < 1:

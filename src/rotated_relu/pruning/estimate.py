@@ -1,4 +1,4 @@
-"""What a network would cost if some of its channels were gone: multiply-accumulates, parameters, channels.
+"""What a network would cost if some of its channels were gone: multiply-accumulates, parameters, channels, latency.
 
 Requires: a rotated network that can be captured. Ensures: the numbers of an exact compaction with nothing held back,
 without doing one: the network is captured once, each question then costs one liveness analysis, and only what is asked
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.criteria import UNITS
-from ..core.errors import UnknownNameError
+from ..core.errors import ArgumentError, UnknownNameError
 from ..core.modules import Call, Inputs, as_inputs, unwrap
 from ..core.state import copy_of, ordinary_tensors
 from ..graph.capture import capture, check_static
@@ -22,6 +22,8 @@ from ..graph.liveness import Liveness, analyse
 from ..graph.needed_macs import ideal_work
 from ..nn.folding import as_plain
 from ..nn.slopes import check_slopes, slopes
+from .latency.model import LatencyModel
+from .latency.table import LatencyTable
 from .removal.surgery import named_states
 
 # Qualified name of a parameter, as a rule a slope -> boolean (channels,), True where its entries are 0: a mask.
@@ -35,32 +37,40 @@ class CostEstimate:
     Args:
         net: A rotated network, in any mode and form.
         example_inputs: Tensor or tuple of tensors for one forward pass; multiply-accumulates are those of these inputs.
+        table: Times of layers, for the unit ``latency``; without one there is no such unit.
+
+    Attributes:
+        latency: The times of the network's operations; None without a table.
 
     Raises:
         SlopeError: If there are no slopes, or some are not finite.
         CaptureError: If ``torch.export`` cannot capture it.
+        LatencyError: If the table lacks a layer of this network.
     """
 
     @ordinary_tensors()
-    def __init__(self, net: nn.Module, example_inputs: Inputs) -> None:
+    def __init__(self, net: nn.Module, example_inputs: Inputs, table: LatencyTable | None = None) -> None:
         check_slopes(net)
         self._net = copy_of(as_plain(unwrap(net))).cpu().float().requires_grad_(True)
         for parameter in self._net.parameters():
             # Zeros among the weights are no business of the slopes; and a dead channel must not look dead twice.
             nn.init.ones_(parameter)
-        self._graph = capture(self._net, _as_float32(as_inputs(example_inputs)))
+        inputs = _as_float32(as_inputs(example_inputs))
+        self._graph = capture(self._net, inputs)
         check_static(self._graph)
+        self.latency = None if table is None else LatencyModel(self._graph, inputs.batch_size, table)
         self._states = named_states(self._net)
         self._slopes = slopes(self._net)
         self._touched: set[str] = set()
-        self._whole: dict[str, int] = {}
-        self._counters: dict[str, Callable[[Dead], int]] = {
+        self._whole: dict[str, float] = {}
+        self._counters: dict[str, Callable[[Dead], float]] = {
             "macs": self._macs,
             "parameters": self._parameters,
             "channels": self._channels,
+            "latency": self._latency,
         }
 
-    def whole(self, unit: str) -> int:
+    def whole(self, unit: str) -> float:
         """Cost of the network with nothing gone; counted once.
 
         Raises:
@@ -70,15 +80,17 @@ class CostEstimate:
             self._whole[unit] = self.of({}, unit)
         return self._whole[unit]
 
-    def of(self, dead: Dead, unit: str) -> int:
+    def of(self, dead: Dead, unit: str) -> float:
         """Cost with those at 0; all others are alive.
 
         Args:
             dead: Name of a parameter to which of its entries are 0.
-            unit: ``macs``, ``parameters`` or ``channels``.
+            unit: ``macs``, ``parameters`` or ``channels``, which are whole numbers, or ``latency``, in ms for the
+                table's batch size.
 
         Raises:
             UnknownNameError: If there is no such unit.
+            ArgumentError: If it is ``latency`` and there is no table.
             KeyError: If there is no such parameter.
         """
         if unit not in self._counters:
@@ -94,7 +106,7 @@ class CostEstimate:
 
         Args:
             share: Of the ``unit``, 0 to 1.
-            unit: ``macs``, ``parameters`` or ``channels``.
+            unit: One of ``core.criteria.UNITS``.
             dead: What is at 0 for each n; it must grow with n.
             most: Largest n.
         """
@@ -127,6 +139,11 @@ class CostEstimate:
         names = [name for name, _ in self._net.named_parameters()]
         return sum(int(liveness.needed(name, self._states).sum()) for name in names)
 
+    def _latency(self, dead: Dead) -> float:
+        check_table(self.latency)
+        assert self.latency is not None
+        return self.latency.milliseconds(self._liveness(dead))
+
     def _channels(self, dead: Dead) -> int:
         gone = (dead[name] for name in self._slopes if name in dead)
         return sum(map(len, self._slopes.values())) - sum(int(mask.sum()) for mask in gone)
@@ -141,7 +158,7 @@ class CostEstimate:
         self._touched = set(dead)
         return analyse(self._graph, self._states)
 
-    def _saved(self, name: str, dead: Dead, now: int, unit: str) -> float:
+    def _saved(self, name: str, dead: Dead, now: float, unit: str) -> float:
         known = dead.get(name)
         mask = (
             torch.zeros(len(self._slopes[name]), dtype=torch.bool) if known is None else known.cpu().clone()
@@ -150,6 +167,19 @@ class CostEstimate:
             return 0.0
         mask[int((~mask).nonzero()[0])] = True
         return float(now - self.of({**dead, name: mask}, unit))
+
+
+def check_table(table: object | None) -> None:
+    """Raise unless there is what the unit ``latency`` is measured with.
+
+    Raises:
+        ArgumentError: If there is none.
+    """
+    if table is None:
+        raise ArgumentError(
+            "the unit 'latency' needs a table of measured times: pass table=rr.calibrate(net, example_inputs), or "
+            "rr.LatencyTable.load(path) for another machine's"
+        )
 
 
 def _as_float32(inputs: Call) -> Call:

@@ -25,8 +25,9 @@ from ..core.criteria import UNITS, Criterion
 from ..core.errors import SlopeError, UnknownNameError
 from ..core.modules import Inputs
 from ..nn.slopes import check_slopes
-from .estimate import CostEstimate
+from .estimate import CostEstimate, check_table
 from .importance import per_cost, slope_scores
+from .latency.table import LatencyTable
 from .mask import Mask, check_scores, zero_mask
 
 Channel = tuple[str, int]  # name of a slope, position
@@ -39,6 +40,7 @@ def select_channels(
     keep: float = 0.5,
     unit: str = "macs",
     scores: Mapping[str, Tensor] | None = None,
+    table: LatencyTable | None = None,
 ) -> Mask:
     """Choose in one shot which channels go, so that at most a share of the network's cost is left.
 
@@ -49,9 +51,10 @@ def select_channels(
         net: A rotated network, in any mode and form; it is only read.
         example_inputs: Tensor or tuple of tensors for one forward pass; multiply-accumulates are those of these inputs.
         keep: Share of the ``unit`` that may be left, above 0 and at most 1.
-        unit: ``macs``, ``parameters`` or ``channels``.
+        unit: ``macs``, ``parameters``, ``channels``, or ``latency``: milliseconds of a call in the table's engine.
         scores: Name of each slope to a score per channel, shape (channels,), as from
             :mod:`rotated_relu.pruning.importance`, *not* yet divided by a cost; ``|a|`` if None.
+        table: Measured times, for the unit ``latency``: from ``rr.calibrate`` or ``rr.LatencyTable.load``.
 
     Returns:
         The mask; nothing has been changed. ``rr.compact(net, example_inputs, mask=mask)`` removes the channels.
@@ -60,6 +63,8 @@ def select_channels(
         SlopeError: If ``keep`` is out of range or less than can be had, there are no slopes, some are not finite, or
             the scores are not those of this network.
         UnknownNameError: If there is no such unit.
+        ArgumentError: If the unit is ``latency`` and there is no table.
+        LatencyError: If the table lacks a layer of this network.
         CaptureError: If the network cannot be captured.
 
     Example::
@@ -69,14 +74,14 @@ def select_channels(
 
     Source: ours; the score per cost is that of a greedy knapsack.
     """
-    check_budget(keep, unit)
+    check_budget(keep, unit, table)
     found = check_slopes(net)
     scores = slope_scores(net) if scores is None else scores
     check_scores(found, scores)
     kind, per = getattr(scores, "kind", "custom"), getattr(scores, "per", "")
     if per:
         raise SlopeError(f"the scores are divided by {per} already; pass them as they were before")
-    selector = Selector(CostEstimate(net, example_inputs), unit)
+    selector = Selector(CostEstimate(net, example_inputs, table), unit)
     masks = selector.choose(keep, scores, zero_mask(net))
     if not selector.meets(masks, keep):
         raise SlopeError(unreachable(keep, unit, selector.estimate.share(masks, unit)))
@@ -87,8 +92,8 @@ class Selector:
     """Chooses channels of one network, for one unit, as often as it is asked.
 
     Args:
-        estimate: Of the network.
-        unit: ``macs``, ``parameters`` or ``channels``.
+        estimate: Of the network; with a table for the unit ``latency``.
+        unit: One of ``core.criteria.UNITS``.
     """
 
     def __init__(self, estimate: CostEstimate, unit: str) -> None:
@@ -178,22 +183,26 @@ def with_more(dead: Mapping[str, Tensor], more: list[Channel]) -> dict[str, Tens
     return masks
 
 
-def check_budget(keep: float, unit: str) -> None:
+def check_budget(keep: float, unit: str, table: LatencyTable | None = None) -> None:
     """Raise unless a budget is a share of a unit that there is.
 
     Raises:
         UnknownNameError: If there is no such unit.
+        ArgumentError: If the unit is ``latency`` and there is no table.
         SlopeError: If the share is not above 0 and at most 1.
     """
     if unit not in UNITS:
         raise UnknownNameError("unit of the budget", unit, UNITS)
+    if unit == "latency":
+        check_table(table)
     if not 0 < need_number(keep, "keep") <= 1:
         raise SlopeError(f"keep must be above 0 and at most 1 (0.5 keeps half), got {keep}")
 
 
 def unreachable(keep: float, unit: str, least: float) -> str:
     """Message about a budget that cannot be met."""
+    what = "milliseconds" if unit == "latency" else unit
     return (
-        f"at most {keep:g} of the {unit} cannot be had: with one channel left of every layer that the output needs, "
+        f"at most {keep:g} of the {what} cannot be had: with one channel left of every layer that the output needs, "
         f"{math.ceil(least * 1e4) / 1e4:g} of them remain; keep at least that much"
     )

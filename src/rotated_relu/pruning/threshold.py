@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from ..core.arguments import need_callable, need_number
 from ..core.counting import count_macs, count_parameters
-from ..core.criteria import UNITS, Criterion
+from ..core.criteria import COUNTED_UNITS, Criterion
 from ..core.errors import CompactionError, NothingRemovedWarning, SlopeError, ThresholdError, UnknownNameError
 from ..nn.slopes import check_slopes, slopes
 from .mask import Mask, check_scores, criterion_by, masked, threshold_mask, zero_mask
@@ -375,7 +375,7 @@ def _check_options(tolerance: float, budget: Mapping[str, float] | None, max_eva
     if budget is None:
         return
     if not budget:
-        raise ThresholdError(f"the budget names no cost; known: {', '.join(UNITS)}")
+        raise ThresholdError(f"the budget names no cost; known: {', '.join(COUNTED_UNITS)}")
     for name, limit in budget.items():
         if not 0 < need_number(limit, f"budget {name!r}") <= 1:
             raise ThresholdError(
@@ -384,7 +384,7 @@ def _check_options(tolerance: float, budget: Mapping[str, float] | None, max_eva
 
 
 def _builtin_cost(budget: Mapping[str, float], example_inputs: Any) -> Cost:
-    _check_names(budget, UNITS)
+    _check_names(budget, COUNTED_UNITS)
     if set(budget) == {"channels"}:
         return lambda net, threshold: {}
     if example_inputs is None:

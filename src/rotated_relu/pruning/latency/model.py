@@ -1,0 +1,85 @@
+"""What a captured network takes in an engine with some of its channels gone: the sum over its operations."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from ...core.errors import LatencyError
+from ...graph.capture import Graph
+from ...graph.liveness import Liveness
+from .operations import Width, find_operations
+from .table import LatencyTable
+
+NAMED = 3  # missing geometries that a message names
+
+
+class LatencyModel:
+    """Sums the times of a table over the operations of one captured network.
+
+    Attributes:
+        operations: What costs time, in execution order.
+        table: The times.
+
+    Args:
+        graph: The captured network.
+        batch_size: Examples that it was captured with.
+        table: Measured for this network, or for one with the same layers.
+
+    Raises:
+        LatencyError: If the table lacks a layer of this network; names the first of them.
+    """
+
+    def __init__(self, graph: Graph, batch_size: int, table: LatencyTable) -> None:
+        self.table = table
+        self.operations = find_operations(graph, batch_size)
+        self._check()
+        self._grids = [table.grid(operation.geometry) for operation in self.operations]
+
+    def milliseconds(self, liveness: Liveness) -> float:
+        """Time of one call with what is alive, in ms; 0 if nothing is."""
+        total = sum(self.times(liveness))
+        return self.table.call_ms + total if total else 0.0
+
+    def times(self, liveness: Liveness) -> list[float]:
+        """Time of each operation, in ms, in the order of :attr:`operations`."""
+        return [
+            grid.at(inputs, outputs)
+            for grid, (inputs, outputs) in zip(self._grids, self.widths(liveness), strict=True)
+        ]
+
+    def by_layer(self, liveness: Liveness) -> dict[str, float]:
+        """Time per module whose ``forward`` spends it, in ms ('' is the root)."""
+        totals: dict[str, float] = defaultdict(float)
+        for operation, time in zip(self.operations, self.times(liveness), strict=True):
+            totals[operation.name] += time
+        return dict(totals)
+
+    def widths(self, liveness: Liveness) -> list[tuple[int, int]]:
+        """Input and output channels that are alive, per operation."""
+        known: dict[Width, int] = {}
+
+        def alive(width: Width) -> int:
+            if width not in known:
+                known[width] = _alive(liveness, width)
+            return known[width]
+
+        return [(alive(operation.source), alive(operation.result)) for operation in self.operations]
+
+    def _check(self) -> None:
+        missing = [op for op in self.operations if self.table.find(op.geometry) is None]
+        if missing:
+            names = list(dict.fromkeys(f"{op.geometry} ({op.name or 'the root'})" for op in missing))
+            more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+            raise LatencyError(
+                f"the latency table ({self.table}) lacks layers of this network: {', '.join(names[:NAMED])}{more}; "
+                "calibrate it for this network, or on the machine that it is of"
+            )
+        for op in self.operations:
+            self.table.milliseconds(op.geometry, op.inputs, op.outputs)  # raises where the network is wider
+
+
+def _alive(liveness: Liveness, width: Width) -> int:
+    node, dim = width
+    vectors = liveness.alive.get(node)
+    # Inputs of the network are not among them: all of their channels are there.
+    return int(vectors[dim].sum()) if vectors else int(node.meta["val"].shape[dim])

@@ -1,0 +1,174 @@
+"""A latency table: what each layer geometry costs in one engine on one machine, in memory and as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ...core.arguments import need_path
+from ...core.errors import FileFormatError, LatencyError
+from ...core.files import replacing
+from ...core.plain_data import build
+from .geometry import LayerGeometry
+from .grid import LatencyGrid
+
+FORMAT = "rotated-relu latency table"
+VERSION = 1
+PRECISIONS = ("fp32", "int8")
+
+
+@dataclass(frozen=True)
+class LatencyTable:
+    """Measured times of layers, by their geometry.
+
+    Attributes:
+        engine: What ran them: ``onnxruntime``, ``openvino``, ``torch``, ``torch.compile``, or any name.
+        engine_version: Its version.
+        processor: On what.
+        threads: Threads that the engine was given.
+        batch_size: Examples per call; all times are for the whole batch.
+        precision: ``fp32`` or ``int8``.
+        call_ms: What a call costs whatever the network: the time of an empty graph, in ms.
+        entries: The times, by geometry.
+    """
+
+    engine: str
+    engine_version: str
+    processor: str
+    threads: int
+    batch_size: int
+    precision: str = "fp32"
+    call_ms: float = 0.0
+    entries: Mapping[LayerGeometry, LatencyGrid] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """In words, for messages and reports."""
+        threads = f"{self.threads} thread{'' if self.threads == 1 else 's'}"
+        return (
+            f"{self.engine} {self.engine_version}, {self.processor}, {threads}, batch {self.batch_size}, "
+            f"{self.precision}"
+        )
+
+    def milliseconds(self, geometry: LayerGeometry, inputs: int, outputs: int) -> float:
+        """Time of one layer with these widths, in ms.
+
+        Raises:
+            LatencyError: If the table does not have the geometry, or a width is beyond what was measured.
+        """
+        return self.grid(geometry).at(inputs, outputs)
+
+    def steps(self, geometry: LayerGeometry) -> tuple[list[int], list[int]]:
+        """Input and output widths of a layer at which its time may fall, ascending.
+
+        Raises:
+            LatencyError: If the table does not have the geometry.
+        """
+        return self.grid(geometry).steps()
+
+    def grid(self, geometry: LayerGeometry) -> LatencyGrid:
+        """The times of one geometry.
+
+        Raises:
+            LatencyError: If the table does not have it.
+        """
+        found = self.find(geometry)
+        if found is None:
+            raise LatencyError(
+                f"the latency table ({self}) has no times of {geometry}: calibrate it for this network"
+            )
+        return found
+
+    def find(self, geometry: LayerGeometry) -> LatencyGrid | None:
+        """The times of one geometry, or of the form that an exported graph has it in; None if there are none."""
+        return self.entries.get(geometry) or self.entries.get(geometry.exported())
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the table as JSON, beside its place and then renamed.
+
+        Raises:
+            LatencyError: If the file cannot be written.
+        """
+        target = need_path(path)
+        try:
+            with replacing(target) as beside:
+                beside.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise LatencyError(f"cannot write {target}: {error.strerror or error}") from error
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> LatencyTable:
+        """Read a table that :meth:`save` wrote, here or on another machine.
+
+        Raises:
+            FileFormatError: If there is no such file, or it is not such a table; says what is wrong with it.
+        """
+        source = need_path(path)
+        try:
+            data = json.loads(source.read_text(encoding="utf-8"))
+            return cls.from_dict(data)
+        except OSError as error:
+            raise FileFormatError(f"cannot read {source}: {error.strerror or error}") from error
+        except (ValueError, TypeError, LatencyError, RecursionError) as error:
+            raise FileFormatError(f"{source} is no latency table: {error}") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; the inverse of :meth:`from_dict`."""
+        fields = {key: value for key, value in vars(self).items() if key != "entries"}
+        entries = [{"geometry": _lean(key), "grid": asdict(grid)} for key, grid in self.entries.items()]
+        return {"format": FORMAT, "version": VERSION, **fields, "entries": entries}
+
+    @classmethod
+    def from_dict(cls, data: Any) -> LatencyTable:
+        """A table from plain data.
+
+        Raises:
+            TypeError, LatencyError: If the data is something else; says what is wrong.
+        """
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise LatencyError(f'it has no "format": "{FORMAT}"')
+        if data.get("version") != VERSION:
+            raise LatencyError(
+                f"it has version {data.get('version')!r}, this release reads version {VERSION}"
+            )
+        fields = {key: value for key, value in data.items() if key not in ("format", "version")}
+        read = build(_TableData, fields, "the table")
+        entries = {entry.geometry: entry.grid for entry in read.entries}
+        return cls(**{**vars(read), "entries": entries})
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise LatencyError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
+        if min(self.threads, self.batch_size) < 1:
+            raise LatencyError(
+                f"threads and batch_size must be at least 1, got {self.threads} and {self.batch_size}"
+            )
+        if not 0 <= self.call_ms < float("inf"):
+            raise LatencyError(f"call_ms must be a finite number of milliseconds, got {self.call_ms}")
+
+
+@dataclass
+class _Entry:
+    geometry: LayerGeometry
+    grid: LatencyGrid
+
+
+@dataclass
+class _TableData:
+    """The fields of a file, so that each is read with its type."""
+
+    engine: str
+    engine_version: str
+    processor: str
+    threads: int
+    batch_size: int
+    precision: str
+    call_ms: float
+    entries: list[_Entry]
+
+
+def _lean(geometry: LayerGeometry) -> dict[str, Any]:
+    """Fields of a geometry without those that are as by default."""
+    return {key: value for key, value in asdict(geometry).items() if value not in ((), "", False)}
