@@ -17,22 +17,21 @@ Source: Nayak and Kalyani, TMLR 2024, Section 4 (the thresholding; the search is
 
 from __future__ import annotations
 
-import itertools
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ..core.arguments import need_callable, need_number
 from ..core.counting import count_macs, count_parameters
 from ..core.criteria import COUNTED_UNITS, Criterion
 from ..core.errors import CompactionError, NothingRemovedWarning, SlopeError, ThresholdError, UnknownNameError
-from ..nn.slopes import check_slopes, slopes
-from .mask import Mask, check_scores, criterion_by, masked, threshold_mask, zero_mask
+from ..nn.slopes import slopes
+from .candidates import between, checked, magnitudes_of, spread
+from .mask import Mask, criterion_by, masked, threshold_mask, zero_mask
 from .removal import remove_channels
 
 Evaluate = Callable[[nn.Module], float]
@@ -156,9 +155,9 @@ def find_threshold(
         >>> result = rr.compact(net, example_inputs, mask=found.mask)
     """
     need_callable(evaluate, "evaluate")
-    magnitudes = _magnitudes(net, scores)
+    magnitudes = magnitudes_of(net, scores)
     _check_options(tolerance, budget, max_evaluations)
-    zetas = _between(magnitudes) if candidates is None else _checked(candidates, magnitudes)
+    zetas = between(magnitudes) if candidates is None else checked(candidates, magnitudes)
     if budget is not None and cost is None:
         cost = _builtin_cost(budget, example_inputs)
     search = _Search(net, evaluate, cost, zetas, max_evaluations, scores)
@@ -242,7 +241,7 @@ class _Search:
     def for_score(self, tolerance: float, try_all: bool) -> Threshold:
         last = len(self.zetas) - 1
         coarse = last if try_all else max(1, int(COARSE_SHARE * (self.max_evaluations - 1)))
-        for index in _spaced(last, coarse):
+        for index in spread(last, coarse):
             self.visit(index)
         floor = self.visited[0].score - tolerance
         best = self._best(floor)
@@ -321,52 +320,6 @@ class _Search:
         )
 
 
-def _magnitudes(net: nn.Module, scores: Mapping[str, Tensor] | None) -> list[float]:
-    """Distinct absolute values (or scores) of the network's slopes that are not 0, ascending."""
-    found = check_slopes(net)
-    if scores is not None:
-        check_scores(found, scores)
-    sizes = [slope.detach().abs() if scores is None else scores[name] for name, slope in found.items()]
-    alive = torch.cat([(slope.detach() != 0).flatten().cpu() for slope in found.values()])
-    if not bool(alive.any()):
-        raise SlopeError("every slope is 0: the network is dead already; go back to an earlier checkpoint")
-    every = torch.cat([size.flatten().double().cpu() for size in sizes])
-    magnitudes: list[float] = torch.unique(every[alive & (every > 0)]).tolist()
-    if not magnitudes:
-        raise SlopeError("every score is 0: nothing tells the channels apart; score them on other images")
-    return magnitudes
-
-
-def _between(magnitudes: list[float]) -> list[float]:
-    """0, then one threshold in each gap between neighbouring magnitudes; none that kills everything."""
-    gaps = itertools.pairwise(magnitudes)
-    return [0.0, *(_shortest_between(low, high) for low, high in gaps)]
-
-
-def _shortest_between(low: float, high: float) -> float:
-    """Number between two magnitudes with the fewest digits: 0.1 reads better than 0.09873."""
-    middle = (low + high) / 2
-    # Clear of both ends: the comparison with the slopes happens in their own, lower precision.
-    margin = (high - low) / 50
-    for digits in range(1, 17):
-        value = float(f"{middle:.{digits}g}")
-        if low + margin < value < high - margin:
-            return value
-    return middle
-
-
-def _checked(candidates: Sequence[float], magnitudes: list[float]) -> list[float]:
-    values = sorted({0.0, *map(float, candidates)})
-    for value in values:
-        if not math.isfinite(value) or value < 0:
-            raise ThresholdError(f"thresholds must be finite and not negative, got {value}")
-        if value > magnitudes[-1]:
-            raise ThresholdError(
-                f"threshold {value:g} kills every slope: the largest is {magnitudes[-1]:.4g}; choose less"
-            )
-    return values
-
-
 def _check_options(tolerance: float, budget: Mapping[str, float] | None, max_evaluations: int) -> None:
     if not tolerance >= 0 or math.isinf(tolerance):
         raise ThresholdError(f"tolerance must be 0 or more, in the unit of the score, got {tolerance}")
@@ -409,8 +362,3 @@ def _as_score(score: Any, zeta: float) -> float:
             "it must return a finite score, higher is better"
         )
     return value
-
-
-def _spaced(last: int, count: int) -> list[int]:
-    """0, then at most ``count`` indices spread evenly up to ``last``."""
-    return sorted({0, *(round(last * step / count) for step in range(1, count + 1))})
