@@ -52,6 +52,9 @@ VERBS: dict[str, tuple[Callable[..., Any], str]] = {
 }
 
 
+# Verbs that read their arguments in a way of their own.
+COMMANDS = {"shrink": shrink.SeveralBudgets}
+
 # Verb -> what there is of it after Ctrl-C. Verbs that are not here word it themselves: they train.
 KEPT = {
     "prune": "the thresholds that were evaluated are kept",
@@ -93,7 +96,7 @@ def build_app(given: Sequence[str] = ()) -> typer.Typer:
     for name, (verb, example) in VERBS.items():
         if verb is train.train and (not given or given[0] == name):
             verb = train.with_settings()
-        app.command(name, epilog=f"Example: {example}")(
+        app.command(name, cls=COMMANDS.get(name), epilog=f"Example: {example}")(
             _stoppable(name, verb, given) if name in KEPT else verb
         )
     return app

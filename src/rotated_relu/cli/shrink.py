@@ -2,58 +2,107 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shlex
-import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from . import console
 from .options import Device, Progress, check_choices, directory
+
+if TYPE_CHECKING:
+    from ..experiments.shrinking.settings import Shrinking
 
 EXAMPLE = (
     "rotated-relu shrink --model my_net.py:build --weights my_net.pt --data my/images --keep-macs 0.5 "
     "--out runs/small"
 )
 NETWORK, SIZE, TRAINING = "What is shrunk", "By how much", "How it trains on"
+KEEP = "--keep-macs"
+FILES = ("compact.safetensors", "compact.onnx", "report.html")
+# Fields of a shrinking whose option is called otherwise, or takes another form.
+NAMES = {"keep": KEEP, "model_options": "--model-option", "renames": "--rename"}
+
+
+class SeveralBudgets(TyperCommand):
+    """Takes ``--keep-macs 0.7 0.5 0.3`` as well as the option several times."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """See click."""
+        return super().parse_args(ctx, list(repeated(args, KEEP)))
+
+
+def repeated(args: Sequence[str], option: str) -> Iterator[str]:
+    """The same arguments with an option before each of the numbers that follow it."""
+    within = False
+    for position, word in enumerate(args):
+        value = position > 0 and args[position - 1] == option
+        if within and not value and _is_number(word):
+            yield option
+        elif not value:
+            within = word == option or word.startswith(f"{option}=")
+        yield word
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
 
 
 def shrink(
+    run: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[RUN]",
+            help="A run, whose smallest network is shrunk further; in place of --model, --weights and --data.",
+            show_default=False,
+        ),
+    ] = None,
+    *,
     model: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="A name of ours or torchvision's (resnet18), timm/NAME, file.py:function or package.module:function, "
             "a function that returns the network. That code is executed.",
             show_default=False,
             rich_help_panel=NETWORK,
         ),
-    ],
+    ] = None,
     weights: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="A file (.safetensors, .pt, .pth, .th), nothing in which is executed; or 'pretrained', or a name of "
             "torchvision's, which are downloaded.",
             show_default=False,
             rich_help_panel=NETWORK,
         ),
-    ],
+    ] = None,
     data: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="A folder with one folder of images per class, mnist5k, cifar10, or a name on the Hub.",
             show_default=False,
             rich_help_panel=NETWORK,
         ),
-    ],
+    ] = None,
     out: Annotated[
         Path, typer.Option(parser=directory, metavar="<path>", help="The run directory.", show_default=False)
     ],
     keep_macs: Annotated[
         list[float],
         typer.Option(
-            help="Share of the multiply-accumulates that may remain; several make one run each, in folders of --out.",
+            KEEP,
+            metavar="SHARE...",
+            help="Share of the multiply-accumulates that may remain; several (0.7 0.5 0.3) make one run each, in "
+            "folders of --out, and one page with all.",
             rich_help_panel=SIZE,
         ),
     ] = [0.5],  # noqa: B006 - typer copies it
@@ -126,7 +175,8 @@ def shrink(
         float,
         typer.Option(
             min=0,
-            help="Images held out of the training images: a share below 1, or a count.",
+            help="Images held out of the training images, where the data has no validation images of its own: a share "
+            "below 1, or a count.",
             rich_help_panel=TRAINING,
         ),
     ] = 0.1,
@@ -149,12 +199,22 @@ def shrink(
             rich_help_panel=TRAINING,
         ),
     ] = None,
+    ema: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=0.99999,
+            help="Decay of a moving average of the small network's weights, such as 0.999; 0 is none.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = 0.0,
     precision: Annotated[
         str, typer.Option(metavar="bf16|fp16|32", help="Of the training.", rich_help_panel=TRAINING)
     ] = "bf16",
     seed: Annotated[
         int, typer.Option(min=0, help="Of order and augmentation.", rich_help_panel=TRAINING)
     ] = 0,
+    openvino: Annotated[bool, typer.Option("--openvino", help="Export for OpenVINO as well.")] = False,
     device: Device = "auto",
     progress: Progress = "lines",
 ) -> None:
@@ -164,25 +224,97 @@ def shrink(
     or a kill.
     """
     from ..core.errors import UnknownNameError
-    from ..experiments.pipelines.shrink import Shrinking, shrink_run, verdict
+    from ..experiments.shrinking.settings import Shrinking
 
     check_choices(device, progress)
     if precision not in ("bf16", "fp16", "32"):
         raise UnknownNameError("precision", precision, ("bf16", "fp16", "32"))
-    again = shlex.join(["rotated-relu", *sys.argv[1:]])
-    for keep in keep_macs:
-        wanted = Shrinking(
-            model, weights, data, keep, epochs, pairs(model_options, "--model-option", json_value),
-            pairs(rename, "--rename", str), numbers(mean, "--mean"), numbers(std, "--std"), image_size, lr, batch_size,
-            distill, temperature, validation, flip, crop_padding, precision, seed,
-        )  # fmt: skip
-        place = out if len(keep_macs) == 1 else out / f"keep-{keep:g}"
-        with console.stoppable(f"shrinking in {place}", again):
-            summary = shrink_run(wanted, place, device=device, progress=progress, command=again)
-        console.show(verdict(summary))
-        console.show(
-            *(f"  {place / name}" for name in ("compact.safetensors", "compact.onnx", "report.html"))
+    wanted = [
+        Shrinking(
+            model or "", weights or "", data or "", run, keep, epochs,
+            pairs(model_options, "--model-option", json_value), pairs(rename, "--rename", str),
+            numbers(mean, "--mean"), numbers(std, "--std"), image_size, lr, batch_size, distill, temperature,
+            validation, flip, crop_padding, ema, precision, seed,
         )
+        for keep in keep_macs
+    ]  # fmt: skip
+    circumstances = {"openvino": openvino, "device": device, "progress": progress}
+    if len(wanted) == 1:
+        _one(wanted[0], out, circumstances)
+    else:
+        _several(wanted, out, circumstances)
+
+
+def _one(wanted: Shrinking, out: Path, circumstances: dict[str, Any]) -> None:
+    from ..experiments.shrinking.delivery import verdict
+    from ..experiments.shrinking.pipeline import shrink_run
+
+    again = command_of([wanted], out, **circumstances)
+    with console.stoppable(f"shrinking in {out}", again):
+        summary = shrink_run(wanted, out, command=again, **circumstances)
+    console.show(verdict(summary), *(f"  {out / name}" for name in FILES))
+
+
+def _several(wanted: Sequence[Shrinking], out: Path, circumstances: dict[str, Any]) -> None:
+    from ..experiments.shrinking.delivery import verdict
+    from ..experiments.shrinking.frontier import shrink_frontier
+
+    def commands(some: Sequence[Shrinking], place: Path) -> str:
+        return command_of(some, place, **circumstances)
+
+    with console.stoppable(f"shrinking in {out}", commands(wanted, out)):
+        summary = shrink_frontier(wanted, out, commands=commands, **circumstances)
+    for row in summary["runs"]:
+        console.show(f"{out / row['run']}: {verdict({**summary, **row})}")
+    console.show(f"  {out / 'report.html'}")
+
+
+# --- the command that goes on ----------------------------------------------------------------------------------------
+
+
+def command_of(
+    wanted: Sequence[Shrinking],
+    out: Path,
+    *,
+    openvino: bool = False,
+    device: str = "auto",
+    progress: str = "lines",
+) -> str:
+    """The command line of some shrinkings that differ in their budget alone; what has its default is left out."""
+    one = wanted[0]
+    words = ["rotated-relu", "shrink", *([one.source] if one.source else [])]
+    for field in dataclasses.fields(one):
+        value = getattr(one, field.name)
+        if field.name in ("source", "keep") or value == _default(field):
+            continue
+        words += _option(NAMES.get(field.name, f"--{field.name.replace('_', '-')}"), value)
+    words += [KEEP, *(f"{each.keep:g}" for each in wanted), "--out", str(out)]
+    words += ["--openvino"] if openvino else []
+    words += _option("--device", device) if device != "auto" else []
+    words += _option("--progress", progress) if progress != "lines" else []
+    return shlex.join(words)
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
+def _option(name: str, value: Any) -> list[str]:
+    """One setting as words."""
+    if isinstance(value, bool):
+        return [name if value else f"--no-{name[2:]}"]
+    if isinstance(value, dict):
+        return [word for key, one in value.items() for word in (name, f"{key}={_text(one)}")]
+    return [name, ",".join(map(str, value)) if isinstance(value, list) else str(value)]
+
+
+def _text(value: Any) -> str:
+    """The reverse of :func:`json_value`."""
+    plain = isinstance(value, str) and json_value(value) == value
+    return value if plain else json.dumps(value)
+
+
+# --- what is typed ---------------------------------------------------------------------------------------------------
 
 
 def pairs(given: list[str] | None, option: str, value: Any) -> dict[str, Any]:

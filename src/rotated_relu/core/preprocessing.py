@@ -5,14 +5,18 @@ Requires: nothing but the standard library, so that whoever reads a file can rea
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from .errors import ShapeError
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
+# In the header of a safetensors file and in the metadata of an ONNX file, as JSON.
+PREPROCESSING, CLASS_NAMES = "rotated_relu.preprocessing", "rotated_relu.class_names"
+SCORES = "rotated_relu.scores"  # which output of an ONNX file the class scores are, from 0
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,10 @@ class Preprocessing:
             raise ShapeError(
                 f"sizes are pixels, 1 or more, got image_size {self.image_size}, resize {self.resize}"
             )
+        if self.resize is not None and self.resize < max(self.image_size):
+            raise ShapeError(
+                f"resize must be at least image_size, which is cut out of it, got {self.resize} and {self.image_size}"
+            )
         if self.interpolation not in INTERPOLATIONS:
             raise ShapeError(
                 f"interpolation is one of {', '.join(INTERPOLATIONS)}, got {self.interpolation!r}"
@@ -77,3 +85,27 @@ class Preprocessing:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ShapeError(f"not a record of preprocessing: {data!r} ({error})") from error
+
+
+def as_metadata(preprocessing: Preprocessing, class_names: Sequence[str]) -> dict[str, str]:
+    """What a file of weights says of its input and its output: text by key, as such files hold it."""
+    return {
+        PREPROCESSING: json.dumps(preprocessing.to_dict()),
+        CLASS_NAMES: json.dumps(list(class_names), ensure_ascii=False),
+    }
+
+
+def from_metadata(metadata: Mapping[str, str]) -> tuple[Preprocessing | None, tuple[str, ...] | None]:
+    """The reverse of :func:`as_metadata`; None for what is not there.
+
+    Raises:
+        ShapeError: If what is there cannot be read.
+    """
+    try:
+        known, names = (json.loads(metadata.get(key, "null")) for key in (PREPROCESSING, CLASS_NAMES))
+    except json.JSONDecodeError as error:
+        raise ShapeError(f"not a record of preprocessing and class names: {error}") from error
+    return (
+        None if known is None else Preprocessing.from_dict(known),
+        None if names is None else tuple(map(str, names)),
+    )

@@ -52,6 +52,8 @@ FILES = {
     "attack": ("attack.json", "attack"),
     "shrinking": ("shrinking.json", "shrink"),
     "summary": ("summary.json", "demo"),
+    "teacher": ("teacher.safetensors", "shrink"),
+    "program": ("classify.py", "shrink"),
     "reproduction": ("reproduction.json", "reproduce"),
     "report": ("report.html", "report"),
 }

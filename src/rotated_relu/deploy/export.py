@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ from ..core.files import check_place, replacing
 from ..core.graph_layout import GraphLayout
 from ..core.modules import Inputs, as_inputs, unwrap
 from .conversion import OPSET, to_onnx
-from .onnx_model import KeptSlopes
+from .onnx_model import KeptSlopes, with_metadata
 from .sessions import OnnxRuntimeSession, OpenVinoSession, Session, openvino
 from .verification import BATCH_SIZES, TOLERANCE, CheckOptions, Checks, verify
 
@@ -76,6 +76,7 @@ def export_onnx(
     batch_sizes: Sequence[int] = BATCH_SIZES,
     dynamic_size: bool = False,
     layout: GraphLayout | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> ExportReport:
     """Export a network in eval mode to one ONNX file with a dynamic batch dimension.
 
@@ -94,6 +95,7 @@ def export_onnx(
         dynamic_size: Leave height and width of images (inputs of rank 4) free as well; also compared at a larger size.
         layout: How residual streams and widths are laid out; :func:`~rotated_relu.deploy.fastest.fastest_layout`
             finds the best for an engine. The default adds no padding.
+        metadata: Text by key for the model's ``metadata_props``, which every engine can read.
 
     Returns:
         A report with the difference found, the slopes that stayed, the opset and the file size.
@@ -102,9 +104,8 @@ def export_onnx(
         ShapeError: If the network does not run on the inputs.
         ExportError: If it cannot be exported, differs by more than the tolerance, or cannot be written.
     """
-    return _export(
-        net, example_inputs, need_path(path), ONNX, Checks(tolerance, batch_sizes, dynamic_size), layout
-    )
+    checks = Checks(tolerance, batch_sizes, dynamic_size)
+    return _export(net, example_inputs, need_path(path), ONNX, checks, layout, metadata)
 
 
 def export_openvino(
@@ -113,6 +114,7 @@ def export_openvino(
     path: str | os.PathLike[str],
     *,
     layout: GraphLayout | None = None,
+    metadata: Mapping[str, str] | None = None,
     **checks: Unpack[CheckOptions],
 ) -> ExportReport:
     """Export a network to OpenVINO's own format: an ``.xml`` file and the ``.bin`` file of weights beside it.
@@ -125,6 +127,7 @@ def export_openvino(
         example_inputs: As there.
         path: The ``.xml`` file.
         layout: As there.
+        metadata: As there.
         **checks: ``tolerance``, ``batch_sizes`` and ``dynamic_size``, as there.
 
     Raises:
@@ -137,7 +140,7 @@ def export_openvino(
         raise ExportError(
             f"an OpenVINO model is a pair of files, .xml and .bin: name the .xml file, not {target.name}"
         )
-    return _export(net, example_inputs, target, OPENVINO, Checks(**checks), layout)
+    return _export(net, example_inputs, target, OPENVINO, Checks(**checks), layout, metadata)
 
 
 @dataclass(frozen=True)
@@ -164,6 +167,7 @@ def _export(
     format: _Format,
     checks: Checks,
     layout: GraphLayout | None,
+    metadata: Mapping[str, str] | None,
 ) -> ExportReport:
     net, inputs = unwrap(net), as_inputs(example_inputs)
     checks.check(inputs)
@@ -176,7 +180,7 @@ def _export(
         raise ExportError(f"the exported model does not load: {error}") from error
     verified = verify(net, inputs, session.run, format.engine, checks)
     with writing(target):
-        file_bytes = format.write(model.content, target)
+        file_bytes = format.write(with_metadata(model.content, metadata or {}), target)
     return ExportReport(
         path=str(target),
         file_bytes=file_bytes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -31,3 +32,15 @@ class OnnxModel(NamedTuple):
     content: bytes
     folded_slopes: int
     kept_slopes: tuple[KeptSlopes, ...]
+
+
+def with_metadata(content: bytes, metadata: Mapping[str, str]) -> bytes:
+    """A serialised model with text by key added to its ``metadata_props``."""
+    if not metadata:
+        return content
+    import onnx
+
+    model = onnx.load_from_string(content)
+    known = {entry.key: entry.value for entry in model.metadata_props}
+    onnx.helper.set_model_props(model, {**known, **metadata})
+    return bytes(model.SerializeToString())

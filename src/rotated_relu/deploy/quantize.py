@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from ..core.nested import tensors_in
 from ..core.state import trial
 from .conversion import quiet, reason, to_onnx
 from .export import check_target, writing
+from .onnx_model import with_metadata
 from .sessions import OnnxRuntimeSession, Session, arrays
 
 
@@ -52,6 +53,7 @@ def export_int8(
     path: str | os.PathLike[str],
     *,
     layout: GraphLayout | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> Int8Report:
     """Export a network to ONNX with weights and activations in 8 bits; the batch stays dynamic.
 
@@ -62,6 +64,7 @@ def export_int8(
         calibration: Batches of inputs like those of the data, not of the test set.
         path: The ``.onnx`` file; its folder must exist.
         layout: As in :func:`rotated_relu.export_onnx`.
+        metadata: Likewise.
 
     Returns:
         A report with the difference on the calibration batches. How much accuracy that costs is for the caller to
@@ -80,6 +83,7 @@ def export_int8(
     content = to_onnx(net, calibration[0], layout=layout).content
     with writing(target), replacing(target) as beside:
         _quantise(content, calibration, beside)
+        beside.write_bytes(with_metadata(beside.read_bytes(), metadata or {}))
         difference = _difference(net, OnnxRuntimeSession(beside), calibration)
         if not difference < float("inf"):
             raise ExportError("the quantised network returns infinite or NaN values; nothing was written")

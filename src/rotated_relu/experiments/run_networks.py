@@ -58,6 +58,13 @@ class RunNetworks:
 
         return image_format(self.run, self.config)
 
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What files of its networks say of their input and output."""
+        from ..core.preprocessing import as_metadata
+
+        return as_metadata(self.image_format.preprocessing, self.image_format.class_names)
+
     def example_inputs(self, batch_size: int = 1) -> Tensor:
         """Inputs of the shape and range that the networks take, always the same: random pixels, no image is read."""
         return self.image_format.noise(batch_size)

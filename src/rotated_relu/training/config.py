@@ -66,10 +66,18 @@ class DataConfig:
     """Images: a short name (mnist5k needs no download), a name on the Hub, or a folder."""
     validation: Annotated[float, Gt(0), Le(LARGEST), Allowed("a share or a count above 0")] = 0.1
     """Training images that are held back to choose with: below 1 a share of them, from 1 on a count."""
+    own_validation: Annotated[bool, Flag(("--own-validation/--held-out-validation",))] = False
+    """Choose with the set's own validation images where it has some, instead of with training images. A set without
+    test images then gives half of them to choose with and half to test on."""
     split_seed: Seed = 0
     """Of the choice of the validation images; the same for all networks that are compared."""
     image_size: Side | None = None
     """Resize all images to this height and width."""
+    resize: Side | None = None
+    """Length that the shorter side of an image gets before the middle of the image size is cut out, as is usual for
+    photographs; left out, whole images are squeezed into the image size."""
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
+    """How images are resized."""
     normalisation: Literal["dataset", "imagenet", "none", "given"] = "dataset"
     """Mean and deviation that pixels are scaled by: those of the dataset, those of ImageNet, none, or given."""
     mean: list[float] | None = None
@@ -119,6 +127,15 @@ class DataConfig:
             "'auto', 'disk' or 'stream' for random_resized_crop: it decodes each image anew",
         )
         _need(not sections or known, "data.image_size", size, "given for random_resized_crop")
+        enough = self.resize is None or (size is not None and self.resize >= size)
+        _need(enough, "data.resize", self.resize, "at least data.image_size, which is cut out of it")
+        own = self.own_validation
+        _need(
+            not (stream and own),
+            "data.own_validation",
+            own,
+            "false for a stream: its first images are held back",
+        )
         given = self.mean is not None and self.std is not None and len(self.mean) == len(self.std)
         _need(
             given == (self.normalisation == "given"),

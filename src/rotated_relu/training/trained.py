@@ -6,13 +6,14 @@ Ensures: nothing is trained, and no image is read where their format is recorded
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from ..core.errors import RotatedReLUError, RunError
+from ..core.errors import FileFormatError, RotatedReLUError, RunError
 from ..core.run_directory import Run, replacing
 from ..nn.rotate import rotate
 from ..nn.slopes import slopes
@@ -85,8 +86,22 @@ def trained_network(run: Run, config: Config) -> nn.Module:
     Raises:
         RunError: If the run has not been trained to the end, or its weights do not fit its settings.
     """
-    run.need("weights")
-    return read_weights(build_model(config, image_format(run, config)), run)
+    return stored_network(run.need("weights"), run, config)
+
+
+def stored_network(path: Path, run: Run, config: Config) -> nn.Module:
+    """A network of a run from one of its files: whole, or compacted with its plan; in eval mode.
+
+    Raises:
+        RunError, PlanError: If the file does not fit the network of the run.
+    """
+    from ..pruning.removal.checkpoint import is_compacted, load
+
+    net = build_model(config, image_format(run, config))
+    with contextlib.suppress(FileFormatError):  # reading the weights says what is wrong with the file
+        if is_compacted(path):
+            return load(path, net).eval()
+    return read_weights(net, path)
 
 
 def write_weights(run: Run, net: nn.Module) -> None:
@@ -107,15 +122,14 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
         beside.write_bytes(save(tensors))
 
 
-def read_weights(net: nn.Module, run: Run) -> nn.Module:
-    """Fill ``net`` from ``weights.safetensors``.
+def read_weights(net: nn.Module, path: Path) -> nn.Module:
+    """Fill ``net`` from a file of a run.
 
     Raises:
         RunError: If the file does not fit the network.
     """
     from safetensors.torch import load_file
 
-    path = run.need("weights")
     try:
         net.load_state_dict(load_file(path))
     except Exception as error:

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from rotated_relu.core.errors import DataError
-from rotated_relu.training.data.decoding import pixels
+from rotated_relu.training.data.decoding import Scaling, pixels
 
 
 def encoded(image, kind, **options):
@@ -17,7 +17,7 @@ def encoded(image, kind, **options):
 
 
 def decoded(image, kind="PNG", **options):
-    return pixels(encoded(image, kind, **options), None, None, "made", 0)
+    return pixels(encoded(image, kind, **options), None, Scaling(), "made", 0)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
@@ -80,7 +80,7 @@ def test_a_decompression_bomb_is_named_by_its_file(tmp_path, monkeypatch):
     Image.new("L", (100, 100)).save(path)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(DataError, match=r"bomb\.png has far more pixels than images have"):
-        pixels({"bytes": None, "path": str(path)}, None, None, "made", 3)
+        pixels({"bytes": None, "path": str(path)}, None, Scaling(), "made", 3)
 
 
 @pytest.mark.parametrize(
@@ -90,10 +90,40 @@ def test_a_broken_image_is_named_by_its_file(tmp_path, content):
     path = tmp_path / "broken.png"
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"/broken\.png cannot be decoded") as caught:
-        pixels({"bytes": None, "path": str(path)}, "RGB", 8, "made", 3)
+        pixels({"bytes": None, "path": str(path)}, "RGB", Scaling(8), "made", 3)
     assert len(str(caught.value).splitlines()) == 1
 
 
 def test_a_broken_image_within_a_table_is_named_by_its_number_and_name():
     with pytest.raises(DataError, match=r"^made: image 3 \(cat\.png\) cannot be decoded"):
-        pixels({"bytes": b"no image", "path": "cat.png"}, "RGB", 8, "made", 3)
+        pixels({"bytes": b"no image", "path": "cat.png"}, "RGB", Scaling(8), "made", 3)
+
+
+def gradient(width, height):
+    """A grey picture whose pixel (x, y) is x + 10 y."""
+    rows, columns = np.mgrid[:height, :width]
+    return Image.fromarray((columns + 10 * rows).astype(np.uint8))
+
+
+def test_the_middle_is_cut_out_of_the_resized_picture():
+    """12 x 6 stays, its shorter side being 6; the middle 4 x 4 of it begins at column 4 and row 1."""
+    found = pixels(encoded(gradient(12, 6), "PNG"), None, Scaling(4, 6), "made", 0)
+    assert found.tolist() == [[x + 10 * y for x in range(4, 8)] for y in range(1, 5)]
+
+
+def test_without_a_resize_the_whole_picture_is_squeezed():
+    """Two columns become one, by the mean of a bilinear filter that is as wide: nearest takes one of them instead."""
+    found = pixels(encoded(gradient(8, 4), "PNG"), None, Scaling(4, interpolation="nearest"), "made", 0)
+    assert found[0].tolist() == [1, 3, 5, 7]
+
+
+@pytest.mark.parametrize("size", [(50, 37), (33, 64), (40, 40)])
+@pytest.mark.parametrize("how", ["bilinear", "bicubic"])
+def test_it_is_what_torchvision_does_for_its_weights(size, how):
+    transforms = pytest.importorskip("torchvision.transforms.v2")
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8))
+    wanted = transforms.Compose(
+        [transforms.Resize(28, transforms.InterpolationMode(how)), transforms.CenterCrop(24)]
+    )(picture)
+    found = pixels(encoded(picture, "PNG"), "RGB", Scaling(24, 28, how), "made", 0)
+    assert np.array_equal(found, np.asarray(wanted))

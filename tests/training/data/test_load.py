@@ -119,6 +119,57 @@ def test_parquet_with_text_labels(tmp_path):
     assert images.test.labels.tolist() == [0, 1]
 
 
+@pytest.fixture
+def with_own(tmp_path):
+    """A folder like that of the fixture ``folder``, made on demand: images per class and split."""
+
+    def make(**counts):
+        for split, count in counts.items():
+            for label, name in enumerate(("green", "red")):
+                for index in range(count):
+                    write_image(
+                        tmp_path / "own" / split / name / f"{index}.png", 100 * label + index, mode="L"
+                    )
+        return tmp_path / "own"
+
+    return make
+
+
+def test_own_validation_images_are_taken_as_they_are(with_own):
+    folder = with_own(train=5, val=3, test=2)
+    images = load_images(folder, validation=4, own_validation=True)
+    assert [len(part) for part in (images.train, images.validation, images.test)] == [10, 6, 4]
+    assert images.provenance["validation"] == "the set's own validation split"
+    held = load_images(folder, validation=4)
+    assert [len(part) for part in (held.train, held.validation, held.test)] == [6, 4, 4]
+    assert "validation" not in held.provenance
+
+
+def test_own_validation_images_are_halved_where_there_are_no_test_images(with_own):
+    folder = with_own(train=5, validation=4)
+    images = load_images(folder, own_validation=True)
+    assert [len(part) for part in (images.train, images.validation, images.test)] == [10, 4, 4]
+    assert images.validation.labels.bincount().tolist() == images.test.labels.bincount().tolist() == [2, 2]
+    both = torch.cat([images.validation.images, images.test.images])[:, 0, 0, 0]
+    assert sorted(both.tolist()) == [0, 1, 2, 3, 100, 101, 102, 103]
+    assert images.provenance["test"] == "the other half"
+    held = load_images(folder, validation=4)
+    assert [len(part) for part in (held.train, held.validation, held.test)] == [6, 4, 8]
+
+
+def test_own_validation_of_a_set_that_has_none_is_held_out(folder):
+    images = load_images(folder, validation=4, own_validation=True)
+    assert [len(part) for part in (images.train, images.validation, images.test)] == [16, 4, 4]
+
+
+def test_resize_and_interpolation_are_in_the_format(folder):
+    images = load_images(folder, validation=4, image_size=3, resize=4, interpolation="bicubic")
+    assert images.image_shape == (3, 3, 3)
+    assert images.format.preprocessing.resize == 4
+    assert images.format.preprocessing.interpolation == "bicubic"
+    assert images.provenance["resize"] == 4
+
+
 def test_mnist5k():
     images = load_images("mnist5k", validation=500, seed=0)
     assert [len(part) for part in (images.train, images.validation, images.test)] == [3500, 500, 1000]

@@ -121,7 +121,7 @@ class Comparison:
         assert net is not None
         run = Run(self.file(point).with_suffix(""))
         if run.has("weights"):
-            return read_weights(net, run)
+            return read_weights(net, run.file("weights"))
         finetune(
             net,
             self._finetune_config(point),

@@ -76,6 +76,7 @@ def render(data: ReportData) -> str:
         certificate=tables.certificate(data),
         attack=tables.attack(data),
         made=tables.made(data),
+        program=data.get("program"),
         missing=tables.missing(data, drawn),
     )
 

@@ -65,6 +65,7 @@ def report_data(
     _add_compaction(data, loaded)
     _add_measurements(data, loaded)
     _add_attack(data, loaded)
+    _add_program(data, loaded)
     return data
 
 
@@ -250,6 +251,13 @@ def _add_attack(data: ReportData, loaded: RunNetworks) -> None:
             }
         )
     data["attack"] = {"networks": rows, "settings": found["settings"], "library": found["library"]}
+
+
+def _add_program(data: ReportData, loaded: RunNetworks) -> None:
+    path = loaded.run.file("program")
+    if loaded.run.has("program") and loaded.run.has("onnx"):
+        with explained(path):
+            data["program"] = {"command": f"python {path} PICTURE", "text": path.read_text(encoding="utf-8")}
 
 
 def _add_measurements(data: ReportData, loaded: RunNetworks) -> None:

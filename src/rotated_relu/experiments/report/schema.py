@@ -181,6 +181,13 @@ class MadePart(TypedDict, total=False):
     environment: dict[str, Any]
 
 
+class ProgramPart(TypedDict):
+    """How the exported network is used: a command, and what is in its file."""
+
+    command: str
+    text: str
+
+
 class ReportData(TypedDict, total=False):
     """All parts of a report.
 
@@ -206,6 +213,7 @@ class ReportData(TypedDict, total=False):
         certificate: ``Certificate.to_dict()``.
         attack: Accuracy under attack.
         made: How it was made.
+        program: A program that uses the exported network, and the command that runs it.
         run: Directory of the run, for the commands that make what is missing.
     """
 
@@ -229,4 +237,5 @@ class ReportData(TypedDict, total=False):
     certificate: dict[str, Any]
     attack: AttackPart
     made: MadePart
+    program: ProgramPart
     run: str

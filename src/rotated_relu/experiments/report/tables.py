@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -212,7 +212,12 @@ def certificate(data: ReportData) -> str:
 
 def made(data: ReportData) -> list[tuple[str, str]]:
     """How the run was made, as pairs of name and value."""
-    return list(_flat(data.get("made", {})))
+    return made_of(data.get("made", {}))
+
+
+def made_of(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Plain data as pairs of name and value."""
+    return list(_flat(values))
 
 
 def _flat(values: Any, prefix: str = "") -> Iterable[tuple[str, str]]:

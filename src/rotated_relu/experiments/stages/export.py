@@ -98,7 +98,25 @@ def _float(
     from ...deploy.export import export_onnx, export_openvino
 
     write = export_openvino if path.suffix == ".xml" else export_onnx
-    return write(net, loaded.example_inputs(2), path, dynamic_size=dynamic_size, layout=layout)
+    metadata = _metadata(loaded, net)
+    return write(
+        net, loaded.example_inputs(2), path, dynamic_size=dynamic_size, layout=layout, metadata=metadata
+    )
+
+
+def _metadata(loaded: RunNetworks, net: nn.Module) -> dict[str, str]:
+    """What the file says of itself: preprocessing, class names, and which output the class scores are."""
+    import torch
+
+    from ...core.nested import tensors_in
+    from ...core.preprocessing import SCORES
+    from ...training.outputs import class_scores
+
+    with torch.no_grad():
+        output = net(loaded.example_inputs(2))
+    scores = class_scores(output)
+    index = next(i for i, tensor in enumerate(tensors_in(output)) if tensor is scores)
+    return {**loaded.metadata, SCORES: str(index)}
 
 
 def _int8(loaded: RunNetworks, net: nn.Module, path: Path, layout: GraphLayout | None) -> Int8Report:
@@ -107,7 +125,8 @@ def _int8(loaded: RunNetworks, net: nn.Module, path: Path, layout: GraphLayout |
     from ...deploy.quantize import export_int8
 
     images = loaded.validation_inputs(CALIBRATION_IMAGES)
-    return export_int8(net, torch.split(images, CALIBRATION_BATCH), path, layout=layout)
+    batches = torch.split(images, CALIBRATION_BATCH)
+    return export_int8(net, batches, path, layout=layout, metadata=_metadata(loaded, net))
 
 
 def _path(loaded: RunNetworks, weights: str, suffix: str) -> Path:

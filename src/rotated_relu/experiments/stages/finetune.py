@@ -82,7 +82,7 @@ def _finetune(loaded: RunNetworks, config: Config, device: str, progress: str, s
     net = train_on(result.model, config, loaded.images, scratch.path, progress=progress, device=device)
     if not is_first_process():
         return net
-    save(replace(result, model=net), run.file("finetuned"))
+    save(replace(result, model=net), run.file("finetuned"), metadata=loaded.metadata)
     with replacing(run.file("finetune_metrics")) as beside:
         shutil.copyfile(scratch.file("metrics"), beside)
     # Last: who finds settings finds what was made with them.

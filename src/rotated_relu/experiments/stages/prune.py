@@ -108,7 +108,7 @@ def _record(run: Run, pruned: Pruned, timed: Mapping[str, Any], say: Say) -> Non
     """From here on the run describes this mask."""
     from ...pruning.removal import save
 
-    save(pruned.result, run.file("compact"))
+    save(pruned.result, run.file("compact"), metadata=RunNetworks(run).metadata)
     certificate = pruned.result.certificate.to_dict()
     # Last of the two: who finds it finds the network that it describes.
     write_json(run.file("threshold"), {**pruned.found.to_dict(), **timed, "certificate": certificate})

@@ -48,12 +48,15 @@ _PLAN, _CERTIFICATE, _FORMAT = "rotated_relu.plan", "rotated_relu.certificate", 
 _TUNED = "rotated_relu.tuned"
 
 
-def save(result: Compacted, path: str | os.PathLike[str]) -> Path:
+def save(
+    result: Compacted, path: str | os.PathLike[str], *, metadata: Mapping[str, str] | None = None
+) -> Path:
     """Write a compacted network: tensors, plan and certificate in one safetensors file.
 
     Args:
         result: From :func:`compact`; or the same with a ``model`` that was trained on since.
         path: File to write. It is written beside and renamed, so that an existing file stays whole on failure.
+        metadata: Further text for the file's header, by key: what the network's inputs are, for example.
 
     Returns:
         The path.
@@ -70,14 +73,15 @@ def save(result: Compacted, path: str | os.PathLike[str]) -> Path:
         )
     model = unwrap(result.model)
     _check_made_by(result.plan, model)
-    metadata = {
+    header = {
+        **(metadata or {}),
         _FORMAT: "1",
         _PLAN: json.dumps(result.plan.to_dict()),
         _CERTIFICATE: json.dumps(result.certificate.to_dict()),
     }
     if result.tuned is not None:
-        metadata[_TUNED] = json.dumps(result.tuned.to_dict())
-    return write_tensors(model.state_dict(), path, metadata)
+        header[_TUNED] = json.dumps(result.tuned.to_dict())
+    return write_tensors(model.state_dict(), path, header)
 
 
 def load(path: str | os.PathLike[str], fresh_net: nn.Module) -> nn.Module:
@@ -182,6 +186,16 @@ def read_plan(path: str | os.PathLike[str]) -> tuple[Plan, Certificate]:
         raise FileFormatError(f"{path}: the plan in its header cannot be read ({error})") from error
     check_numbers(plan)
     return plan, certificate
+
+
+def is_compacted(path: str | os.PathLike[str]) -> bool:
+    """Whether a file holds a compacted network, with its plan, rather than a whole one.
+
+    Raises:
+        FileFormatError: If the file is missing, truncated or no safetensors file.
+    """
+    with _opened(path) as file:
+        return _PLAN in (file.metadata() or {})
 
 
 def read_tuned(path: str | os.PathLike[str]) -> Tuned | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,9 +115,17 @@ def _default_preprocessing(architecture: Architecture, net: nn.Module) -> Prepro
         tuple(config["mean"]),
         tuple(config["std"]),
         (height, width),
-        round(min(height, width) / config.get("crop_pct", 1.0)),
+        _resize_of_timm(config),
         _interpolation(config.get("interpolation", "bilinear")),
     )
+
+
+def _resize_of_timm(config: Mapping[str, Any]) -> int | None:
+    """Length of the shorter side before the middle is cut out, rounded down as timm does; None where it squeezes."""
+    if config.get("crop_mode", "center") == "squash":
+        return None
+    size, share = int(min(config["input_size"][-2:])), float(config.get("crop_pct", 1.0))
+    return math.floor(size / share)
 
 
 def _interpolation(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,15 +26,51 @@ AREA = (0.08, 1.0)  # shares of the area that training sections cover
 RATIO = (3 / 4, 4 / 3)  # of their sides
 
 
+@dataclass(frozen=True)
+class Scaling:
+    """How a picture gets the size that a network takes.
+
+    Attributes:
+        size: Height and width, in pixels; None leaves pictures as they are.
+        resize: Length that the shorter side gets before the middle is cut out, as torchvision's and timm's evaluation
+            does; None squeezes the whole picture.
+        interpolation: One of :data:`rotated_relu.core.preprocessing.INTERPOLATIONS`.
+    """
+
+    size: int | None = None
+    resize: int | None = None
+    interpolation: str = "bilinear"
+
+    def applied(self, image: Image, section: Section | None = None) -> Image:
+        """The picture in that size; where a section is given, that part of it."""
+        from PIL.Image import Resampling
+
+        size, how = self.size, Resampling[self.interpolation.upper()]
+        if size is None:
+            return image
+        if section is not None:
+            return image.resize((size, size), how, box=section(image.size))
+        if self.resize is None:
+            return image if image.size == (size, size) else image.resize((size, size), how)
+        return self._middle(image, size, self.resize, how)
+
+    def _middle(self, image: Image, size: int, shorter: int, how: Any) -> Image:
+        """Resized, then cut: rounded as torchvision does."""
+        width, height = (int(shorter * side / min(image.size)) for side in image.size)
+        image = image if image.size == (width, height) else image.resize((width, height), how)
+        left, top = round((width - size) / 2), round((height - size) / 2)
+        return image.crop((left, top, left + size, top + size))
+
+
 def pixels(
-    row: Any, mode: str | None, size: int | None, name: str, index: int, section: Section | None = None
+    row: Any, mode: str | None, scaling: Scaling, name: str, index: int, section: Section | None = None
 ) -> Pixels:
     """One image as (H, W) or (H, W, 3) uint8, upright, on white where it is transparent.
 
     Args:
         row: ``bytes`` or else ``path`` of the encoded image.
         mode: ``L`` or ``RGB``; None keeps grey images grey and makes others RGB.
-        size: Height and width to scale to, or None.
+        scaling: To which size, and how.
         name: Of the set, for errors.
         index: Of the image, for errors.
         section: Which part to scale; the whole image if None.
@@ -55,10 +92,7 @@ def pixels(
         ) from error
     except Exception as error:  # what a decoder raises on a broken file depends on its format
         raise DataError(f"{place(row, name, index)} cannot be decoded: {one_line(error)}") from error
-    if size is not None and (section is not None or image.size != (size, size)):
-        box = None if section is None else section(image.size)
-        image = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
-    return np.asarray(image)
+    return np.asarray(scaling.applied(image, section))
 
 
 def place(row: Any, name: str, index: int) -> str:
@@ -69,12 +103,12 @@ def place(row: Any, name: str, index: int) -> str:
     return f"{name}: image {index}" + (f" ({path})" if path else "")
 
 
-def resized(image: Pixels, size: int) -> Pixels:
-    """A uint8 image (H, W) scaled to that height and width."""
+def scaled(image: Pixels, scaling: Scaling) -> Pixels:
+    """A uint8 image (H, W) in another size."""
     needs("PIL")
     from PIL import Image
 
-    return np.array(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
+    return np.array(scaling.applied(Image.fromarray(image)))
 
 
 def _in_bytes(image: Image, kind: str | None) -> Image:

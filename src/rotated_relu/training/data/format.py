@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...core.preprocessing import INTERPOLATIONS, Preprocessing
+
 KINDS = {1: "grayscale", 3: "RGB"}
 
 
@@ -21,12 +23,16 @@ class ImageFormat:
         class_names: One per label.
         mean: Per channel, of pixels scaled to [0, 1]; subtracted.
         std: Per channel; divided by.
+        resize: Length that the shorter side got before the middle was cut out; None if whole pictures were squeezed.
+        interpolation: Of that.
     """
 
     image_shape: tuple[int, int, int]
     class_names: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    resize: int | None = None
+    interpolation: str = "bilinear"
 
     @property
     def num_classes(self) -> int:
@@ -38,6 +44,12 @@ class ImageFormat:
         """``grayscale``, ``RGB``, or the number of channels."""
         channels = self.image_shape[0]
         return KINDS.get(channels, f"{channels} channels")
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How pictures become the network's input."""
+        _, height, width = self.image_shape
+        return Preprocessing(self.mean, self.std, (height, width), self.resize, self.interpolation)
 
     def noise(self, count: int = 1) -> Tensor:
         """Images of random pixels, always the same, normalised: float32 (count, C, H, W)."""
@@ -54,6 +66,8 @@ class ImageFormat:
             "class_names": list(self.class_names),
             "mean": list(self.mean),
             "std": list(self.std),
+            "resize": self.resize,
+            "interpolation": self.interpolation,
         }
 
     @classmethod
@@ -67,11 +81,14 @@ class ImageFormat:
             channels, height, width = map(int, data["image_shape"])
             mean, std = (tuple(map(float, data[name])) for name in ("mean", "std"))
             names = tuple(map(str, data["class_names"]))
+            resize, interpolation = data.get("resize"), str(data.get("interpolation", "bilinear"))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"not the format of images: {error}") from error
         if min(channels, height, width) < 1 or not names or not len(mean) == len(std) == channels:
             raise ValueError("not the format of images: sizes that do not fit each other")
-        return cls((channels, height, width), names, mean, std)
+        if interpolation not in INTERPOLATIONS or not (resize is None or isinstance(resize, int)):
+            raise ValueError("not the format of images: no known way to resize them")
+        return cls((channels, height, width), names, mean, std, resize, interpolation)
 
 
 def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:

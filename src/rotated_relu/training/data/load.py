@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ...core.errors import DataError, UnknownNameError
 from ...core.extras import needs
-from .decoding import middle, resized
+from .decoding import Scaling, Section, middle, scaled
 from .normalisation import channel_statistics
 from .sources import BUNDLED, open_source
 from .splits import ImageData, LabeledImages, Split, stratified_split, take
@@ -32,6 +32,7 @@ from .tables import columns_of, decoded, image_count, labels_of, picture_of, spl
 
 MNIST5K_TEST, MNIST5K_TEST_SEED = 1000, 0
 NORMALISATIONS = ("dataset", "imagenet", "none")
+OWN_SPLIT = "the set's own validation split"  # in provenance
 
 # What was read: images and labels by split, class names, and where they came from.
 ReadSet = tuple[dict[str, LabeledImages], tuple[str, ...], dict[str, Any]]
@@ -43,6 +44,9 @@ def load_images(
     seed: int = 0,
     *,
     image_size: int | None = None,
+    resize: int | None = None,
+    interpolation: str = "bilinear",
+    own_validation: bool = False,
     normalisation: str = "dataset",
     storage: str = "auto",
     memory_limit: float = 4.0,
@@ -58,6 +62,10 @@ def load_images(
         validation: Below 1: this share of the training images; from 1 on: this many of them.
         seed: Of the validation split (and of the test split, where the set has none).
         image_size: Resize all images to this height and width; needed where sizes differ.
+        resize: Length that the shorter side gets before the middle is cut out; None squeezes whole images.
+        interpolation: Of that, see :class:`~rotated_relu.training.data.decoding.Scaling`.
+        own_validation: Take the set's own validation split where it has one; a set without test images then gives half
+            of it to validation and half to the test.
         normalisation: ``dataset`` (mean and std of the training images; of some of them where they are not held in
             memory), ``imagenet`` or ``none`` (only to [0, 1]).
         storage: ``memory``, ``disk``, ``stream``, or ``auto``: memory if the decoded images fit, else disk. The
@@ -74,38 +82,60 @@ def load_images(
     name = str(name_or_path)
     if normalisation not in NORMALISATIONS:
         raise UnknownNameError("normalisation", normalisation, NORMALISATIONS)
+    scaling = Scaling(image_size, resize, interpolation)
+    # A middle that is cut out anyway needs no second one.
+    section = middle if cut and resize is None else None
     if storage == "stream":
-        return _streamed(name, int(validation), image_size, normalisation, cut, length, offline)
+        return _streamed(name, int(validation), scaling, normalisation, section, length, offline)
     limit = {"auto": memory_limit * 2**30, "memory": float("inf"), "disk": 0.0}[storage]
-    read = _mnist5k(image_size) if name == BUNDLED else _read(name, image_size, limit, cut, offline)
-    parts, class_names, source = _with_test(read, seed)
-    provenance: dict[str, Any] = {"name": name, **source, "split_seed": seed, "image_size": image_size}
-    images, labels = parts["train"]
-    held, rest = stratified_split(labels, validation, seed)
-    pairs = {
-        "train": (take(images, rest), labels[rest]),
-        "validation": (take(images, held), labels[held]),
-        "test": parts["test"],
-    }
+    if name == BUNDLED:
+        read = _mnist5k(scaling)
+    else:
+        limit = -1.0 if cut else limit  # sections are cut out of the files
+        read = _read(name, scaling, limit, section, offline, own_validation)
+    pairs, class_names, source = _with_validation(_with_test(read, seed), validation, seed)
+    provenance: dict[str, Any] = {"name": name, **source, "split_seed": seed, **_record(scaling)}
     mean, std = channel_statistics(pairs["train"][0], normalisation)
     provenance["images"] = {key: len(pair[1]) for key, pair in pairs.items()}
     provenance["normalisation"] = {"kind": normalisation, "mean": list(mean), "std": list(std)}
     made = {key: Split(*pair, mean, std) for key, pair in pairs.items()}
-    return ImageData(**made, class_names=class_names, provenance=provenance)
+    return ImageData(**made, class_names=class_names, provenance=provenance, scaling=scaling)
+
+
+def _record(scaling: Scaling) -> dict[str, Any]:
+    """What provenance says of the size."""
+    more = {"resize": scaling.resize, "interpolation": scaling.interpolation}
+    return {"image_size": scaling.size, **({} if scaling == Scaling(scaling.size) else more)}
 
 
 def _with_test(read: ReadSet, seed: int) -> ReadSet:
-    """The set with a test split, taken out of the training images where it has none."""
+    """The set with a test split, taken out of its own validation images or the training images where it has none."""
     parts, class_names, source = read
     if "test" in parts:
         return read
-    images, labels = parts["train"]
-    test, rest = stratified_split(labels, 0.1, seed)
-    split = {
-        "train": (take(images, rest), labels[rest]),
-        "test": (take(images, test), labels[test]),
-    }
-    return split, class_names, {**source, "test": "a stratified tenth of the training images, same seed"}
+    if "validation" in parts:
+        record = {"validation": f"{OWN_SPLIT}, a stratified half", "test": "the other half"}
+        return _halved(parts, "validation", 0.5, seed), class_names, {**source, **record}
+    record = {"test": "a stratified tenth of the training images, same seed"}
+    return _halved(parts, "train", 0.1, seed), class_names, {**source, **record}
+
+
+def _halved(
+    parts: dict[str, LabeledImages], part: str, share: float, seed: int, name: str = "test"
+) -> dict[str, LabeledImages]:
+    """The parts with one more, taken out of one of them."""
+    images, labels = parts[part]
+    taken, rest = stratified_split(labels, share, seed)
+    split = {part: (take(images, rest), labels[rest]), name: (take(images, taken), labels[taken])}
+    return {**parts, **split}
+
+
+def _with_validation(read: ReadSet, validation: float, seed: int) -> ReadSet:
+    """The set with a validation split, taken out of the training images where it has none of its own."""
+    parts, class_names, source = read
+    if "validation" in parts:
+        return parts, class_names, {"validation": OWN_SPLIT, **source}
+    return _halved(parts, "train", validation, seed, "validation"), class_names, source
 
 
 @functools.cache  # it is a text file, and slow to parse
@@ -118,10 +148,10 @@ def _mnist5k_digits() -> tuple[Tensor, Tensor]:
     return images, torch.from_numpy(np.asarray(digits).astype(np.int64))
 
 
-def _mnist5k(image_size: int | None) -> ReadSet:
+def _mnist5k(scaling: Scaling) -> ReadSet:
     images, labels = _mnist5k_digits()
-    if image_size is not None:
-        images = torch.stack([torch.from_numpy(resized(digit, image_size)) for digit in images[:, 0].numpy()])
+    if scaling.size is not None:
+        images = torch.stack([torch.from_numpy(scaled(digit, scaling)) for digit in images[:, 0].numpy()])
         images = images.unsqueeze(1)
     test, rest = stratified_split(labels, MNIST5K_TEST, MNIST5K_TEST_SEED)
     parts: dict[str, LabeledImages] = {
@@ -135,22 +165,26 @@ def _mnist5k(image_size: int | None) -> ReadSet:
     return parts, tuple(map(str, range(10))), source
 
 
-def _read(name: str, image_size: int | None, limit: float, cut: bool, offline: bool) -> ReadSet:
+def _read(
+    name: str,
+    scaling: Scaling,
+    limit: float,
+    section: Section | None,
+    offline: bool,
+    own_validation: bool,
+) -> ReadSet:
     """Read a Hub set or a local folder through ``datasets``; decode it if that takes at most ``limit`` bytes."""
     loaded, source = open_source(name, offline=offline)
-    splits = split_names(loaded, name)
+    splits = split_names(loaded, name, own_validation)
     image_column, label_column, class_names = columns_of(loaded[splits["train"]], name)
     for split in splits.values():
         if len(loaded[split]) == 0:
             raise DataError(f"{name} ({split}) holds no images")
     tables = {part: undecoded(loaded[split], (image_column, label_column)) for part, split in splits.items()}
-    pictures = {
-        "train": picture_of(tables["train"][0][image_column], f"{name} ({splits['train']})", image_size)
-    }
-    if "test" in splits:
-        pictures["test"] = replace(pictures["train"], name=f"{name} ({splits['test']})")
+    first = picture_of(tables["train"][0][image_column], f"{name} ({splits['train']})", scaling)
+    pictures = {part: replace(first, name=f"{name} ({split})") for part, split in splits.items()}
     count = sum(map(len, tables.values()))
-    fits = not cut and count * math.prod(pictures["train"].shape) <= limit
+    fits = count * math.prod(first.shape) <= limit
     parts: dict[str, LabeledImages] = {}
     for part, table in tables.items():
         picture = pictures[part]
@@ -158,7 +192,7 @@ def _read(name: str, image_size: int | None, limit: float, cut: bool, offline: b
             parts[part] = (decoded(table, image_column, picture), labels_of(table, label_column, class_names))
             continue
         stored = StoredImages(
-            table, image_column, torch.arange(len(table)), replace(picture, section=middle if cut else None)
+            table, image_column, torch.arange(len(table)), replace(picture, section=section)
         )
         parts[part] = (stored, labels_of(table, label_column, class_names))
     return parts, class_names, {**source, "storage": "memory" if fits else "disk"}
@@ -167,9 +201,9 @@ def _read(name: str, image_size: int | None, limit: float, cut: bool, offline: b
 def _streamed(
     name: str,
     validation: int,
-    image_size: int | None,
+    scaling: Scaling,
     normalisation: str,
-    cut: bool,
+    section: Section | None,
     length: int | None,
     offline: bool,
 ) -> ImageData:
@@ -183,8 +217,7 @@ def _streamed(
     first = next(iter(tables["train"]), None)
     if first is None:
         raise DataError(f"{name} holds no images")
-    picture = picture_of(first[columns[0]], name, image_size)
-    picture = replace(picture, section=middle if cut else None)
+    picture = replace(picture_of(first[columns[0]], name, scaling), section=section)
     counts = {part: image_count(loaded[split]) for part, split in splits.items()}
     train_count = length if length is not None else counts["train"] - validation
     if train_count <= 0:
@@ -200,9 +233,9 @@ def _streamed(
         "name": name,
         **source,
         "storage": "stream",
-        "image_size": image_size,
+        **_record(scaling),
         "validation": "the first images of the stream",
         "images": {"train": train_count, "validation": len(labels), "test": counts["test"]},
         "normalisation": {"kind": normalisation, "mean": list(mean), "std": list(std)},
     }
-    return ImageData(train, Split(images, labels, mean, std), test, columns[2], provenance)
+    return ImageData(train, Split(images, labels, mean, std), test, columns[2], provenance, scaling)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ...core.errors import DataError
+from .decoding import Scaling
 from .format import ImageFormat, normalise
 from .storage import StoredImages, StreamedSplit
 
@@ -61,6 +62,7 @@ class ImageData:
         test: Read once, at the end.
         class_names: One per label.
         provenance: Plain data that says where the images came from and how they were split.
+        scaling: How pictures got their size.
     """
 
     train: Split | StreamedSplit
@@ -68,6 +70,7 @@ class ImageData:
     test: Split | StreamedSplit
     class_names: tuple[str, ...]
     provenance: dict[str, Any] = field(default_factory=dict)
+    scaling: Scaling = Scaling()  # noqa: RUF009 - frozen
 
     @property
     def num_classes(self) -> int:
@@ -93,7 +96,8 @@ class ImageData:
     @property
     def format(self) -> ImageFormat:
         """What a network has to know of them."""
-        return ImageFormat(self.image_shape, self.class_names, self.mean, self.std)
+        size = (self.scaling.resize, self.scaling.interpolation)
+        return ImageFormat(self.image_shape, self.class_names, self.mean, self.std, *size)
 
     def normalised_by(self, mean: Sequence[float], std: Sequence[float]) -> ImageData:
         """The same images, normalised with other numbers: those that a trained network was trained with.

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ...core.errors import DataError
-from .decoding import Pixels, Section, pixels, place
+from .decoding import Pixels, Scaling, Section, pixels, place
 
 THREADS = 4  # the image decoders run outside the interpreter lock
 
@@ -28,13 +28,13 @@ class Picture:
 
     Attributes:
         shape: (C, H, W) of each.
-        size: Height and width to scale to, or None for images that all have one size.
+        scaling: To which size, and how; images that are not scaled all have one size.
         section: Which part of each image is scaled; None takes the whole.
         name: Of the set, for errors.
     """
 
     shape: tuple[int, int, int]
-    size: int | None
+    scaling: Scaling
     section: Section | None
     name: str
 
@@ -45,7 +45,7 @@ class Picture:
             DataError: If it cannot be decoded, or has another size than the first.
         """
         mode = "L" if self.shape[0] == 1 else "RGB"
-        found = pixels(row, mode, self.size, self.name, index, section or self.section)
+        found = pixels(row, mode, self.scaling, self.name, index, section or self.section)
         check_size(found, self.shape[1:], place(row, self.name, index))
         return torch.from_numpy(np.array(found)).view(*self.shape[1:], -1).permute(2, 0, 1)
 

@@ -12,23 +12,31 @@ from torch import Tensor
 
 from ...core.errors import DataError
 from ...core.extras import needs
-from .decoding import pixels, place
+from .decoding import Scaling, pixels, place
 from .sources import why_unlabelled
 from .storage import Picture, check_size
 
+OWN_VALIDATION = ("validation", "valid", "val", "dev")
 
-def split_names(loaded: Any, name: str) -> dict[str, str]:
-    """Which splits to train on and to test on; a validation split serves as test if there is no other."""
+
+def split_names(loaded: Any, name: str, own_validation: bool = False) -> dict[str, str]:
+    """Which splits to train on and to test on; a validation split serves as test if there is no other.
+
+    Args:
+        loaded: The tables by split.
+        name: Of the set, for errors.
+        own_validation: A validation split is for choosing, also where there is no other to test on.
+    """
     found = list(loaded)
     train = next((key for key in ("train", "training") if key in found), None)
     if train is None:
         if len(found) != 1:
             raise DataError(f"{name} has no split called 'train', only {', '.join(found)}")
         train = found[0]
-    test = next(
-        (key for key in ("test", "validation", "valid", "val") if key in found and key != train), None
-    )
-    return {"train": train} if test is None else {"train": train, "test": test}
+    own = next((key for key in OWN_VALIDATION if key in found and key != train), None)
+    test = "test" if "test" in found and train != "test" else None if own_validation else own
+    names = {"train": train, "validation": own if own_validation else None, "test": test}
+    return {part: split for part, split in names.items() if split is not None}
 
 
 def columns_of(table: Any, name: str) -> tuple[str, str, tuple[str, ...]]:
@@ -90,11 +98,11 @@ def undecoded(table: Any, columns: Sequence[str]) -> Any:
     return table.select_columns(list(columns)).cast_column(columns[0], Image(decode=False))
 
 
-def picture_of(first: Any, name: str, image_size: int | None) -> Picture:
+def picture_of(first: Any, name: str, scaling: Scaling) -> Picture:
     """How the images of a set are decoded, from the first one."""
-    found = pixels(first, None, image_size, name, 0)
+    found = pixels(first, None, scaling, name, 0)
     height, width = found.shape[:2]
-    return Picture((1 if found.ndim == 2 else 3, height, width), image_size, None, name)
+    return Picture((1 if found.ndim == 2 else 3, height, width), scaling, None, name)
 
 
 def decoded(raw: Any, column: str, picture: Picture) -> Tensor:
@@ -105,7 +113,7 @@ def decoded(raw: Any, column: str, picture: Picture) -> Tensor:
 
     def fill(start: int, rows: list[Any]) -> None:
         for index, row in enumerate(rows, start):
-            found = pixels(row, mode, picture.size, picture.name, index)
+            found = pixels(row, mode, picture.scaling, picture.name, index)
             check_size(found, size, place(row, picture.name, index))
             out[index] = found.reshape(*size, -1)
 

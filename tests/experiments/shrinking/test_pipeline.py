@@ -1,85 +1,32 @@
 """A trained network of somebody's own file, shrunk: the whole path, stopped in every stage, and what is refused."""
 
 import json
-import sys
 
 import pytest
 import torch
 from safetensors import safe_open
-from torch import nn
 
 from rotated_relu.core.errors import RunError
-from rotated_relu.core.run_directory import read_metrics
-from rotated_relu.experiments.pipelines import shrink
-from rotated_relu.experiments.pipelines.shrink import Shrinking, parts, phases, shrink_run
-from rotated_relu.training.brought import trust as trusted
+from rotated_relu.core.preprocessing import from_metadata
+from rotated_relu.core.run_directory import Run, read_json, read_metrics
+from rotated_relu.experiments.shrinking import pipeline
+from rotated_relu.experiments.shrinking.original import write_original
+from rotated_relu.experiments.shrinking.pipeline import shrink_run
+from rotated_relu.experiments.shrinking.settings import parts, phases, training_config
+from rotated_relu.training.brought import trust
 from support.command_line import call
+from support.owners_network import CODE, built
 
-CODE = """
-import torch.nn.functional as F
-from torch import nn
-
-class Root(nn.Module):
-    '''Functional activations in the root, and a dictionary of outputs.'''
-
-    def __init__(self, width):
-        super().__init__()
-        self.first, self.second = nn.Linear(784, width), nn.Linear(width, width)
-        self.last = nn.Linear(width, 10)
-
-    def forward(self, x):
-        return {"logits": self.last(F.relu(self.second(F.relu(self.first(x.flatten(1))))))}
-
-def build(width=16):
-    return Root(width)
-"""
 FILES = ("compact.safetensors", "metrics.csv", "weights.safetensors", "config.json", "provenance.json")
 
 
 @pytest.fixture(scope="module")
-def owner(tmp_path_factory):
-    """A file of code and a file of weights, as somebody has them."""
-    from rotated_relu.training.data.load import load_images
-
-    folder = tmp_path_factory.mktemp("owner")
-    (folder / "owners_net.py").write_text(CODE)
-    scope = {}
-    exec(CODE, scope)
-    torch.manual_seed(0)
-    net, images = scope["build"](), load_images("mnist5k").train
-    optimizer = torch.optim.Adam(net.parameters(), 5e-3)
-    for indices in torch.randperm(len(images)).split(128):
-        optimizer.zero_grad()
-        scores = net(images.normalised(indices))["logits"]
-        nn.functional.cross_entropy(scores, images.labels[indices]).backward()
-        optimizer.step()
-    torch.save({"state_dict": {f"module.{k}": v for k, v in net.state_dict().items()}}, folder / "net.pth")
-    yield folder
-    sys.modules.pop("owners_net", None)
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setattr(shrink, "ROUNDS", 1)
-    monkeypatch.setattr(shrink, "BATCH_SIZES", (1,))
-    monkeypatch.setattr(trusted, "_named", set())
-
-
-def wanted(owner, **changes):
-    made = {"model": f"{owner}/owners_net.py:build", "weights": f"{owner}/net.pth", "data": "mnist5k"}
-    return Shrinking(**{**made, "keep": 0.5, "epochs": 2, "precision": "32", **changes})
-
-
-@pytest.fixture(scope="module")
-def whole(owner, tmp_path_factory):
+def whole(wanted, tmp_path_factory):
     out = tmp_path_factory.mktemp("whole") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shrink, "ROUNDS", 1)
-        patch.setattr(shrink, "BATCH_SIZES", (1,))
-        return out, shrink_run(wanted(owner), out)
+    return out, shrink_run(wanted(), out)
 
 
-def test_what_it_leaves(whole, owner):
+def test_what_it_leaves(whole):
     out, summary = whole
     assert {"compact.safetensors", "compact.onnx", "summary.json", "report.html"} <= {
         p.name for p in out.iterdir()
@@ -103,9 +50,9 @@ def test_the_page_speaks_of_the_original(whole):
     assert "no result yet" not in text
 
 
-def test_repeated_it_only_reads(whole, owner, monkeypatch):
-    monkeypatch.setattr(shrink, "_shrink", None)
-    assert shrink_run(wanted(owner), whole[0]) == whole[1]
+def test_repeated_it_only_reads(whole, monkeypatch, wanted):
+    monkeypatch.setattr(pipeline, "shrink_network", None)
+    assert shrink_run(wanted(), whole[0]) == whole[1]
 
 
 STAGES = {
@@ -113,14 +60,14 @@ STAGES = {
     "removing": ("rotated_relu.deploy.autotune.compact", 1),
     "training on": ("rotated_relu.training.engine.step.Stepper.validate", 1),
     "saving": ("rotated_relu.pruning.removal.save", 1),
-    "exporting": ("rotated_relu.experiments.pipelines.shrink.export_run", 1),
-    "measuring": ("rotated_relu.experiments.pipelines.shrink.measure_run", 1),
-    "testing": ("rotated_relu.experiments.pipelines.shrink.evaluate_run", 2),
-    "reporting": ("rotated_relu.experiments.pipelines.shrink.report_run", 1),
+    "exporting": ("rotated_relu.experiments.shrinking.delivery.export_run", 1),
+    "measuring": ("rotated_relu.experiments.shrinking.delivery.measure_run", 1),
+    "testing": ("rotated_relu.experiments.shrinking.delivery.evaluate_run", 2),
+    "reporting": ("rotated_relu.experiments.shrinking.delivery.report_run", 1),
 }
 
 
-def test_stopped_in_every_stage_it_ends_the_same(whole, owner, tmp_path):
+def test_stopped_in_every_stage_it_ends_the_same(whole, tmp_path, wanted):
     """One directory, stopped once in each stage, in the order in which they come."""
     import importlib
 
@@ -135,8 +82,8 @@ def test_stopped_in_every_stage_it_ends_the_same(whole, owner, tmp_path):
                 holder = getattr(importlib.import_module(module), kind)
             patch.setattr(holder, name, stopping(getattr(holder, name), number))
             with pytest.raises(KeyboardInterrupt):
-                shrink_run(wanted(owner), out)
-    shrink_run(wanted(owner), out)
+                shrink_run(wanted(), out)
+    shrink_run(wanted(), out)
     for name in FILES:
         assert content(out / name) == content(whole[0] / name), name
 
@@ -163,28 +110,25 @@ def stopping(function, number):
     return stopped
 
 
-def test_other_settings_need_another_directory(whole, owner):
+def test_other_settings_need_another_directory(whole, wanted):
     with pytest.raises(RunError, match=r"other settings \(epochs, keep\)"):
-        shrink_run(wanted(owner, keep=0.4, epochs=3), whole[0])
+        shrink_run(wanted(keep=0.4, epochs=3), whole[0])
 
 
-def test_a_network_that_guesses_is_refused_and_nothing_is_left(owner, tmp_path):
-    torch.manual_seed(1)
-    scope = {}
-    exec(CODE, scope)
-    torch.save(scope["build"]().state_dict(), tmp_path / "untrained.pt")
+def test_a_network_that_guesses_is_refused_and_nothing_is_left(tmp_path, wanted):
+    torch.save(built(CODE).state_dict(), tmp_path / "untrained.pt")
     out = tmp_path / "run"
     with pytest.raises(RunError, match=r"is not trained on these classes .* --mean, --std and --image-size"):
-        shrink_run(wanted(owner, weights=f"{tmp_path}/untrained.pt"), out)
+        shrink_run(wanted(weights=f"{tmp_path}/untrained.pt"), out)
     assert not (out / "config.json").exists()
-    assert shrink_run(wanted(owner, epochs=1), out)["epochs"] == 1  # the corrected command goes through
+    assert shrink_run(wanted(epochs=1), out)["epochs"] == 1  # the corrected command goes through
 
 
 def test_code_of_a_run_is_not_executed_by_other_verbs(capsys, whole, monkeypatch):
     code, _, error = call(capsys, "evaluate", whole[0])
     assert code == 1
     assert "owners_net.py:build: that code would be executed" in error
-    monkeypatch.setattr(trusted, "_everything", False)
+    monkeypatch.setattr(trust, "_everything", False)
     assert call(capsys, "--trust-code", "evaluate", whole[0])[0] == 0
 
 
@@ -206,9 +150,9 @@ def test_the_command_says_what_it_cost(capsys, whole, owner):
     assert "is not NAME=VALUE" in error
 
 
-def test_epochs_are_divided_and_share_one_schedule(owner):
+def test_epochs_are_divided_and_share_one_schedule(wanted):
     assert [parts(n) for n in (1, 2, 5, 20)] == [(1, 0), (1, 1), (2, 3), (10, 10)]
-    config = shrink._config(wanted(owner, epochs=5), None)
+    config = training_config(wanted(epochs=5))
     choosing, training_on = phases(config, 0.3)
     assert (choosing.epochs, training_on.epochs) == (2, 3)
     assert choosing.schedule.part == (0.0, 0.4)
@@ -216,6 +160,30 @@ def test_epochs_are_divided_and_share_one_schedule(owner):
     assert (choosing.budget.keep, training_on.budget.keep) == (0.3, 1.0)
 
 
-def test_the_default_rate_is_proportional_to_the_batch(owner):
-    assert shrink._config(wanted(owner, batch_size=64), None).optimizer.lr == pytest.approx(0.01)
-    assert shrink._config(wanted(owner, lr=0.3), None).optimizer.lr == 0.3
+def test_the_default_rate_is_proportional_to_the_batch(wanted):
+    assert training_config(wanted(batch_size=64)).optimizer.lr == pytest.approx(0.01)
+    assert training_config(wanted(lr=0.3)).optimizer.lr == 0.3
+
+
+def test_files_say_what_their_input_and_output_are(whole):
+    import onnx
+
+    out = whole[0]
+    known = read_json(out / "provenance.json")["input"]
+    with safe_open(out / "compact.safetensors", "pt") as opened:
+        header = opened.metadata()
+    props = {entry.key: entry.value for entry in onnx.load(out / "compact.onnx").metadata_props}
+    for said in (header, props):
+        preprocessing, names = from_metadata(said)
+        assert names == tuple("0123456789")
+        assert list(preprocessing.mean) == known["mean"]
+        assert preprocessing.image_size == (28, 28)
+    assert props["rotated_relu.scores"] == "0"
+
+
+def test_validation_images_are_said_to_be_held_out(wanted, tmp_path):
+    said = []
+    run = Run.create(tmp_path)
+    trust.trust(wanted().model)
+    write_original(wanted().located(), run, said.append)
+    assert "held out of the training images, which the network may have seen" in said[-1]

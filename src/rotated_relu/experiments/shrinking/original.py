@@ -1,0 +1,156 @@
+"""The network that is to be shrunk: brought, tried on images, and written down as a run.
+
+Ensures: a network that guesses is refused, and leaves nothing behind; the files that make a directory a run come last.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...core.errors import RunError
+from ...core.messages import Say
+from ...core.run_directory import Run, read_json, replacing, write_json
+from ..run_networks import RunNetworks
+from ..stages.train import override
+from .settings import Shrinking, augmentation, continued_config, training_config
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ...training import Config
+    from ...training.data.splits import ImageData
+
+CHANCE_ERRORS = 3.0  # standard errors above guessing that a trained network must reach
+# What runs from one original have in common; the config comes last.
+SHARED = ("weights", "teacher", "provenance", "config")
+
+
+def write_original(wanted: Shrinking, run: Run, say: Say) -> None:
+    """Bring the network and make a run of it.
+
+    Args:
+        wanted: With its places; code that it names may run.
+        run: An empty run directory, claimed.
+        say: Called with what was found.
+
+    Raises:
+        RunError: If the network does no better than guessing.
+        RotationError, PlanError, FileFormatError: If network and weights cannot be brought together.
+        DataError: If the images cannot be read.
+    """
+    from ...training.brought import bring, parse
+    from ...training.images import load_data
+    from ...training.trained import write_weights
+
+    if wanted.source is not None:
+        _take_from_run(RunNetworks(Run.open(wanted.source)), wanted, run, say)
+        return
+    say(f"reading the network {wanted.model} and the images of {wanted.data}")
+    config = training_config(wanted)
+    images = load_data(config)
+    architecture = parse(wanted.model, wanted.model_options)
+    brought = bring(architecture, wanted.weights, images.num_classes, renames=wanted.renames)
+    if brought.preprocessing is not None:
+        config = training_config(wanted, brought.preprocessing)
+        images = load_data(config)
+    config = override(config, augmentation(wanted, images.image_shape))
+    accuracy = _tried(brought.net, images, wanted, say)
+    write_weights(run, brought.net)
+    record(run, wanted, config, images, accuracy)
+
+
+def _take_from_run(source: RunNetworks, wanted: Shrinking, run: Run, say: Say) -> None:
+    """The newest network of another run, and what it learns from: the first original while its weights are there."""
+    which = source.newest()
+    if wanted.model and wanted.model != source.config.model.name:
+        raise RunError(f"{source.run.path} holds {source.config.model.name}, not {wanted.model}")
+    say(f"reading the {which} network of {source.run.path}")
+    net, images = source.network(which), source.images
+    accuracy = _tried(net, images, wanted, say)
+    first = _first_original(source, which)
+    if wanted.distill:
+        say(f"it learns from {'itself as it is now' if first is None else f'the network in {first}'}")
+    if first is not None:
+        _copy(first, run.file("teacher"))
+    _copy(source.run.need("weights" if which == "trained" else which), run.file("weights"))
+    record(run, wanted, continued_config(wanted, source.config), images, accuracy)
+
+
+def _first_original(source: RunNetworks, which: str) -> Path | None:
+    """Weights of the network that the source came from, however many times it was shrunk."""
+    known = (name for name in ("teacher", "weights") if which != "trained" and source.run.has(name))
+    return next((source.run.file(name) for name in known), None)
+
+
+def _copy(old: Path, new: Path) -> None:
+    with replacing(new) as beside:
+        shutil.copyfile(old, beside)
+
+
+def _tried(net: nn.Module, images: ImageData, wanted: Shrinking, say: Say) -> float:
+    """Accuracy on the validation images, in percent; guessing is refused."""
+    from ...training import evaluate_model
+
+    accuracy = evaluate_model(net, images.validation)
+    say(
+        f"the network that was brought: {accuracy:.2f} % of {len(images.validation)} validation images, "
+        f"{validation_images(images)}"
+    )
+    refuse_guessing(accuracy, images, wanted)
+    return accuracy
+
+
+def validation_images(images: ImageData) -> str:
+    """Where the validation images come from, and what their accuracy is worth."""
+    own = images.provenance.get("validation")
+    return own or "held out of the training images, which the network may have seen: it says little"
+
+
+def record(run: Run, wanted: Shrinking, config: Config, images: ImageData, accuracy: float) -> None:
+    """Write what belongs to the original beside its weights."""
+    from ...training.images import record_provenance
+
+    record_provenance(run, images)
+    write_json(run.file("evaluation"), {"trained": {"validation": accuracy}})
+    # These make it a run: what comes before is not there for anybody else until they are.
+    write_json(run.file("config"), config.to_dict())
+    begin(run, wanted)
+
+
+def begin(run: Run, wanted: Shrinking) -> None:
+    """Write what was asked for."""
+    write_json(run.file("shrinking"), {"settings": dataclasses.asdict(wanted), "seconds": 0.0})
+
+
+def copy_original(sibling: Run, wanted: Shrinking, run: Run) -> None:
+    """Begin a run with the original of another one, which was brought with the same settings but for the budget."""
+    known = read_json(sibling.file("evaluation"))
+    write_json(run.file("evaluation"), {"trained": known["trained"]})
+    for name in SHARED:
+        if sibling.has(name):
+            _copy(sibling.file(name), run.file(name))
+    begin(run, wanted)
+
+
+def refuse_guessing(accuracy: float, images: ImageData, wanted: Shrinking) -> None:
+    """A trained network does better than always naming the most frequent class.
+
+    Raises:
+        RunError: If this one does not.
+    """
+    labels = images.validation.labels
+    share = float(labels.bincount().max()) / len(labels)
+    bar = 100 * (share + CHANCE_ERRORS * math.sqrt(share * (1 - share) / len(labels)))
+    if accuracy <= bar:
+        given = (
+            "are those of the weights" if wanted.mean else "were not given: --mean, --std and --image-size"
+        )
+        raise RunError(
+            f"the network that was brought gets {accuracy:.1f} % right, and naming one class gets {100 * share:.1f} %: "
+            "it is not trained on these classes in this order, or it does not see what it was trained on (mean, std "
+            f"and size {given}); put that right first"
+        )

@@ -1,0 +1,248 @@
+"""What is to be shrunk and how, and the settings of training that follow from it; nothing is read or built here."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...core.errors import RunError
+from ...core.run_directory import Run, read_json
+from ..stages.train import override
+
+if TYPE_CHECKING:
+    from ...core.preprocessing import Preprocessing
+    from ...training import Config
+
+LR, LR_BATCH = 0.02, 128  # see docs/shrink.md for the rule and where it comes from
+WARMUP = 0.02
+FIRST_PART = 0.5  # of the epochs: with all channels, while the budget chooses
+START, END, WINDOW = 0.04, 0.85, 0.1  # of the first part
+SMALL = 64  # pixels: shifted by an eighth, as CIFAR is by 4 of 32
+OF_THE_RUN = ("weights", "data", "model_options", "renames", "mean", "std", "image_size")
+
+
+@dataclass(frozen=True)
+class Shrinking:
+    """What is to be shrunk, and by how much.
+
+    Attributes:
+        model: See :func:`rotated_relu.training.brought.parse`.
+        weights: A file, or the name of published weights; see :func:`rotated_relu.training.brought.bring`.
+        data: Short name, name on the Hub, or folder of images.
+        source: Instead of these: the directory of a run, whose smallest network is shrunk further. ``model`` may then
+            name its code, which is thereby allowed to run.
+        keep: Share of the multiply-accumulates that may remain, above 0 and at most 1.
+        epochs: Passes over the training images in all.
+        model_options: Keyword arguments of the network's builder.
+        renames: Module names in the file of weights to those in the network.
+        mean: Per channel, of pixels in [0, 1]; None takes what belongs to the weights.
+        std: Likewise.
+        image_size: Height and width; None takes what belongs to the weights, else that of the images.
+        lr: At the top of the schedule; None is 0.02 per 128 images of a batch.
+        batch_size: Images per step.
+        distill: Part of the loss in which the small network learns from the original, 0 to 1.
+        temperature: Of that part.
+        validation: Images held out of the training set where the data has no validation images of its own: below 1 a
+            share, from 1 on a count.
+        flip: Mirror training images at random; None does so with colour images.
+        crop_padding: Shift them by up to so many pixels; None is an eighth of the size of small colour images, else 0.
+        ema: Decay of a moving average of the small network's weights, which is what is kept; 0 is none.
+        precision: ``bf16``, ``fp16`` or ``32``.
+        seed: Of order and augmentation.
+
+    Raises:
+        RunError: If parts of what is shrunk are missing, or given beside a run that has them.
+    """
+
+    model: str = ""
+    weights: str = ""
+    data: str = ""
+    source: str | None = None
+    keep: float = 0.5
+    epochs: int = 20
+    model_options: dict[str, Any] = field(default_factory=dict)
+    renames: dict[str, str] = field(default_factory=dict)
+    mean: list[float] | None = None
+    std: list[float] | None = None
+    image_size: int | None = None
+    lr: float | None = None
+    batch_size: int = 128
+    distill: float = 0.9
+    temperature: float = 4.0
+    validation: float = 0.1
+    flip: bool | None = None
+    crop_padding: int | None = None
+    ema: float = 0.0
+    precision: str = "bf16"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.source is None:
+            lacking = [name for name in ("model", "weights", "data") if not getattr(self, name)]
+            if lacking:
+                raise RunError(f"nothing to shrink: give {', '.join(lacking)}, or the directory of a run")
+            return
+        given = [name for name in OF_THE_RUN if getattr(self, name)]
+        if given:
+            raise RunError(
+                f"{self.source} is shrunk with its own {given[0].replace('_', ' ')}; leave that out"
+            )
+
+    def located(self) -> Shrinking:
+        """The same with files and folders by their absolute path: it means the same wherever it is continued.
+
+        Raises:
+            UnknownNameError, RotationError: If there is no such model.
+        """
+        from ...training.brought import parse
+
+        return dataclasses.replace(
+            self,
+            model=parse(self.model, self.model_options).name if self.model else "",
+            weights=_place(self.weights),
+            data=_place(self.data),
+            source=None if self.source is None else _place(self.source),
+        )
+
+
+def _place(name: str) -> str:
+    return str(Path(name).resolve()) if name and Path(name).exists() else name
+
+
+def holds(run: Run, wanted: Shrinking) -> bool:
+    """Whether a run holds this shrinking, begun or done.
+
+    Args:
+        run: The run directory.
+        wanted: With its places (:meth:`Shrinking.located`).
+
+    Raises:
+        RunError: If it holds anything else.
+    """
+    if not run.has("shrinking"):
+        if run.has("config"):
+            raise RunError(f"{run.path} holds a run of another kind; choose another directory")
+        return False
+    different = differing(wanted, settings_of(run))
+    if different:
+        raise RunError(
+            f"{run.path} holds a shrinking with other settings ({', '.join(different)}); choose another directory, or "
+            "repeat the first settings to go on with it"
+        )
+    return True
+
+
+def differing(wanted: Shrinking, known: dict[str, Any]) -> list[str]:
+    """Names of the settings that are not those of a record."""
+    asked = dataclasses.asdict(wanted)
+    return sorted(key for key in asked.keys() | known.keys() if asked.get(key) != known.get(key))
+
+
+def settings_of(run: Run) -> dict[str, Any]:
+    """What a run was asked for; a setting that came later than the run has its default."""
+    defaults = {field.name: field.default for field in dataclasses.fields(Shrinking)}
+    plain = {name: value for name, value in defaults.items() if value is not dataclasses.MISSING}
+    found: dict[str, Any] = read_json(run.file("shrinking"))["settings"]
+    return {**plain, **found}
+
+
+# --- as settings of a training ---------------------------------------------------------------------------------------
+
+
+def training_config(wanted: Shrinking, known: Preprocessing | None = None) -> Config:
+    """The original as a run: which network on which images, trained how.
+
+    Args:
+        wanted: What was asked for.
+        known: Preprocessing that belongs to the weights; what was asked for goes before it.
+    """
+    from ...training import Config
+
+    data = {"name": wanted.data, "validation": wanted.validation, "own_validation": True}
+    data |= _preprocessing(wanted, known)
+    lr = wanted.lr or LR * wanted.batch_size / LR_BATCH
+    return Config.from_dict(
+        {
+            "model": {"name": wanted.model, "rotated": False, "options": wanted.model_options},
+            "data": data,
+            "optimizer": {"lr": lr, "nesterov": True, "weight_decay": 1e-4},
+            "schedule": {"name": "cosine", "warmup": WARMUP},
+            "distill": {"weight": wanted.distill, "temperature": wanted.temperature},
+            "epochs": wanted.epochs,
+            "batch_size": wanted.batch_size,
+            "precision": wanted.precision,
+            "seed": wanted.seed,
+        }
+    )
+
+
+def continued_config(wanted: Shrinking, former: Config) -> Config:
+    """The same network on the same images as in a former run, trained as asked."""
+    model, data = former.model, former.data
+    own = training_config(
+        dataclasses.replace(wanted, source=None, model=model.name, weights="of the run", data=data.name)
+    )
+    given = {"data.flip": wanted.flip, "data.crop_padding": wanted.crop_padding}
+    changes = {name: value for name, value in given.items() if value is not None}
+    return override(dataclasses.replace(own, model=model, data=data), changes)
+
+
+def _preprocessing(wanted: Shrinking, known: Preprocessing | None) -> dict[str, Any]:
+    """How pictures become numbers."""
+    mean, std = wanted.mean, wanted.std
+    if known is not None:
+        mean, std = mean or list(known.mean), std or list(known.std)
+    kind = "dataset" if mean is None and std is None else "given"
+    made: dict[str, Any] = {"normalisation": kind, "mean": mean, "std": std, "image_size": wanted.image_size}
+    if known is None:
+        return made
+    size = wanted.image_size or known.image_size[0]
+    # At another size the same part of the picture is seen.
+    resize = None if known.resize is None else round(known.resize * size / known.image_size[0])
+    return {**made, "image_size": size, "resize": resize, "interpolation": known.interpolation}
+
+
+def augmentation(wanted: Shrinking, image_shape: Sequence[int]) -> dict[str, Any]:
+    """How training images are varied: as is usual for photographs; not at all where a mirror image is another thing."""
+    channels, height, width = image_shape
+    small = channels == 3 and max(height, width) <= SMALL
+    padding = height // 8 if small else 0
+    return {
+        "data.flip": channels == 3 if wanted.flip is None else wanted.flip,
+        "data.crop_padding": padding if wanted.crop_padding is None else wanted.crop_padding,
+    }
+
+
+def parts(epochs: int) -> tuple[int, int]:
+    """Epochs with all channels, and epochs of the small network; a single epoch has only the first."""
+    first = max(1, round(FIRST_PART * epochs))
+    return first, epochs - first
+
+
+def phases(config: Config, keep: float, ema: float = 0.0) -> tuple[Config, Config | None]:
+    """Settings of the two trainings, which share one learning rate schedule.
+
+    Args:
+        config: Of the whole.
+        keep: Share of the multiply-accumulates that may remain.
+        ema: Decay of the moving average in the last of them: what is kept is the end.
+    """
+    first, second = parts(config.epochs)
+    share = first / config.epochs
+    choosing = override(
+        config,
+        {
+            "epochs": first,
+            "schedule.part": [0.0, share],
+            "model.rotated": True,
+            "model.slope_init": "ones",
+            "budget": {"keep": keep, "unit": "macs", "start": START, "end": END, "window": WINDOW},
+            "ema": 0.0 if second else ema,
+        },
+    )
+    if not second:
+        return choosing, None
+    return choosing, override(config, {"epochs": second, "schedule.part": [share, 1.0], "ema": ema})

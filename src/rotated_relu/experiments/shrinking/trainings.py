@@ -1,0 +1,86 @@
+"""The two trainings, with the removal between them.
+
+Requires: a run with its original. Ensures: ``compact.safetensors`` and ``metrics.csv``; the folders of the trainings,
+from which a stopped run goes on, are gone when both are there.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from typing import TYPE_CHECKING
+
+from ...core.formatting import plural
+from ...core.messages import Say
+from ...core.run_directory import Run, read_metrics, replacing
+from ..run_networks import RunNetworks
+from .settings import phases, settings_of
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ...pruning.removal import Compacted
+
+CHOOSING, TRAINING_ON = "shrink", "finetune"  # folders
+
+
+def shrink_network(loaded: RunNetworks, device: str, progress: str, say: Say) -> None:
+    """Choose, remove and train on; goes on where it was stopped."""
+    from ...pruning.removal import save
+    from ...training import finetune
+
+    run, images = loaded.run, loaded.images
+    asked = settings_of(run)
+    choosing, training_on = phases(loaded.config, asked["keep"], asked["ema"])
+    original = loaded.network("trained")
+    say(f"choosing what goes: {plural(choosing.epochs, 'epoch')}, to {100 * asked['keep']:.0f} % of the MACs")
+    teacher = teacher_of(loaded, original)
+    net = _with_slopes(original, loaded)
+    finetune(net, choosing, images, run.path / CHOOSING, progress=progress, device=device, teacher=teacher)
+    result = _compacted(net, loaded)
+    say(f"removed and verified: largest relative difference {result.certificate.max_relative_difference:.2g}")
+    small = result.model
+    if training_on is not None:
+        say(f"training the small network on: {plural(training_on.epochs, 'epoch')}")
+        place = run.path / TRAINING_ON
+        finetune(small, training_on, images, place, progress=progress, device=device, teacher=teacher)
+    _join_metrics(run, training_on is not None)
+    save(dataclasses.replace(result, model=small.eval()), run.file("compact"), metadata=loaded.metadata)
+
+
+def teacher_of(loaded: RunNetworks, original: nn.Module) -> nn.Module:
+    """The network to learn from: the one that began it all where its weights are known, else the original."""
+    from ...training.trained import stored_network
+
+    if not loaded.run.has("teacher"):
+        return original
+    return stored_network(loaded.run.file("teacher"), loaded.run, loaded.config)
+
+
+def _with_slopes(original: nn.Module, loaded: RunNetworks) -> nn.Module:
+    """A copy with slopes of 1, or with those that it has: the same function."""
+    from ...core.state import copy_of
+    from ...nn.rotate import rotate
+    from ...nn.slopes import slopes
+
+    net = copy_of(original)
+    return net if slopes(net) else rotate(net, loaded.example_inputs(), init="ones")
+
+
+def _compacted(net: nn.Module, loaded: RunNetworks) -> Compacted:
+    """Without what the slopes of exactly 0 make irrelevant."""
+    from ...deploy.autotune import compact
+
+    return compact(net, loaded.example_inputs(), threshold=0.0)
+
+
+def _join_metrics(run: Run, two: bool) -> None:
+    """One row per epoch of both trainings, numbered through."""
+    rows: list[dict[str, float]] = []
+    for folder in (CHOOSING, TRAINING_ON) if two else (CHOOSING,):
+        rows += read_metrics(Run(run.path / folder).file("metrics"))
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with replacing(run.file("metrics")) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, names, restval="")
+        writer.writeheader()
+        writer.writerows({**row, "epoch": number} for number, row in enumerate(rows))
