@@ -47,14 +47,22 @@ def ideal_work(graph: Graph, liveness: Liveness, states: Mapping[str, Tensor]) -
     Returns:
         Qualified name of the module whose ``forward`` multiplies ('' is the root) to its work.
     """
-    count = _Count(graph, liveness, states)
     totals: dict[str, Work] = {}
+    for node, work in operation_work(graph, liveness, states).items():
+        before = totals.get(module_path(node), Work(0, 0))
+        totals[module_path(node)] = Work(before.all + work.all, before.ideal + work.ideal)
+    return totals
+
+
+def operation_work(graph: Graph, liveness: Liveness, states: Mapping[str, Tensor]) -> dict[Node, Work]:
+    """The same per operation that multiplies, in execution order."""
+    count = _Count(graph, liveness, states)
+    found = {}
     for node in graph.nodes:
         every, ideal = count.of(node) if node in graph.varying else (0, 0.0)
         if every:
-            before = totals.get(module_path(node), Work(0, 0))
-            totals[module_path(node)] = Work(before.all + every, before.ideal + round(ideal))
-    return totals
+            found[node] = Work(every, round(ideal))
+    return found
 
 
 class _Count:

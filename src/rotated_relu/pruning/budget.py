@@ -39,7 +39,8 @@ from ..nn.slopes import check_slopes
 from .estimate import CostEstimate
 from .latency.table import LatencyTable
 from .mask import zero_mask
-from .select import Selector, check_budget, unreachable
+from .select import check_budget, selector_for, unreachable
+from .steps.selector import StepSelector
 
 UPDATES = 50  # choices within the ramp
 MEMORY = 0.02  # of the run: time constant of the mean score
@@ -56,6 +57,8 @@ class SlopeBudget:
         keep: Share of the ``unit`` that the compacted network may keep, above 0 and at most 1.
         unit: ``macs``, ``parameters``, ``channels``, or ``latency``: milliseconds of a call in the table's engine.
         table: Measured times, for the unit ``latency``: from ``rr.calibrate`` or ``rr.LatencyTable.load``.
+        round_to: Widths that are left are multiples of it, such as 8 or 16, whole branches go too, and channels that
+            save nothing stay; None takes the steps of the table for ``latency``, and single channels for other units.
         score: ``taylor`` (see the module's text) or ``slope`` (``|a|``).
         start: Share of the run after which slopes are chosen.
         end: Share of the run at which all are chosen; the last reach zero at ``end + window``.
@@ -65,7 +68,7 @@ class SlopeBudget:
         SlopeError: If a share is out of range or less can be kept than there must be left, there are no slopes, or some
             are not finite.
         UnknownNameError: If there is no such unit or score.
-        ArgumentError: If the unit is ``latency`` and there is no table.
+        ArgumentError: If the unit is ``latency`` and there is no table, or ``round_to`` is no positive integer.
         LatencyError: If the table lacks a layer of this network.
         CaptureError: If the network cannot be captured.
 
@@ -84,22 +87,23 @@ class SlopeBudget:
         *,
         unit: str = "macs",
         table: LatencyTable | None = None,
+        round_to: int | None = None,
         score: str = "taylor",
         start: float = 0.2,
         end: float = 0.7,
         window: float = 0.05,
     ) -> None:
-        check_budget(keep, unit, table)
+        check_budget(keep, unit, table, round_to)
         _check(steps, score, start, end, window)
         self.steps, self.keep, self.unit, self.score = steps, keep, unit, score
         self.start, self.end, self.window = start, end, window
         self._net: nn.Module = unwrap(net)
         self._slopes = check_slopes(self._net)
         self._estimate = CostEstimate(self._net, example_inputs, table)
-        self._selector = Selector(self._estimate, unit)
+        self._selector = selector_for(self._estimate, unit, round_to)
         least = self._selector.least(zero_mask(self._net), keep)
         if least > keep:
-            raise SlopeError(unreachable(keep, unit, least))
+            raise SlopeError(unreachable(keep, self._selector, least))
         self._number, self._seen = 0, False
         self._scores = {name: torch.zeros_like(slope) for name, slope in self._slopes.items()}
         # Where the bound on a slope began: step and absolute value; infinite for those that are free.
@@ -228,9 +232,9 @@ class SlopeBudget:
 
     def _choose(self, share: float) -> None:
         """Bound the slopes that must go to meet ``share``; free those that need not go after all."""
-        dead = zero_mask(self._net)
-        self._refresh_costs(dead)
-        chosen = self._selector.choose(share, self._scores, dead, self._saves)
+        chosen = (
+            self._in_steps(share) if isinstance(self._selector, StepSelector) else self._one_by_one(share)
+        )
         for name, slope in self._slopes.items():
             mask = chosen[name].to(slope.device)
             new = mask & self._since[name].isinf()
@@ -239,6 +243,27 @@ class SlopeBudget:
             self._from[name][~mask] = 0
             self._since[name][~mask] = torch.inf
 
+    def _one_by_one(self, share: float) -> Mapping[str, Tensor]:
+        """What is at 0 stays there, and single channels go besides."""
+        dead = zero_mask(self._net)
+        self._refresh_costs(dead)
+        return self._selector.choose(share, self._scores, dead, self._saves)
+
+    def _in_steps(self, share: float) -> Mapping[str, Tensor]:
+        """Blocks are chosen anew each time, lest one stay half gone; what a channel has lost is not lost again."""
+        left, zero = self._left(), zero_mask(self._net)
+        # At 0 and not from anywhere: that was no choice of this budget, and stays.
+        dead = {name: mask & (self._from[name] == 0).cpu() for name, mask in zero.items()}
+        scores = {name: score * left[name] for name, score in self._scores.items()}
+        return self._selector.choose(share, scores, dead)
+
+    def _left(self) -> dict[str, Tensor]:
+        """Share of each slope that its bound leaves; 1 for those that are free."""
+        length = max(1.0, self.window * self.steps)
+        return {
+            name: (1 - (self._number - since) / length).clamp(0, 1) for name, since in self._since.items()
+        }
+
     def _refresh_costs(self, dead: Mapping[str, Tensor]) -> None:
         now = self._estimate.share(dead, self.unit)
         if not self._saves or self._saves_at - now >= COSTS_AGAIN:
@@ -246,11 +271,10 @@ class SlopeBudget:
 
     def _bound(self) -> None:
         """Project the chosen slopes into their falling bounds."""
-        length = max(1.0, self.window * self.steps)
+        left = self._left()
         for name, slope in self._slopes.items():
             chosen = self._since[name].isfinite()
-            left = (1 - (self._number - self._since[name]) / length).clamp(0, 1)
-            bound = torch.where(chosen, self._from[name] * left, torch.inf)
+            bound = torch.where(chosen, self._from[name] * left[name], torch.inf)
             slope.copy_(torch.minimum(torch.maximum(slope, -bound), bound))
 
 

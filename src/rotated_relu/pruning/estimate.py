@@ -40,6 +40,10 @@ class CostEstimate:
         table: Times of layers, for the unit ``latency``; without one there is no such unit.
 
     Attributes:
+        net: The copy that is counted, all of its parameters at 1.
+        slopes: Its slopes by name.
+        graph: The same, captured.
+        states: Its parameters and buffers by name, with those at 0 that the last question was about.
         latency: The times of the network's operations; None without a table.
 
     Raises:
@@ -51,16 +55,16 @@ class CostEstimate:
     @ordinary_tensors()
     def __init__(self, net: nn.Module, example_inputs: Inputs, table: LatencyTable | None = None) -> None:
         check_slopes(net)
-        self._net = copy_of(as_plain(unwrap(net))).cpu().float().requires_grad_(True)
-        for parameter in self._net.parameters():
+        self.net = copy_of(as_plain(unwrap(net))).cpu().float().requires_grad_(True)
+        for parameter in self.net.parameters():
             # Zeros among the weights are no business of the slopes; and a dead channel must not look dead twice.
             nn.init.ones_(parameter)
         inputs = _as_float32(as_inputs(example_inputs))
-        self._graph = capture(self._net, inputs)
-        check_static(self._graph)
-        self.latency = None if table is None else LatencyModel(self._graph, inputs.batch_size, table)
-        self._states = named_states(self._net)
-        self._slopes = slopes(self._net)
+        self.graph = capture(self.net, inputs)
+        check_static(self.graph)
+        self.latency = None if table is None else LatencyModel(self.graph, inputs.batch_size, table)
+        self.states = named_states(self.net)
+        self.slopes = slopes(self.net)
         self._touched: set[str] = set()
         self._whole: dict[str, float] = {}
         self._counters: dict[str, Callable[[Dead], float]] = {
@@ -118,8 +122,8 @@ class CostEstimate:
 
     def connected(self, dead: Dead) -> bool:
         """Whether the output still depends on the inputs with those at 0."""
-        liveness = self._liveness(dead)
-        consumers = {user for node in self._graph.inputs for user in node.users}
+        liveness = self.liveness(dead)
+        consumers = {user for node in self.graph.inputs for user in node.users}
         return any(bool(vector.any()) for node in consumers for vector in liveness.alive.get(node, []))
 
     def saved_per_channel(self, dead: Dead, unit: str) -> dict[str, float]:
@@ -128,41 +132,40 @@ class CostEstimate:
         An activation whose channels are all dead saves nothing. Channels of one activation are taken to cost the same.
         """
         now = self.of(dead, unit)
-        return {name: self._saved(name, dead, now, unit) for name in self._slopes}
+        return {name: self._saved(name, dead, now, unit) for name in self.slopes}
+
+    @ordinary_tensors()
+    def liveness(self, dead: Dead) -> Liveness:
+        """What the output depends on with those at 0; :attr:`states` are left like that."""
+        with torch.no_grad():
+            for name in self._touched:
+                self.states[name].fill_(1.0)
+            for name, mask in dead.items():
+                self.states[name][mask.cpu()] = 0.0
+        self._touched = set(dead)
+        return analyse(self.graph, self.states)
 
     def _macs(self, dead: Dead) -> int:
-        liveness = self._liveness(dead)
-        return sum(part.ideal for part in ideal_work(self._graph, liveness, self._states).values())
+        liveness = self.liveness(dead)
+        return sum(part.ideal for part in ideal_work(self.graph, liveness, self.states).values())
 
     def _parameters(self, dead: Dead) -> int:
-        liveness = self._liveness(dead)
-        names = [name for name, _ in self._net.named_parameters()]
-        return sum(int(liveness.needed(name, self._states).sum()) for name in names)
+        liveness = self.liveness(dead)
+        names = [name for name, _ in self.net.named_parameters()]
+        return sum(int(liveness.needed(name, self.states).sum()) for name in names)
 
     def _latency(self, dead: Dead) -> float:
         check_table(self.latency)
         assert self.latency is not None
-        return self.latency.milliseconds(self._liveness(dead))
+        return self.latency.milliseconds(self.liveness(dead))
 
     def _channels(self, dead: Dead) -> int:
-        gone = (dead[name] for name in self._slopes if name in dead)
-        return sum(map(len, self._slopes.values())) - sum(int(mask.sum()) for mask in gone)
-
-    @ordinary_tensors()
-    def _liveness(self, dead: Dead) -> Liveness:
-        with torch.no_grad():
-            for name in self._touched:
-                self._states[name].fill_(1.0)
-            for name, mask in dead.items():
-                self._states[name][mask.cpu()] = 0.0
-        self._touched = set(dead)
-        return analyse(self._graph, self._states)
+        gone = (dead[name] for name in self.slopes if name in dead)
+        return sum(map(len, self.slopes.values())) - sum(int(mask.sum()) for mask in gone)
 
     def _saved(self, name: str, dead: Dead, now: float, unit: str) -> float:
         known = dead.get(name)
-        mask = (
-            torch.zeros(len(self._slopes[name]), dtype=torch.bool) if known is None else known.cpu().clone()
-        )
+        mask = torch.zeros(len(self.slopes[name]), dtype=torch.bool) if known is None else known.cpu().clone()
         if bool(mask.all()):
             return 0.0
         mask[int((~mask).nonzero()[0])] = True

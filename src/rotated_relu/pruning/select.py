@@ -22,13 +22,14 @@ from torch import Tensor, nn
 
 from ..core.arguments import need_number
 from ..core.criteria import UNITS, Criterion
-from ..core.errors import SlopeError, UnknownNameError
+from ..core.errors import ArgumentError, SlopeError, UnknownNameError
 from ..core.modules import Inputs
 from ..nn.slopes import check_slopes
 from .estimate import CostEstimate, check_table
 from .importance import per_cost, slope_scores
 from .latency.table import LatencyTable
 from .mask import Mask, check_scores, zero_mask
+from .steps.selector import StepSelector
 
 Channel = tuple[str, int]  # name of a slope, position
 
@@ -41,11 +42,16 @@ def select_channels(
     unit: str = "macs",
     scores: Mapping[str, Tensor] | None = None,
     table: LatencyTable | None = None,
+    round_to: int | None = None,
 ) -> Mask:
     """Choose in one shot which channels go, so that at most a share of the network's cost is left.
 
     Greedy by score per saved cost: what one channel of each activation saves is counted once, on the network as it is,
     and channels go in that order, lowest first, until the budget is met. See the module's text for what is spared.
+
+    Milliseconds, and other units with ``round_to``, are saved in steps instead: channels go in blocks, whole branches
+    included, and those of a residual stream together; a channel that would save nothing stays. See
+    :mod:`rotated_relu.pruning.steps.selector`.
 
     Args:
         net: A rotated network, in any mode and form; it is only read.
@@ -55,6 +61,8 @@ def select_channels(
         scores: Name of each slope to a score per channel, shape (channels,), as from
             :mod:`rotated_relu.pruning.importance`, *not* yet divided by a cost; ``|a|`` if None.
         table: Measured times, for the unit ``latency``: from ``rr.calibrate`` or ``rr.LatencyTable.load``.
+        round_to: Widths that are left are multiples of it, such as 8 or 16; None takes the steps of the table for
+            ``latency``, and single channels for all other units.
 
     Returns:
         The mask; nothing has been changed. ``rr.compact(net, example_inputs, mask=mask)`` removes the channels.
@@ -63,7 +71,7 @@ def select_channels(
         SlopeError: If ``keep`` is out of range or less than can be had, there are no slopes, some are not finite, or
             the scores are not those of this network.
         UnknownNameError: If there is no such unit.
-        ArgumentError: If the unit is ``latency`` and there is no table.
+        ArgumentError: If the unit is ``latency`` and there is no table, or ``round_to`` is no positive integer.
         LatencyError: If the table lacks a layer of this network.
         CaptureError: If the network cannot be captured.
 
@@ -74,18 +82,25 @@ def select_channels(
 
     Source: ours; the score per cost is that of a greedy knapsack.
     """
-    check_budget(keep, unit, table)
+    check_budget(keep, unit, table, round_to)
     found = check_slopes(net)
     scores = slope_scores(net) if scores is None else scores
     check_scores(found, scores)
     kind, per = getattr(scores, "kind", "custom"), getattr(scores, "per", "")
     if per:
         raise SlopeError(f"the scores are divided by {per} already; pass them as they were before")
-    selector = Selector(CostEstimate(net, example_inputs, table), unit)
+    selector = selector_for(CostEstimate(net, example_inputs, table), unit, round_to)
     masks = selector.choose(keep, scores, zero_mask(net))
     if not selector.meets(masks, keep):
-        raise SlopeError(unreachable(keep, unit, selector.estimate.share(masks, unit)))
+        raise SlopeError(unreachable(keep, selector, selector.estimate.share(masks, unit)))
     return Mask(masks, Criterion(kind, unit, keep={unit: keep}))
+
+
+def selector_for(estimate: CostEstimate, unit: str, round_to: int | None = None) -> Selector | StepSelector:
+    """What chooses channels for a unit: in steps if there are steps."""
+    if unit == "latency" or round_to not in (None, 1):
+        return StepSelector(estimate, unit, round_to)
+    return Selector(estimate, unit)
 
 
 class Selector:
@@ -183,12 +198,14 @@ def with_more(dead: Mapping[str, Tensor], more: list[Channel]) -> dict[str, Tens
     return masks
 
 
-def check_budget(keep: float, unit: str, table: LatencyTable | None = None) -> None:
-    """Raise unless a budget is a share of a unit that there is.
+def check_budget(
+    keep: float, unit: str, table: LatencyTable | None = None, round_to: int | None = None
+) -> None:
+    """Raise unless a budget is a share of a unit that there is, in steps that there can be.
 
     Raises:
         UnknownNameError: If there is no such unit.
-        ArgumentError: If the unit is ``latency`` and there is no table.
+        ArgumentError: If the unit is ``latency`` and there is no table, or the steps are no positive integer.
         SlopeError: If the share is not above 0 and at most 1.
     """
     if unit not in UNITS:
@@ -197,12 +214,24 @@ def check_budget(keep: float, unit: str, table: LatencyTable | None = None) -> N
         check_table(table)
     if not 0 < need_number(keep, "keep") <= 1:
         raise SlopeError(f"keep must be above 0 and at most 1 (0.5 keeps half), got {keep}")
+    if round_to is not None and (type(round_to) is not int or round_to < 1):
+        raise ArgumentError(
+            f"round_to must be a positive integer, such as 8 or 16, or None, got {round_to!r}"
+        )
 
 
-def unreachable(keep: float, unit: str, least: float) -> str:
-    """Message about a budget that cannot be met."""
-    what = "milliseconds" if unit == "latency" else unit
+def unreachable(keep: float, selector: Selector | StepSelector, least: float) -> str:
+    """Message about a budget that cannot be met, with the least that can be had."""
+    unit, least = selector.unit, math.ceil(least * 1e4) / 1e4
+    if unit == "latency":
+        whole = selector.estimate.whole(unit)
+        return (
+            f"the network cannot come down to {keep:g} of its time, a speed-up of {1 / keep:.3g}: the fastest that can "
+            f"be reached is {least:g} of it, {least * whole:.3g} of {whole:.3g} ms, a speed-up of "
+            f"{math.floor(100 / least) / 100:g}; keep at least that much"
+        )
+    steps = "" if isinstance(selector, Selector) else f", in steps of {selector.round_to},"
     return (
-        f"at most {keep:g} of the {what} cannot be had: with one channel left of every layer that the output needs, "
-        f"{math.ceil(least * 1e4) / 1e4:g} of them remain; keep at least that much"
+        f"at most {keep:g} of the {unit} cannot be had{steps}: with one {'step' if steps else 'channel'} left of every "
+        f"layer that the output needs, {least:g} of them remain; keep at least that much"
     )

@@ -36,7 +36,7 @@ def test_layers_are_paid_in_steps():
 
 def test_where_the_time_goes():
     estimate = CostEstimate(two_layers(), X, table())
-    liveness = estimate._liveness({"1.slope": mask(1, 0, 0, 1)})
+    liveness = estimate.liveness({"1.slope": mask(1, 0, 0, 1)})
     assert estimate.latency.widths(liveness) == [(3, 2), (2, 2), (2, 1)]
     assert estimate.latency.by_layer(liveness) == pytest.approx({"0": 1.8, "2": 1.4, "4": 1.2})
 
