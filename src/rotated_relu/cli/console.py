@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -19,6 +20,9 @@ from ..core.formatting import percent as percent
 from ..core.formatting import plural as plural
 from ..core.formatting import share as share
 from ..core.messages import say as say
+
+if TYPE_CHECKING:
+    from ..experiments.run_networks import RunNetworks
 
 NARROW = 60  # columns of a terminal: below, tables that do not fit become lists
 UNLIMITED = 10_000
@@ -36,6 +40,15 @@ def fail(message: str) -> None:
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     console.print("error: ", style="bold red", end="")
     console.print(message, markup=False)
+
+
+def show_next(loaded: RunNetworks) -> None:
+    """Which command brings a run further, if one does."""
+    from ..experiments.stages.next_step import next_verb
+
+    verb = next_verb(loaded)
+    if verb is not None:
+        show(f"next: rotated-relu {verb}")
 
 
 @contextlib.contextmanager

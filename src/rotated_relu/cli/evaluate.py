@@ -22,5 +22,7 @@ def evaluate(
     ] = "validation",
 ) -> None:
     """Accuracy of a run's network, in percent; kept in evaluation.json."""
-    found = evaluate_run(open_run(run), weights, split)
+    loaded = open_run(run)
+    found = evaluate_run(loaded, weights, split)
     console.show(f"{run}: {found.weights} network, {found.split} accuracy {console.percent(found.percent)}")
+    console.show_next(loaded)

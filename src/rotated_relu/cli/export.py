@@ -47,8 +47,9 @@ def export(
         raise typer.BadParameter("8 bits are written as ONNX only", param_hint="--int8")
     if int8 and dynamic_size:
         raise typer.BadParameter("8 bits are written for one image size", param_hint="--dynamic-size")
+    loaded = open_run(run)
     found = export_run(
-        open_run(run),
+        loaded,
         weights,
         format=format,
         int8=int8,
@@ -56,8 +57,7 @@ def export(
         tuned_for=batch_size if tune else [],
     )
     console.show(*(_int8_words(found) if int8 else _words(found)))
-    if found.weights != "trained":
-        console.show(f"next: rotated-relu measure {run}")
+    console.show_next(loaded)
 
 
 def _words(found: Exported) -> list[str]:

@@ -30,8 +30,9 @@ def finetune(
     finetuned.safetensors. The same command again resumes after Ctrl-C.
     """
     check_choices(device, progress)
-    found = finetune_run(open_run(run), epochs=epochs, lr=lr, device=device, progress=progress)
+    loaded = open_run(run)
+    found = finetune_run(loaded, epochs=epochs, lr=lr, device=device, progress=progress)
     if is_first_process():
         before, after = console.percent(found.before), console.percent(found.after)
         console.show(f"{run}: validation accuracy {before} before, {after} after")
-        console.show(f"next: rotated-relu export {run}")
+        console.show_next(loaded)

@@ -48,7 +48,7 @@ def measure(
     console.show(measurement_table(data))
     if len(data["engines"]) > 1:
         console.show(engine_table(data), *fastest_words(data))
-    console.show(f"next: rotated-relu evaluate {run} --split test, then rotated-relu report {run}")
+    console.show_next(loaded)
 
 
 def engine_table(data: Mapping[str, Any]) -> Table:

@@ -82,7 +82,7 @@ def prune(
     )
     _show(loaded, pruned)
     if pruned.removed:
-        console.show(f"next: rotated-relu finetune {run} --epochs 3")
+        console.show_next(loaded)
     else:
         console.show(nothing_removed(pruned))
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ..core.run_directory import Run, is_first_process
+from ..experiments.run_networks import open_run
 from ..experiments.stages.train import profile_run, settings
 from . import console
 from .options import Device, Progress, check_choices, directory
@@ -62,7 +63,7 @@ def train(
         f"{out}: {chosen.model.name} on {chosen.data.name}, {console.plural(chosen.epochs, 'epoch')}, "
         f"validation accuracy {console.percent(fitted.validation_accuracy)}"
     )
-    console.show(f"next: rotated-relu {'prune' if chosen.model.rotated else 'evaluate'} {out}")
+    console.show_next(open_run(str(out)))
 
 
 # The help of all verbs shows this one's first line alone: the other options are put together when it is asked for.

@@ -13,7 +13,6 @@ are to be kept (the linear rule: Goyal et al., *Accurate, Large Minibatch SGD*, 
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ from torch.optim import Optimizer
 from ..core.counting import count_macs, count_parameters
 from ..core.errors import CaptureError, DataError, SlopeError
 from ..core.modules import Inputs, eval_mode
+from ..core.state import copy_of
 from ..nn.distillation import distillation_loss
 from ..nn.folding import fast_training, plain_training
 from ..nn.rotate import rotate
@@ -241,7 +241,7 @@ def rate_factor(position: float) -> float:
 
 def _with_slopes(net: nn.Module, inputs: Inputs) -> nn.Module:
     """A copy with slopes of 1, or with those that it has."""
-    student = copy.deepcopy(net)
+    student = copy_of(net)
     if not slopes(student):
         rotate(student, inputs)
     return student

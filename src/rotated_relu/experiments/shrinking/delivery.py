@@ -50,12 +50,13 @@ def measure(loaded: RunNetworks, say: Say) -> None:
         measure_run(loaded, None, BATCH_SIZES, repeats=ROUNDS, say=say)
 
 
-def finish(loaded: RunNetworks, command: str | None) -> dict[str, Any]:
+def finish(loaded: RunNetworks, command: str | None, say: Say) -> dict[str, Any]:
     """Accuracies, page and summary, which is returned."""
     run = loaded.run
     if run.has("summary"):
         known: dict[str, Any] = read_json(run.file("summary"))
         return known
+    say("reading the test images, once for each network, and writing the page")
     if "validation" not in kept_accuracies(run).get("compact", {}):
         keep_accuracy(loaded, "compact", loaded.network("compact"), "validation")
     for weights in ("trained", "compact"):

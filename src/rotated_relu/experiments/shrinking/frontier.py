@@ -71,7 +71,7 @@ def shrink_frontier(
     _measure(runs, place, say)
     _share_test_accuracy(list(runs.values()))
     summaries = [
-        {"run": name, **delivery.finish(loaded, commands([one], loaded.run.path) if commands else None)}
+        {"run": name, **delivery.finish(loaded, commands([one], loaded.run.path) if commands else None, say)}
         for one, (name, loaded) in zip(ordered, runs.items(), strict=True)
     ]
     command = commands(ordered, out) if commands else None

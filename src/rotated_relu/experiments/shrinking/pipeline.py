@@ -67,7 +67,7 @@ def shrink_run(
         with clocked(loaded.run):
             delivery.export(loaded, openvino, say)
             delivery.measure(loaded, say)
-    return delivery.finish(loaded, command)
+    return delivery.finish(loaded, command, say)
 
 
 def made_small(
