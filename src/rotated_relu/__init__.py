@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .core.modules import Call
     from .deploy.autotune import compact
     from .deploy.export import export_onnx, export_openvino
+    from .deploy.latency.calibrate import calibrate
     from .deploy.measure import measure
     from .graph.registration import register_operation
     from .nn import models
@@ -49,6 +50,7 @@ _HOMES = {
     "nn.activation": ("Rotated", "RotatedReLU", "rotated_slopes_"),
     "pruning.budget": ("SlopeBudget",),
     "pruning.removal": ("Certificate", "Compacted", "Plan", "load", "load_compacted", "read_plan", "save"),
+    "deploy.latency.calibrate": ("calibrate",),
     "deploy.export": ("export_onnx", "export_openvino"),
     "nn.folding": ("compile_training", "fast_training", "plain_training"),
     "deploy.measure": ("measure",),
@@ -66,11 +68,12 @@ _HOMES = {
 }
 
 __all__ = [
-    "Call", "Certificate", "Compacted", "LatencyTable", "Mask", "Plan", "Rotated", "RotatedReLU", "RotatedReLUError",
-    "RotatedReLUWarning", "Shrunk", "SlopeBudget", "apply_mask", "apply_threshold", "compact", "compile_training",
-    "distillation_loss", "errors", "export_onnx", "export_openvino", "fast_training", "find_threshold", "load",
-    "load_compacted", "measure", "models", "plain_training", "read_plan", "register_operation", "rotate",
-    "rotated_slopes_", "save", "select_channels", "shrink", "slope_l1", "slopes",
+    "Call", "Certificate", "Compacted", "LatencyTable", "Mask", "Plan", "Rotated", "RotatedReLU",
+    "RotatedReLUError", "RotatedReLUWarning", "Shrunk", "SlopeBudget", "apply_mask", "apply_threshold",
+    "calibrate", "compact", "compile_training", "distillation_loss", "errors", "export_onnx",
+    "export_openvino", "fast_training", "find_threshold", "load", "load_compacted", "measure", "models",
+    "plain_training", "read_plan", "register_operation", "rotate", "rotated_slopes_", "save",
+    "select_channels", "shrink", "slope_l1", "slopes",
 ]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(__name__, _HOMES, {"models": "nn.models"})

@@ -15,7 +15,7 @@ from .errors import MissingPackageError
 # Extra of pyproject.toml -> packages that it brings, under the name that they are imported by.
 EXTRAS: dict[str, tuple[str, ...]] = {
     "attack": ("torchattack",),
-    "cli": ("typer", "rich", "pydantic"),
+    "cli": ("typer", "rich", "pydantic", "platformdirs"),
     "compare": ("torch_pruning",),
     "huggingface": ("transformers", "accelerate"),
     "onnx": ("onnx", "onnx_ir", "onnxscript", "onnxruntime"),

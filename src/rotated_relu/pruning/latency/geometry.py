@@ -40,10 +40,16 @@ class LayerGeometry:
     def exported(self) -> LayerGeometry:
         """The form that is left when norms and slopes are folded into weights, and what is free is dropped.
 
-        Every engine that runs graphs computes ``relu`` while it writes a convolution's result.
+        Every engine that runs graphs computes ``relu`` while it writes a convolution's result. Slopes behind an
+        addition stay: they are read by a layer, into whose weights they could go, and by the next addition.
         """
-        free = self.kind in ("conv", "transposed") and self.activation in FREE
-        return replace(self, norm=False, slopes=False, activation="" if free else self.activation)
+        free = (
+            self.kind in ("conv", "transposed")
+            and self.activation in FREE
+            and not self.slopes * self.addition
+        )
+        activation = "" if free else self.activation
+        return replace(self, norm=False, slopes=self.slopes and self.addition, activation=activation)
 
     def __str__(self) -> str:
         """In words, for messages and tables: ``conv 3x3 /2 on 32x32 + add + relu``."""

@@ -1,0 +1,6 @@
+"""Measure layers in an engine, and fill the latency tables of :mod:`rotated_relu.pruning.latency`.
+
+From the outside in: :mod:`.calibrate` (a network's table, cached and resumable), :mod:`.widths` (which widths are
+measured), :mod:`.measuring` (the time of one operation, from the times of graphs), :mod:`.graphs` and :mod:`.modules`
+(those graphs, for engines of either kind).
+"""
