@@ -10,13 +10,14 @@ activation others may be zero, too, which overestimates what is left.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 from torch.fx import Node
 
 from ...graph import ops
 from ...graph.capture import Graph, op_name
+from .attribution import Place, Width
 from .coupling import Axis
 
 # Zero if any of their arguments is, and if all of them are.
@@ -34,22 +35,32 @@ class Reach:
         graph: The captured network.
         axes: Its axes.
         sizes: Number of channels of each slope.
+        widths: Of the graph's tensors.
     """
 
-    def __init__(self, graph: Graph, axes: Sequence[Axis], sizes: dict[str, int]) -> None:
+    def __init__(
+        self, graph: Graph, axes: Sequence[Axis], sizes: dict[str, int], widths: Mapping[Place, Width]
+    ) -> None:
         self._graph, self._axes, self._sizes = graph, axes, sizes
         self._gates = _gates(graph, sizes)
+        # Tensors without a channel that follows no axis.
+        self._follow = [
+            (place[0], frozenset(width.per))
+            for place, width in widths.items()
+            if isinstance(place[0], Node) and width.per and not width.fixed
+        ]
         self.idle = lru_cache(maxsize=4096)(self._idle)
         self.connected = lru_cache(maxsize=4096)(self._connected)
 
-    def _zero(self, gone: Iterable[int]) -> set[Node]:
-        """Operations whose result is 0: activations all of whose channels are gone, and what they make so."""
+    def _zero(self, gone: frozenset[int]) -> set[Node]:
+        """Operations whose result is 0 or not read: those all of whose channels are gone, and what they make so."""
         dead = dict.fromkeys(self._sizes, 0)
         for index in gone:
             for bundle in self._axes[index].bundles:
                 for name, _ in bundle:
                     dead[name] += 1
         zero = {node for node, name in self._gates.items() if dead[name] == self._sizes[name]}
+        zero.update(node for node, axes in self._follow if axes <= gone)
         for node in self._graph.nodes if zero else ():
             if _passes_zero(node, zero):
                 zero.add(node)

@@ -56,7 +56,9 @@ class StepSelector:
         self.axes = coupling.axes
         attribution = attribute(self.axes, estimate.liveness, self._sizes, _parameters(estimate, unit))
         self._gathering = leaking(coupling, attribution, estimate.graph.nodes)
-        self.costs = StepCosts(self._terms(attribution), Reach(estimate.graph, self.axes, self._sizes))
+        self.costs = StepCosts(
+            self._terms(attribution), Reach(estimate.graph, self.axes, self._sizes, attribution.widths)
+        )
         self._steps = [self._steps_of(index, round_to) for index in range(len(self.axes))]
 
     def choose(
