@@ -44,6 +44,7 @@ from .steps.selector import StepSelector
 
 UPDATES = 50  # choices within the ramp
 MEMORY = 0.02  # of the run: time constant of the mean score
+REVIVED = 1e-3  # what a channel that is gone is worth of what it was, where there is room for it
 COSTS_AGAIN = 0.1  # what a channel saves is found anew when so much of the whole has gone since
 
 
@@ -254,7 +255,9 @@ class SlopeBudget:
         left, zero = self._left(), zero_mask(self._net)
         # At 0 and not from anywhere: that was no choice of this budget, and stays.
         dead = {name: mask & (self._from[name] == 0).cpu() for name, mask in zero.items()}
-        scores = {name: score * left[name] for name, score in self._scores.items()}
+        # The last choice gives back what there is room for, although it is gone: the rest of the run can use it.
+        least = REVIVED if share <= self.keep else 0.0
+        scores = {name: score * left[name].clamp(min=least) for name, score in self._scores.items()}
         return self._selector.choose(share, scores, dead)
 
     def _left(self) -> dict[str, Tensor]:
