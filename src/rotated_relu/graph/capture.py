@@ -84,18 +84,29 @@ def capture(model: nn.Module, example_inputs: Inputs) -> Graph:
     check_fit(model, call)
     # From the state before that run: what it left in a cache would be a constant here.
     with ordinary_tensors(), trial(model):
-        call = call.copied()
-        # As the root, a GraphModule would lose which module each operation belongs to; and see Flat.
-        program = _export(_Carrying(model, call), tuple(call.tensors))
-        _unshell(program)  # once: a child of the model may have the same name
-        if any(
-            node.op == "get_attr" for node in program.graph.nodes
-        ):  # an autocast block has a graph of its own
-            program = program.run_decompositions({})
-        try:
-            return _functional(_read(program, model, call))
-        except _NeedsDecomposition:
-            return _functional(_read(program.run_decompositions({}), model, call))
+        return capture_trial_copy(model, call)
+
+
+def capture_trial_copy(model: nn.Module, call: Call) -> Graph:
+    """Capture a network in the mode that it is in, without a trial run before and without putting its state back.
+
+    Args:
+        model: A network that runs on the inputs and whose state the caller puts back or throws away.
+        call: The arguments of one forward pass.
+
+    Raises:
+        CaptureError: As :func:`capture`.
+    """
+    call = call.copied()
+    # As the root, a GraphModule would lose which module each operation belongs to; and see Flat.
+    program = _export(_Carrying(model, call), tuple(call.tensors))
+    _unshell(program)  # once: a child of the model may have the same name
+    if any(node.op == "get_attr" for node in program.graph.nodes):  # an autocast block has a graph of its own
+        program = program.run_decompositions({})
+    try:
+        return _functional(_read(program, model, call))
+    except _NeedsDecomposition:
+        return _functional(_read(program.run_decompositions({}), model, call))
 
 
 class _Carrying(Flat):
@@ -210,7 +221,7 @@ def _read(program: torch.export.ExportedProgram, model: nn.Module, call: Call) -
             leaves_out = torch.utils._pytree.tree_leaves(node.args)
             graph.outputs = [leaf for leaf in leaves_out if isinstance(leaf, Node) and leaf.name in user]
     _mark_varying(graph, dict(model.named_parameters(remove_duplicate=False)))
-    return graph
+    return _with_batch_norms(graph)
 
 
 def _mark_varying(graph: Graph, parameters: dict[str, nn.Parameter]) -> None:
@@ -260,6 +271,39 @@ def _functional(graph: Graph) -> Graph:
                 user.replace_input_with(other, node)
             graph.outputs = [node if out is other else out for out in graph.outputs]
         node.target = _out_of_place(node)
+    return _with_copies(graph)
+
+
+def _with_batch_norms(graph: Graph) -> Graph:
+    """Put back ``batch_norm`` where torch's functionalisation left its inner operation, which returns a tuple."""
+    for node in list(graph.nodes):
+        source = node.args[0] if node.args else None
+        inner = isinstance(source, Node) and op_name(source) == "_native_batch_norm_legit_no_training"
+        if op_name(node) != "getitem" or not inner or node.args[1] != 0:
+            continue
+        assert isinstance(source, Node)
+        *operands, momentum, eps = source.args
+        source.target = torch.ops.aten.batch_norm.default
+        source.args = (*operands, False, momentum, eps, False)
+        source.meta["val"] = node.meta["val"]
+        node.replace_all_uses_with(source)
+        graph.outputs = [source if out is node else out for out in graph.outputs]
+        graph.nodes.remove(node)
+    return graph
+
+
+def _with_copies(graph: Graph) -> Graph:
+    """Say of ``copy(target, source)`` that it is the source, in the shape of the target."""
+    for node in graph.nodes:
+        if op_name(node) != "copy" or node.op != "call_function":
+            continue
+        target, source = node.args[:2]
+        assert isinstance(target, Node)
+        assert isinstance(source, Node)
+        same = target.meta["val"].shape == source.meta["val"].shape
+        node.target = torch.ops.aten.alias.default if same else torch.ops.aten.expand_as.default
+        node.args = (source,) if same else (source, target)
+        node.kwargs = {}
     return graph
 
 

@@ -31,7 +31,7 @@ from ..core.errors import (
 from ..core.modules import Call, Inputs, as_inputs, first_line, initialise_lazy, unwrap
 from ..core.nested import tensors_in
 from ..core.state import Saved, check_fit, copy_of, make_ordinary, ordinary_tensors
-from ..graph.capture import capture
+from ..graph.capture import capture_trial_copy
 from .activation import Rotated, RotatedReLU
 from .call_sites import Site, merge_sites, set_channel_dims
 from .channel_dims import place_channels
@@ -285,7 +285,8 @@ class _Trials:
                     ) from error
             self._compare(plan, recording.output, found, training)
             _check_counts(plan, counts, recording, training)
-        capture(self.copy, self.call)
+        with self._mode(False):
+            capture_trial_copy(self.copy, self.call)
 
     def _compare(self, plan: Plan, before: Any, after: Any, training: bool) -> None:
         if _equal(before, after):
