@@ -1240,7 +1240,8 @@ class NestedOwners(nn.Module):
 
     def forward(self, x):
         y = self.child(F.relu(self.first(x)) - 0.3)
-        return F.relu(self.last(self.excess(self.child(y) - 0.1)))
+        # Added, not subtracted: relu(0 - 0.1) is 0 by its sign, which zero patterns do not know.
+        return F.relu(self.last(self.excess(self.child(y) + 0.1)))
 
 
 class ModeDependent(nn.Module):

@@ -75,14 +75,16 @@ def copy_of(net: nn.Module) -> nn.Module:
     """``copy.deepcopy`` that takes computed tensors along, as plain ones without history.
 
     After a training step modules may hold such tensors (kept features, a weight that a hook computes), which torch
-    refuses to copy.
+    refuses to copy. Functions that went through ``torch.jit.script`` cannot be copied, and are shared.
 
     Raises:
         CopyError: If an attribute cannot be copied; names it.
     """
+    attributes = [value for module in net.modules() for value in vars(module).values()]
+    shared = {id(value): value for value in attributes if isinstance(value, torch.jit.ScriptFunction)}
     try:
         with ordinary_tensors(), _WithComputed():
-            return copy.deepcopy(net)
+            return copy.deepcopy(net, shared)
     except Exception as error:
         raise CopyError(
             f"{type(net).__name__} cannot be copied{_uncopyable(net)}: {first_line(error)}; "

@@ -166,7 +166,10 @@ def _export(flat: Flat, inputs: tuple[Tensor, ...]) -> torch.export.ExportedProg
     except Exception as error:
         model = flat.inner
         unseen = "fake tensor in the exported program constant" in str(error)
+        scripts = [name for name, part in model.named_modules() if isinstance(part, torch.jit.ScriptModule)]
         reason = _UNSEEN if unseen else first_line(error)
+        if scripts:
+            reason = f"{scripts[0] or 'the network'} went through torch.jit, which hides what it computes"
         raise CaptureError(
             f"torch.export cannot capture {type(model).__name__}: {reason}{_culprit(error, model)}; "
             "replace the data-dependent Python in that module, or compact the submodule that can be exported"

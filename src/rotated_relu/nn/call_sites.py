@@ -19,7 +19,7 @@ import torch
 from ..core.errors import RotationError
 from .channel_dims import read_as
 from .gates import Gate
-from .recording import Call, Position, Run
+from .recording import SCRIPT, Call, Position, Run
 
 Key = tuple[str, Position | str, int]
 
@@ -117,7 +117,7 @@ def _site(gate: Gate, run: Run) -> Site:
     return Site(
         owner=run.name,
         module=gate.run.name if gate.run is not None else "",
-        function=gate.call.name,
+        function=gate.call.func.name if gate.call.name == SCRIPT else gate.call.name,
         channels=0 if dim is None else output.shape[dim],
         channel_dim=dim or 0,
         rank=len(output.shape),

@@ -7,6 +7,7 @@ the user names. Tanh and other functions that are odd are taken only if named.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +20,7 @@ from ..core.errors import GateError
 from ..core.modules import first_line
 from .channel_dims import read_as, reads
 from .dispatch import ACTIVATIONS, function_name
-from .recording import Call, Recording, Run, Value, within_rotated
+from .recording import SCRIPT, Call, Recording, Run, Value, within_rotated
 
 # Work on each entry by itself.
 _ELEMENTWISE = ACTIVATIONS | frozenset(
@@ -128,12 +129,20 @@ def _gate_at(call: Call, found: dict[Call, Gate]) -> Gate | None:
         zero = call.name in _ZERO_AT_ZERO or _zero_at_zero(gate)
         return gate if call.inputs == [gate.source] and zero else None
     if call.opaque:
-        gate = Gate(call, call.inputs[0], {call})
-        leaf = not list(call.run.module.children())
-        return gate if leaf and _same_shape(gate) and _rectifies(gate) and _elementwise(gate) else None
+        return _opaque_gate(call)
     if call.name in _PRODUCTS | _SELECTIONS:
         return _written_out(call, found)
     return None
+
+
+def _opaque_gate(call: Call) -> Gate | None:
+    """A module without children, or a script function of one tensor, that computes a gate."""
+    gate = Gate(call, call.inputs[0], {call})
+    alone = len(call.inputs) == 1 if call.name == SCRIPT else not list(call.run.module.children())
+    found = (
+        alone and call.output is not None and _same_shape(gate) and _rectifies(gate) and _elementwise(gate)
+    )
+    return gate if found else None
 
 
 def _written_out(call: Call, found: dict[Call, Gate]) -> Gate | None:
@@ -325,6 +334,21 @@ def _parts_multiplied(call: Call) -> bool:
     if first is second:
         return first.name in ("chunk", "split", "split_with_sizes", "tensor_split", "unbind")
     return first.name == second.name == "getitem" and first.inputs[0] is second.inputs[0]
+
+
+def hidden_in_scripts(recording: Recording, gates: Collection[Gate]) -> list[tuple[str, str]]:
+    """Script functions that call activations inside, and are no gates themselves, each with who calls it."""
+    known = {call for gate in gates for call in gate.region}
+    return [
+        (call.func.name, call.run.name)
+        for call in recording.calls
+        if call.name == SCRIPT and call not in known and called_by_script(call.func) & ACTIVATIONS
+    ]
+
+
+def called_by_script(function: Any) -> set[str]:
+    """Names of the torch functions that a script function calls."""
+    return {name.strip("_") for name in re.findall(r"aten::(\w+)", str(function.inlined_graph))}
 
 
 def other_activations(recording: Recording, named: Named) -> list[Call]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,7 +22,8 @@ from ..core.errors import RotationError
 from .activation import Rotated
 from .call_sites import Site
 from .dispatch import ACTIVATIONS, Step, Table, is_dispatching
-from .recording import Call, Recording, Run
+from .gates import called_by_script
+from .recording import SCRIPT, Call, Recording, Run
 
 # Fresh modules for torch's own activations that have no arguments.
 PLAIN_GATES: dict[str, type[nn.Module]] = {
@@ -148,6 +150,7 @@ class Placing:
                 reason = _obstacle(module, site)
                 if reason:
                     problems.append((site, reason))
+        problems += [pair for owner in plan.dispatched for pair in self._in_scripts(owner, plan)]
         if problems:
             listed = "; ".join(f"{site}: {reason}" for site, reason in problems)
             names = [site.name for site, _ in problems]
@@ -155,6 +158,19 @@ class Placing:
                 f"these activations cannot have slopes of their own: {listed}; leave them plain with "
                 f"exclude={names!r}, or give each call its own activation module"
             )
+
+    def _in_scripts(self, owner: str, plan: Plan) -> Iterable[tuple[Site, str]]:
+        """Sites of functions that a script function of the same owner calls too: only ``torch.export`` counts those."""
+        scripts = {name: function.name for run in self._runs(owner) for function, name in _script_calls(run)}
+        for site in plan.dispatched[owner].values():
+            if site.function in scripts:
+                yield (
+                    site,
+                    (
+                        f"the torch.jit.script function {scripts[site.function]} beside it calls {site.function} too, "
+                        "which torch.export counts and Python does not: take torch.jit.script away"
+                    ),
+                )
 
     def _tables(self, plan: Plan, owner: str) -> dict[bool, Table]:
         """For each mode, what happens at each call of the counted functions."""
@@ -204,8 +220,16 @@ class Placing:
                     plan.hidden.add(run.name)
                 elif run.name in swapped:
                     plan.hidden.update(place for place, site in plan.swaps.items() if site.module == run.name)
-                elif names & {name for name, _, _ in run.events}:
+                elif names & {name for name, _, _ in run.events} | names & {
+                    name for _, name in _script_calls(run)
+                }:
                     plan.shields.add(run.name)
+
+
+def _script_calls(run: Run) -> list[tuple[Any, str]]:
+    """Script functions that a run calls, each with every torch function that it calls inside."""
+    functions = [call.func for name, call, _ in run.events if name == SCRIPT and call is not None]
+    return [(function, name) for function in functions for name in called_by_script(function)]
 
 
 def _step(child: str, site: Site) -> Step:
@@ -242,6 +266,9 @@ def _written_back(site: Site) -> bool:
 
 def _obstacle(module: nn.Module, site: Site) -> str:
     """Why an owner cannot dispatch a site's calls."""
+    if any(gate.call.name == SCRIPT for gate in site.gates):
+        name = site.call.func.name
+        return f"it is the torch.jit.script function {name}, whose calls cannot be seen: take torch.jit.script away"
     if any(gate.call.opaque for gate in site.gates):
         return "its module is called several times, and what it does is hidden in an autograd function or a script"
     if any(gate.call.checkpointed for gate in site.gates):

@@ -30,6 +30,7 @@ from .dispatch import function_name
 _SHAPE_ONLY = ("_like", "new_tensor", "new_empty", "new_full", "new_ones", "new_zeros")
 _TORCH = str(Path(torch.__file__).parent)
 _CHECKPOINT = str(Path("torch", "utils", "checkpoint.py"))
+SCRIPT = "script"  # name of a call of a torch.jit.script function
 Position = tuple[tuple[CodeType, int], ...]
 
 
@@ -108,7 +109,7 @@ class Call:
         in_place: Whether it returned its first argument.
         positions: Places in the code of ``run`` and of the run around it, at which the call was made.
         checkpointed: Whether ``run`` made it within ``torch.utils.checkpoint``.
-        opaque: Whether it stands for a whole module, whose work no torch function showed.
+        opaque: Whether it stands for a whole module or script function, whose work no torch function showed.
     """
 
     number: int
@@ -224,6 +225,20 @@ class Recorder(TorchFunctionMode):
         self.count += 1
         run.events.append((name, call, self.count))
 
+    def note_script(self, function: Any, args: Any, kwargs: Any, result: Any) -> None:
+        """A call of a ``torch.jit.script`` function, which no mode sees."""
+        sources = [value for leaf in tree_leaves((args, kwargs)) if (value := self.find(leaf)) is not None]
+        tensors = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        if not (self.stack and sources and tensors):
+            return
+        template = tree_map(lambda leaf: self.find(leaf) or leaf, (args, kwargs))
+        run = self.stack[-1]
+        call = Call(
+            len(self.recording.calls), function, SCRIPT, template[0], template[1], run, sources, opaque=True
+        )
+        call.positions, call.checkpointed = _positions(run, sys._getframe(2))
+        self._finish(call, tensors)
+
     # --- modules -------------------------------------------------------------------------------------------------
 
     def enter(self, module: nn.Module, args: Any) -> None:
@@ -278,6 +293,7 @@ def record(
         stack.callback(torch_module.register_module_forward_hook(recorder.leave, always_call=True).remove)
         if watched:
             stack.enter_context(_watching(recorder, frozenset(watched)))
+        stack.enter_context(_script_functions(recorder))
         stack.enter_context(recorder)
         recorder.recording.output = net(*given.args, **given.kwargs)
     for tensor in tensors_in(recorder.recording.output):
@@ -330,6 +346,24 @@ def _watching(recorder: Recorder, codes: frozenset[CodeType]) -> Iterator[None]:
         yield
     finally:
         sys.setprofile(before)
+
+
+@contextmanager
+def _script_functions(recorder: Recorder) -> Iterator[None]:
+    """Note calls of script functions: a class of C++, whose calls show in no mode and no profile."""
+    kind: Any = torch.jit.ScriptFunction
+    original = kind.__call__
+
+    def noting(function: Any, *args: Any, **kwargs: Any) -> Any:
+        result = original(function, *args, **kwargs)
+        recorder.note_script(function, args, kwargs, result)
+        return result
+
+    kind.__call__ = noting
+    try:
+        yield
+    finally:
+        kind.__call__ = original
 
 
 def within_rotated(run: Run) -> bool:

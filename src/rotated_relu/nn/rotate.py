@@ -12,7 +12,7 @@ import copy
 import random
 import sys
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from types import CodeType
 from typing import Any
@@ -37,7 +37,7 @@ from .call_sites import Site, merge_sites, set_channel_dims
 from .channel_dims import place_channels
 from .dispatch import children_of, dispatch, is_dispatching, make_plain, shield
 from .folding import is_fast, plain_training
-from .gates import Named, find_gates, multiplicative_gates, other_activations
+from .gates import Named, find_gates, hidden_in_scripts, multiplicative_gates, other_activations
 from .placing import Placing, Plan, computes_gate, plain_gate
 from .recording import Recording, record
 
@@ -150,7 +150,8 @@ def _decide(
     """Where all slopes go, or None if there is nothing to rotate."""
     net = trials.net
     recordings = trials.recordings(named)
-    sites = merge_sites(find_gates(recording, named) for recording in recordings)
+    gates = [find_gates(recording, named) for recording in recordings]
+    sites = merge_sites(gates)
     placing = Placing(net, recordings, sites)
     placing.name_sites()
     _check_names(net, sites, [*exclude, *(channel_dim if isinstance(channel_dim, Mapping) else ())])
@@ -159,7 +160,9 @@ def _decide(
     products = list(
         dict.fromkeys(name for recording in recordings for name in multiplicative_gates(recording))
     )
+    scripts = [pair for found in zip(recordings, gates, strict=True) for pair in hidden_in_scripts(*found)]
     left = _left_plain({call.run.name: call.name for call in others}, products, exclude)
+    left += _left_in_scripts(dict.fromkeys(scripts), exclude)
     if not wanted:
         warnings.warn(
             f"no activation with gate(0) = 0 was found: nothing rotated{left}",
@@ -198,6 +201,20 @@ def _left_plain(others: Mapping[str, str], products: Sequence[str], exclude: Col
             f"{', '.join(named)} multiply two parts of one tensor, a gate of two tensors, which cannot be rotated"
         )
     return "".join(f"; {word}" for word in words)
+
+
+def _left_in_scripts(scripts: Iterable[tuple[str, str]], exclude: Collection[str]) -> str:
+    named = [
+        f"{function} in {owner or 'the root module'}"
+        for function, owner in scripts
+        if not _below(owner, exclude)
+    ]
+    if not named:
+        return ""
+    return (
+        f"; activations inside the torch.jit.script functions {', '.join(named)} cannot be reached: take "
+        "torch.jit.script away, or silence this with exclude"
+    )
 
 
 def _below(name: str, prefixes: Collection[str]) -> bool:

@@ -19,12 +19,10 @@ from support.random_networks import (
     example_inputs,
 )
 
-# Without operations whose values have a sign or an invariance that zero patterns do not know (see the benchmark), and
-# without activations in code, for which nobody has compared yet.
+# Without operations whose values have a sign or an invariance that zero patterns do not know (see the benchmark).
 STRUCTURAL = tuple(
     sorted(
-        set(OPERATIONS)
-        - {"number", "plain", "norm", "attention", "constant", "reduce", "multiply", "hidden", "code"}
+        set(OPERATIONS) - {"number", "plain", "norm", "attention", "constant", "reduce", "multiply", "hidden"}
     )
 )
 
