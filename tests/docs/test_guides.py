@@ -5,6 +5,7 @@ What a page takes for granted (a network, images, a loader) is given here. A blo
 """
 
 import functools
+import os
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 import rotated_relu as rr
+from rotated_relu.core.counting import count_macs
+from rotated_relu.core.modules import as_inputs
+from rotated_relu.core.nested import tensors_in
 from rotated_relu.deploy.engines import ENGINES
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -111,11 +115,125 @@ def pictures():
     return {"images": images, "mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}
 
 
+def torchvision_weights():
+    """``my_resnet18.pt`` in the present directory, for images of 32 x 32."""
+    models = pytest.importorskip("torchvision.models")
+    torch.manual_seed(0)
+    torch.save(models.resnet18(num_classes=10).state_dict(), "my_resnet18.pt")
+    return with_loader(32) | {"models": models}
+
+
+def with_loader(size):
+    """Few images of a size, in batches of 2."""
+    images, labels = torch.randn(4, 3, size, size), torch.randint(10, (4,))
+    loader = DataLoader(TensorDataset(images, labels), batch_size=2)
+    return {"images": images, "labels": labels, "loader": loader}
+
+
+def timm_network():
+    for part in ("optim", "utils", "loss"):
+        pytest.importorskip(f"timm.{part}")
+    return with_loader(32) | {"name": "resnet10t", "epochs": 10}
+
+
+def transformer():
+    """A small vision transformer of Hugging Face's, and images for it."""
+    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("accelerate")
+    torch.manual_seed(0)
+    config = transformers.ViTConfig(
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=96,
+        image_size=16,
+        patch_size=8,
+    )
+    images = [{"pixel_values": torch.randn(3, 16, 16), "labels": index % 2} for index in range(8)]
+    return {
+        "model": transformers.ViTForImageClassification(config),
+        "train_dataset": images,
+        "epochs": 20,
+    }
+
+
+def detector():
+    """A narrow YOLOv8 and four pictures with a box each, as files in the present directory."""
+    os.environ |= {"YOLO_OFFLINE": "1", "YOLO_AUTOINSTALL": "0"}
+    ultralytics = pytest.importorskip("ultralytics")
+    import numpy as np
+    import yaml
+    from PIL import Image
+
+    known = Path(ultralytics.__file__).parent / "cfg" / "models" / "v8" / "yolov8.yaml"
+    settings = {**yaml.safe_load(known.read_text(encoding="utf-8")), "nc": 2}
+    settings["scales"] = {"n": [0.33, 0.125, 128]}
+    Path("narrow-yolov8n.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    for part in ("images", "labels"):
+        Path("set", part).mkdir(parents=True)
+    for index in range(4):
+        pixels = np.random.default_rng(index).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(f"set/images/{index}.png")
+        Path(f"set/labels/{index}.txt").write_text(f"{index % 2} 0.5 0.5 0.4 0.4\n", encoding="utf-8")
+    data = {"path": str(Path("set").resolve()), "train": "images", "val": "images", "names": {0: "a", 1: "b"}}
+    Path("set.yaml").write_text(yaml.safe_dump(data), encoding="utf-8")
+    options = {"imgsz": 64, "batch": 2, "nbs": 2, "workers": 0, "device": "cpu", "plots": False, "amp": False}
+    options |= {
+        "val": False,
+        "verbose": False,
+        "project": str(Path("runs").resolve()),
+        "optimizer": "SGD",
+        "lr0": 1e-3,
+    }
+    return {"weights": "narrow-yolov8n.yaml", "data": "set.yaml", "options": options, "epochs": 8}
+
+
 MORE = {
+    "torchvision.md": torchvision_weights,
+    "timm.md": timm_network,
+    "yolo.md": detector,
+    "transformer.md": transformer,
     "your-own-loop.md": other_trainers,
     "where-we-differ.md": rotated,
     "training-speed.md": rotated,
     "attack.md": pictures,
+}
+
+
+# --- what is asserted of a guide's names at its end ------------------------------------------------------------------
+
+
+def small_is_equal(keep, network, inputs):
+    """A check: the budget is met, and the compacted network computes what the trained one does."""
+
+    def check(names):
+        net, small, examples = names[network].eval(), names["small"].model.eval(), as_inputs(names[inputs])
+        macs = [sum(count_macs(each, examples).values()) for each in (small, net)]
+        assert macs[0] <= keep * macs[1]
+        generator = torch.Generator().manual_seed(0)
+        other = examples.map(lambda value: torch.rand(value.shape, generator=generator))
+        with torch.no_grad():
+            found = [tensors_in(other.run(each)) for each in (net, small)]
+        for one, two in zip(*found, strict=True):
+            assert (one - two).abs().max() <= 1e-4 * one.abs().max()
+
+    return check
+
+
+def file_is_equal(names):
+    """The budget is met, and what the file gives computes what was written into it."""
+    assert names["shrunk"].macs_kept <= 0.5
+    images = names["images"]
+    with torch.no_grad():
+        assert torch.equal(names["again"](images), names["shrunk"].model(images))
+
+
+CHECKS = {
+    "own-cnn.md": file_is_equal,
+    "torchvision.md": file_is_equal,
+    "timm.md": small_is_equal(0.6, "net", "examples"),
+    "yolo.md": small_is_equal(0.7, "net", "examples"),
+    "transformer.md": small_is_equal(0.7, "model", "examples"),
 }
 
 
@@ -147,3 +265,4 @@ def test_the_python_of_a_guide_runs(page, tmp_path, monkeypatch):
         code = compile("\n" * line + found.group(2), str(page), "exec")
         if not found.group(1):
             exec(code, names)
+    CHECKS.get(page.name, lambda names: None)(names)

@@ -109,9 +109,9 @@ def test_timm_knows_its_preprocessing(tmp_path):
     found = parse("timm/resnet18")
     torch.save(timm.create_model("resnet18", num_classes=3).state_dict(), tmp_path / "w.pt")
     brought = bring(found, str(tmp_path / "w.pt"), 3)
-    # timm's own configuration of resnet18: 224 pixels after a crop of 0.95, bicubic.
+    # timm's own configuration of resnet18: 224 pixels of floor(224 / 0.95) = 235, bicubic.
     assert brought.preprocessing == Preprocessing(
-        (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), (224, 224), 236, "bicubic"
+        (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), (224, 224), 235, "bicubic"
     )
     with pytest.raises(PlanError, match="number of classes"):
         bring(found, str(tmp_path / "w.pt"), 5)
