@@ -21,6 +21,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "onnx": ("onnx", "onnx_ir", "onnxscript", "onnxruntime"),
     "openvino": ("openvino",),
     "report": ("jinja2", "plotly"),
+    "rivals": ("modelopt", "torchprofile", "onnxsim"),
     "timm": ("timm",),
     "train": ("pydantic", "torchvision", "lightning", "datasets", "mlxtend", "PIL", "tensorboard", "rich"),
     "wandb": ("wandb",),

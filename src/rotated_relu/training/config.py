@@ -175,8 +175,9 @@ class OptimizerConfig:
 class ScheduleConfig:
     """How the learning rate moves, per step."""
 
-    name: Annotated[Literal["cosine", "one-cycle", "constant"], Flag(("--schedule",))] = "cosine"
-    """How the learning rate moves: cosine (down to 0), one-cycle (up, then cosine to 0) or constant."""
+    name: Annotated[Literal["cosine", "one-cycle", "constant", "steps"], Flag(("--schedule",))] = "cosine"
+    """How the learning rate moves: cosine (down to 0), one-cycle (up, then cosine to 0), constant, or steps (a tenth
+    from 60 % of the run on, a hundredth from 80 %)."""
     warmup: BelowOne = 0.0
     """Share of the run in which the learning rate rises to its largest value."""
     start_factor: Share = 0.1

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import torch
 from torch import Tensor, nn
 
+from ...nn.rotate import rotate
 from ...nn.slopes import slopes
 from ...pruning.importance import slope_scores
 from ...training import Config, build_model, loss_scores
@@ -23,7 +25,7 @@ def ranked(task: Task, net: nn.Module, config: Config, rank: str) -> RankedChann
         config: How it was trained.
         rank: ``slope``, ``taylor`` (per multiply-accumulate), ``random`` or ``norm`` (scales of the batch norms).
     """
-    net = net if config.model.rotated else with_slopes(task, net, config)
+    net = net if slopes(net) else with_slopes(task, net, config)
     companions: dict[str, list[str]] = {}
     scores: dict[str, Tensor]
     if rank == "slope":
@@ -42,6 +44,8 @@ def ranked(task: Task, net: nn.Module, config: Config, rank: str) -> RankedChann
 
 def with_slopes(task: Task, net: nn.Module, config: Config) -> nn.Module:
     """A plain network as a rotated one with all slopes 1: the same function, and channels can be taken out."""
+    if task.settings.weights is not None:
+        return rotate(copy.deepcopy(net), task.example_inputs, init="ones").eval()
     model = dataclasses.replace(config.model, rotated=True, slope_init="ones")
     baseline = build_model(
         dataclasses.replace(config, model=model, penalized="slopes", total_shrinkage=0.0), task.images

@@ -6,7 +6,7 @@ and its fine-tuning. Everything is chosen on validation images; the test images 
 
 from __future__ import annotations
 
-import dataclasses
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,18 @@ from ...core import messages
 from ...core.counting import count_parameters
 from ...core.formatting import plural
 from ...core.messages import Say
-from ...core.run_directory import Run, read_json, write_json
-from ...training import Config, evaluate_model, finetune
-from ...training.trained import read_weights, write_weights
-from ..stages.finetune import finetune_config
-from .methods import training_config
+from ...core.run_directory import read_json, write_json
+from ...training import evaluate_model
+from .epochs import second_part
+from .fitting import trained_on
+from .latency import check_engines, latencies
+from .methods import DENSE, Method
 from .points import Point, Points
-from .prune import torch_pruning
 from .settings import Settings
 from .task import Task
-from .trainings import Trainings
+from .trainings import Training, Trainings
 
+REFERENCE = Method("reference", "ReLU", DENSE, "filter_l1")  # what it says of choosing is not used
 SLACK = 0.04  # a network that saves so much more than its level is another level's
 
 
@@ -54,8 +55,10 @@ class Comparison:
         device: str = "auto",
         progress: str = "lines",
     ) -> None:
-        if any(method.is_coupled for method in settings.chosen):
-            torch_pruning()
+        for name, reason in settings.skipped.items():
+            say(f"{name} is left out: {reason}")
+        if settings.latency_repeats:
+            check_engines(settings.engines)
         self.settings = settings
         self.task = Task(settings, path, say, device, progress)
         self.trainings = Trainings(self.task)
@@ -74,6 +77,7 @@ class Comparison:
 
     def _pruned_row(self, point: Point) -> dict[str, Any]:
         small = self.points.pruned(point)
+        failure = self.points.failure(point)
         row: dict[str, Any] = {
             "method": point.method.name,
             "label": point.method.label,
@@ -82,6 +86,9 @@ class Comparison:
             "level": point.level,
             "reached": small is not None,
         }
+        if failure is not None:
+            self.task.say(f"{point.name}: {failure}")
+            row["failure"] = failure
         if small is None:
             return row
         whole = self.trainings.plain(point.seed)
@@ -96,62 +103,64 @@ class Comparison:
         return row
 
     def finetune(self) -> None:
-        """Train the pruned networks of the chosen levels on, and validate them again."""
+        """Train the pruned networks of the chosen levels on, and the plain one as long; validate them again."""
+        for seed in self._seeds_of("finetuned_validation"):
+            self.task.say(f"training the plain network on, seed {seed}")
+            accuracy = self.task.validated(self.reference(seed))
+            self.trainings.note(Training(DENSE, seed), {"finetuned_validation": accuracy})
         for point in self.points:
             row = self.row(point)
             if not self._trains_on(point, row) or "finetuned_validation" in row:
                 continue
             self.task.say(f"fine-tuning {point.name}, {plural(self.settings.finetune_epochs, 'epoch')}")
             net = self.finetuned(point)
+            row["finetune_epochs"] = second_part(self.settings, point.method, point.seed).epochs
             row["finetuned_validation"] = self.task.validated(net)
             write_json(self.file(point), row)
             self.task.say(
                 f"{point.name}: validation {row['validation']:.2f} % -> {row['finetuned_validation']:.2f} %"
             )
 
+    def _seeds_of(self, missing: str) -> list[int]:
+        """Whose plain network has yet to be trained on; none with weights: what was brought is what all are held to."""
+        known = self.trainings.reference()
+        seeds = [] if self.settings.weights else list(self.settings.seeds)
+        return [seed for seed in seeds if missing not in known[seed]]
+
     def _trains_on(self, point: Point, row: dict[str, Any]) -> bool:
         """Level 0 only if its training has killed something: the rest is the trained network once more."""
         if not row["reached"]:
             return False
-        return row["macs_saved"] > 0 if point.level == 0 else point.level in self.settings.finetuned_levels
+        if point.level == 0:
+            return bool(row["macs_saved"] > 0)
+        # A budget has a training of its own for this size.
+        own = [keep for keep in self.settings.keeps(point.method.training) if keep < point.keep]
+        if any(abs(1 - keep - point.level) < SLACK for keep in own):
+            return False
+        return point.level in self.settings.finetuned_levels
 
     def finetuned(self, point: Point) -> nn.Module:
         """The fine-tuned network of a point, trained now if it has not been."""
-        task, net = self.task, self.points.pruned(point)
+        net = self.points.pruned(point)
         assert net is not None
-        run = Run(self.file(point).with_suffix(""))
-        if run.has("weights"):
-            return read_weights(net, run.file("weights"))
-        finetune(
-            net,
-            self._finetune_config(point),
-            task.images,
-            run.path,
-            progress=task.progress,
-            device=task.device,
-        )
-        write_weights(run, net)
-        return net
+        return self._trained_on(net, point.method, point.seed, self.file(point).with_suffix(""))
 
-    def _finetune_config(self, point: Point) -> Config:
-        """A cosine from a small learning rate, nothing penalized; slopes that stand in for plain activations stay 1."""
-        base = training_config(
-            dataclasses.replace(self.settings.base, seed=point.seed), point.method.training
-        )
-        stand_in = not base.model.rotated and not point.method.is_coupled
-        lr = self.settings.finetune_lr * base.optimizer.lr
-        return dataclasses.replace(
-            finetune_config(base, self.settings.finetune_epochs, lr),
-            model=dataclasses.replace(base.model, rotated=True) if stand_in else base.model,
-            trains="weights" if stand_in else "all",
-            penalized="slopes",
-            compile=False,  # every network has another shape: compiling takes longer than it saves
-        )
+    def reference(self, seed: int) -> nn.Module:
+        """The plain network, trained for as many epochs as the pruned ones are in all; only where all are trained."""
+        net = copy.deepcopy(self.trainings.plain(seed))
+        return self._trained_on(net, REFERENCE, seed, self.task.path / "points" / f"reference-seed{seed}")
+
+    def _trained_on(self, net: nn.Module, method: Method, seed: int, path: Path) -> nn.Module:
+        config = second_part(self.settings, method, seed)
+        return trained_on(self.task, net, config, path, teacher=self.trainings.plain(seed))
 
     def test(self) -> None:
         """Read the test images: every network, before and after fine-tuning, and those that were trained in full."""
         split = self.task.images.test
         self.trainings.evaluate("test")
+        for seed in self._seeds_of("finetuned_test"):
+            accuracy = evaluate_model(self.reference(seed), split)
+            self.trainings.note(Training(DENSE, seed), {"finetuned_test": accuracy})
         for point in self.points:
             row = self.row(point)
             if row["reached"] and "test" not in row:
@@ -164,31 +173,18 @@ class Comparison:
                 write_json(self.file(point), row)
 
     def time(self) -> None:
-        """Measure each network of the fine-tuned levels in onnxruntime, interleaved with the plain one.
-
-        The plain one as torch exports it, the others, whatever the method, in the layout that runs fastest.
-        """
-        from ...deploy.conversion import raw_onnx
-        from ...deploy.engines import graph_runner
-        from ...deploy.fastest import fastest_layout
-        from ...deploy.timing import compare_latency
-
-        inputs = self.task.example_inputs
+        """Measure each network that trained on in turn with the plain one, in every engine, at every batch size."""
+        if not self.settings.latency_repeats:
+            return
+        wanted = {(engine, size) for engine in self.settings.engines for size in self.settings.batch_sizes}
         for point in self.points:
             row = self.row(point)
-            if not self.settings.latency_repeats or not self._trains_on(point, row) or "speedup" in row:
+            known = {(timed["engine"], timed["batch_size"]) for timed in row.get("latency", [])}
+            if not self._trains_on(point, row) or wanted <= known:
                 continue
             small = self.points.pruned(point)
             assert small is not None
-            plain = raw_onnx(self.trainings.plain(point.seed), inputs).content
-            contents = {"plain": plain, "small": fastest_layout(small, inputs).content}
-            runs = {
-                name: graph_runner(content, inputs, engine="onnxruntime")
-                for name, content in contents.items()
-            }
-            timed = compare_latency(runs, self.settings.latency_repeats)
-            row["latency_ms"], row["plain_latency_ms"] = timed.medians_ms["small"], timed.medians_ms["plain"]
-            row["speedup"] = timed.speedup("small", over="plain")
+            row["latency"] = latencies(self.task, self.trainings.plain(point.seed), small)
             write_json(self.file(point), row)
 
     def file(self, point: Point) -> Path:
@@ -202,5 +198,19 @@ class Comparison:
 
     def rows(self) -> list[dict[str, Any]]:
         """What is known about all points that have been reached."""
-        rows = [self.row(point) for point in self.points if self.file(point).is_file()]
-        return [row for row in rows if row["reached"]]
+        return [row for row in self._all_rows() if row["reached"]]
+
+    def failures(self) -> list[dict[str, Any]]:
+        """Methods that were left out, and networks that a tool gave an error for, with the reason."""
+        skipped = [{"method": name, "reason": reason} for name, reason in self.settings.skipped.items()]
+        failed: dict[tuple[str, str], list[float]] = {}
+        for row in self._all_rows():
+            if "failure" in row:
+                failed.setdefault((row["method"], row["failure"]), []).append(row["level"])
+        return skipped + [
+            {"method": method, "reason": reason, "levels": sorted(set(levels))}
+            for (method, reason), levels in failed.items()
+        ]
+
+    def _all_rows(self) -> list[dict[str, Any]]:
+        return [self.row(point) for point in self.points if self.file(point).is_file()]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+from ...core.errors import MissingPackageError
+from ...core.extras import needs
 from ...training import Config, ConfigError
-from .methods import METHODS, TUNED, Method, chosen
+from .methods import METHODS, PACKAGES, SKIPPABLE, TUNED, Method, chosen
 
 LEVELS = tuple(round(0.05 * step, 2) for step in range(1, 17))
 FINETUNED_LEVELS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
@@ -15,24 +19,42 @@ STRENGTHS = (2.0, 6.0, 18.0)
 
 
 @dataclass(frozen=True)
+class Weights:
+    """A trained network that all methods begin with.
+
+    Attributes:
+        place: A file, by its absolute path, or the name of published weights.
+        renames: Module names in the file to those in the network.
+    """
+
+    place: str
+    renames: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Settings:
     """A comparison.
 
     Attributes:
-        base: How all networks train.
+        base: How all networks train; with ``weights``, its epochs are those of every method in all.
+        weights: What all methods begin with; None trains each network from scratch.
         methods: Names of the methods, see :data:`rotated_relu.experiments.comparison.methods.METHODS`.
         seeds: Each method runs once per seed.
         levels: Shares of the multiply-accumulates to be saved.
         finetuned_levels: Those of them at which the pruned network trains on.
         finetune_epochs: For how long.
         finetune_lr: Largest learning rate of it, as a share of the training's.
-        strengths: Total shrinkages among which that of each L1 penalty is chosen; one alone is taken as it is.
+        strengths: Total shrinkages among which that of each penalty is chosen, and beyond them if the best one is at
+            the edge; one alone is taken as it is.
         tune_epochs: Length of the short runs that choose it.
         keep: Shares of the multiply-accumulates that the budgets aim at, one training for each.
-        latency_repeats: Interleaved rounds of the latency measurement, onnxruntime, one image; 0 leaves it out.
+        latency_repeats: Interleaved rounds of the latency measurement; 0 leaves it out.
+        engines: In which latencies are measured.
+        batch_sizes: Images per run there.
     """
 
     base: Config
+    weights: Weights | None = None
     methods: tuple[str, ...] = tuple(METHODS)
     seeds: tuple[int, ...] = (0,)
     levels: tuple[float, ...] = LEVELS
@@ -43,20 +65,55 @@ class Settings:
     tune_epochs: int = 5
     keep: tuple[float, ...] = (0.55,)
     latency_repeats: int = 30
+    engines: tuple[str, ...] = ("onnxruntime",)
+    batch_sizes: tuple[int, ...] = (1,)
 
     def __post_init__(self) -> None:
         chosen(self.methods)
-        for name in ("methods", "seeds", "levels", "strengths", "keep"):
+        for name in ("methods", "seeds", "levels", "strengths", "keep", "engines", "batch_sizes"):
             _need(bool(getattr(self, name)), name, "at least one")
         for name in ("levels", "finetuned_levels", "keep"):
             _need(all(0 < value < 1 for value in getattr(self, name)), name, "shares between 0 and 1")
         _need(all(value > 0 for value in self.strengths), "strengths", "above 0")
         _need(self.finetune_epochs > 0 and self.tune_epochs > 0, "epochs", "above 0")
+        _need(all(size > 0 for size in self.batch_sizes), "batch_sizes", "above 0")
+        _need(
+            self.weights is None or self.base.epochs > 1,
+            "epochs",
+            "at least 2 with weights: before and after pruning",
+        )
+        _need(
+            "depgraph" not in self.methods or self._after > 1,
+            "epochs",
+            "at least 2 after training for depgraph",
+        )
+
+    @property
+    def _after(self) -> int:
+        """Epochs that are left when there is a trained network."""
+        return self.finetune_epochs if self.weights is None else self.base.epochs
 
     @property
     def chosen(self) -> list[Method]:
-        """The methods."""
-        return chosen(self.methods)
+        """The methods whose packages are installed."""
+        return [method for method in chosen(self.methods) if method.name not in self.skipped]
+
+    @cached_property
+    def skipped(self) -> dict[str, str]:
+        """Methods that are left out, and why: the package behind them is not installed.
+
+        Raises:
+            MissingPackageError: If it is Torch-Pruning, which installs everywhere.
+        """
+        found = {}
+        for method in chosen(self.methods):
+            try:
+                needs(*PACKAGES.get(method.tool or "", ()))
+            except MissingPackageError as error:
+                if method.tool not in SKIPPABLE:
+                    raise
+                found[method.name] = str(error)
+        return found
 
     @property
     def all_levels(self) -> list[float]:
@@ -75,8 +132,9 @@ class Settings:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as JSON holds it."""
-        data = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {**data, "base": self.base.identity()}
+        data = {name.name: getattr(self, name.name) for name in dataclasses.fields(self)}
+        weights = None if self.weights is None else dataclasses.asdict(self.weights)
+        return {**data, "base": self.base.identity(), "weights": weights}
 
 
 def _need(holds: bool, name: str, wanted: str) -> None:

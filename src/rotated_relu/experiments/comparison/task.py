@@ -10,18 +10,20 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ...core.counting import count_macs
 from ...core.errors import DataError, RunError
 from ...core.run_directory import Run, read_json, write_json
 from ...training import Config, evaluate_model, load_data
+from ...training.brought import bring, parse
+from ...training.brought.trust import trust
 from ...training.data.splits import ImageData
 from ...training.data.storage import StreamedSplit
 from ...training.images import resolved
+from .prune import macs
 from .settings import Settings
 
 FOLDERS = ("trainings", "tuning", "points")
 # What may not change between two calls: files made with other values of the rest have other names.
-FIXED = ("base", "finetune_epochs", "finetune_lr", "strengths", "tune_epochs")
+FIXED = ("base", "weights", "finetune_epochs", "finetune_lr", "strengths", "tune_epochs")
 
 
 class Task:
@@ -69,6 +71,19 @@ class Task:
         return images
 
     @cached_property
+    def brought(self) -> nn.Module:
+        """The trained network that all methods begin with, in eval mode; do not change it.
+
+        Raises:
+            FileFormatError, PlanError, RotationError, UnknownNameError: If it cannot be built and filled.
+        """
+        weights, model = self.settings.weights, self.settings.base.model
+        assert weights is not None
+        architecture = parse(model.name, model.options)
+        trust(architecture.name)
+        return bring(architecture, weights.place, self.images.num_classes, renames=weights.renames).net
+
+    @cached_property
     def example_inputs(self) -> Tensor:
         """One validation image."""
         return self.images.validation.normalised(torch.arange(1))
@@ -79,4 +94,4 @@ class Task:
 
     def macs(self, net: nn.Module) -> int:
         """Multiply-accumulates for one image."""
-        return sum(count_macs(net, self.example_inputs).values())
+        return macs(net, self.example_inputs)

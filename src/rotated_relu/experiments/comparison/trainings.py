@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-import dataclasses
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from ...core.formatting import plural
 from ...core.run_directory import Run, read_json, write_json
-from ...training import Config, evaluate_model, fit
-from .methods import DENSE, training_config
-from .rank import ranked
+from ...training import Config, build_model, evaluate_model, fit
+from .coupled import CoupledGroups
+from .epochs import PUBLISHED_SHRINKAGE, first_part, shortened
+from .fitting import trained_on
+from .methods import DENSE, DEPGRAPH, METHODS
+from .prune import Pruner
+from .rank import ranked, with_slopes
 from .task import Task
+from .tuning import tuned
 
+GROUP_SPARSE = "group_sparse"
+GROUP_TRAININGS = (GROUP_SPARSE, DEPGRAPH)  # Torch-Pruning's penalty acts on the network that trains
 TUNING_LEVELS = (0.2, 0.3, 0.4, 0.5)
 
 
@@ -24,7 +32,7 @@ class Training:
     """One network that is trained in full; as a string the name of its directory.
 
     Attributes:
-        name: Which training, see :func:`rotated_relu.experiments.comparison.methods.training_config`.
+        name: Which training, see :func:`rotated_relu.experiments.comparison.epochs.first_part`.
         seed: Of weights, order and augmentation.
         keep: What a budget aims at; 1 for the others.
     """
@@ -70,24 +78,51 @@ class Trainings:
             self._plain[seed] = self.trained(Training(DENSE, seed))
         return self._plain[seed]
 
-    def config(self, training: Training) -> Config:
-        """The settings of one full training."""
-        base = dataclasses.replace(self.task.settings.base, seed=training.seed)
-        strength = self.strength(training.name)
-        return training_config(base, training.name, strength=strength, keep=training.keep)
+    def config(self, training: Training) -> Config | None:
+        """The settings of one full training; None if the network is taken as it was brought."""
+        return first_part(
+            self.task.settings,
+            training.name,
+            seed=training.seed,
+            strength=self.strength(training.name),
+            keep=training.keep,
+        )
 
     def trained(self, training: Training) -> nn.Module:
         """The trained network, trained now if it has not been."""
-        return self._fitted(self.config(training), Path("trainings") / str(training))
+        place = Path("trainings") / str(training)
+        return self._trained(training, self.config(training), place, self.strength(training.name))
 
-    def _fitted(self, config: Config, name: Path) -> nn.Module:
+    def _trained(self, training: Training, config: Config | None, name: Path, strength: float) -> nn.Module:
         task, path = self.task, self.task.path / name
+        if config is None:
+            return copy.deepcopy(task.brought)
         if not Run(path).has("weights"):
             task.say(f"training {name}, {plural(config.epochs, 'epoch')}")
-        return fit(config, path, images=task.images, progress=task.progress, device=task.device).net
+        if task.settings.weights is None and training.name not in GROUP_TRAININGS:
+            return fit(config, path, images=task.images, progress=task.progress, device=task.device).net
+        goes_on = task.settings.weights is not None or training.name == DEPGRAPH
+        return trained_on(
+            task,
+            self._start(training, config),
+            config,
+            path,
+            teacher=self.plain(training.seed) if goes_on else None,
+            group_strength={GROUP_SPARSE: strength, DEPGRAPH: PUBLISHED_SHRINKAGE}.get(training.name, 0.0),
+        )
+
+    def _start(self, training: Training, config: Config) -> nn.Module:
+        """What a training begins with that does not begin with random weights, or is not :func:`fit`'s."""
+        task = self.task
+        if task.settings.weights is not None:
+            net = copy.deepcopy(task.brought)
+            return with_slopes(task, net, config) if config.model.rotated else net
+        if training.name == DEPGRAPH:
+            return copy.deepcopy(self.plain(training.seed))
+        return build_model(config, task.images)
 
     def strength(self, training: str) -> float:
-        """The total shrinkage of a training's L1: the one whose short run keeps most when it is pruned.
+        """The strength of a training's penalty: the one whose short run keeps most when it is pruned.
 
         Compared by the mean validation accuracy over pruned networks that save 20, 30, 40 and 50 % of the
         multiply-accumulates, before fine-tuning, first seed.
@@ -97,23 +132,27 @@ class Trainings:
         path = self.task.path / "tuning" / f"{training}.json"
         if path.is_file():
             return float(read_json(path)["chosen"])
-        scores = {
-            strength: self._tuning_score(training, strength) for strength in self.task.settings.strengths
-        }
-        best = max(scores, key=scores.__getitem__)
-        write_json(path, {"chosen": best, "validation_accuracy": {f"{k:g}": v for k, v in scores.items()}})
-        self.task.say(
-            f"{training}: total shrinkage {best:g} of {', '.join(f'{k:g}: {v:.2f} %' for k, v in scores.items())}"
-        )
-        return best
+        found = tuned(self.task.settings.strengths, lambda strength: self._tuning_score(training, strength))
+        write_json(path, found.to_dict())
+        self.task.say(f"{training}: total shrinkage {found}")
+        return found.chosen
 
-    def _tuning_score(self, training: str, strength: float) -> float:
-        base = dataclasses.replace(
-            self.task.settings.base, seed=self.task.settings.seeds[0], epochs=self.task.settings.tune_epochs
-        )
-        config = training_config(base, training, strength=strength)
-        net = self._fitted(config, Path("tuning") / f"{training}-{strength:g}")
-        pruner = ranked(self.task, net, config, "norm" if training == "slimming" else "slope")
+    def tuning(self) -> dict[str, Any]:
+        """What the short runs gave, by training."""
+        paths = {name: self.task.path / "tuning" / f"{name}.json" for name in self.task.settings.tuned}
+        return {name: read_json(path) for name, path in paths.items() if path.is_file()}
+
+    def _tuning_score(self, name: str, strength: float) -> float:
+        seed = self.task.settings.seeds[0]
+        config = first_part(shortened(self.task.settings), name, seed=seed, strength=strength)
+        assert config is not None
+        place = Path("tuning") / f"{name}-{strength:g}"
+        net = self._trained(Training(name, seed), config, place, strength)
+        pruner: Pruner
+        if name == GROUP_SPARSE:
+            pruner = CoupledGroups(net, METHODS[name], self.task.example_inputs)
+        else:
+            pruner = ranked(self.task, net, config, "norm" if name == "slimming" else "slope")
         found = [pruner.at(level) for level in TUNING_LEVELS]
         chance = 100 / self.task.images.num_classes
         scores = [chance if small is None else self.task.validated(small) for small in found]
@@ -130,11 +169,15 @@ class Trainings:
         found = self.accuracies()
         return {seed: found[str(Training(DENSE, seed))] for seed in self.task.settings.seeds}
 
+    def note(self, training: Training, values: dict[str, float]) -> None:
+        """Add accuracies of a network to what is known."""
+        known = self.accuracies()
+        known.setdefault(str(training), {}).update(values)
+        write_json(self.task.path / "trained.json", known)
+
     def evaluate(self, split: str) -> None:
         """Add the accuracies of all networks on ``validation`` or ``test`` to what is known."""
-        known = self.accuracies()
         for training in self.all():
-            found = known.setdefault(str(training), {})
-            if split not in found:
-                found[split] = evaluate_model(self.trained(training), getattr(self.task.images, split))
-                write_json(self.task.path / "trained.json", known)
+            if split not in self.accuracies().get(str(training), {}):
+                accuracy = evaluate_model(self.trained(training), getattr(self.task.images, split))
+                self.note(training, {split: accuracy})

@@ -1,0 +1,179 @@
+"""What a comparison says after equal training, over several seeds: means, deviations, and savings in between.
+
+Plain data in, plain data out. A *target* is the share of the multiply-accumulates that was to be saved, by a level or by
+the budget of a training. Here nothing is picked by accuracy: every network that trained on counts.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .methods import OURS
+
+Rows = Sequence[Mapping[str, Any]]
+Reference = Mapping[int, Mapping[str, float]]
+SPLITS = ("validation", "test")
+LOSS = 0.5  # points of accuracy at which savings are read off
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A figure over seeds.
+
+    Attributes:
+        mean: Over the seeds.
+        deviation: Standard deviation of a sample; None with one seed.
+        count: How many seeds.
+    """
+
+    mean: float
+    deviation: float | None
+    count: int
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Of at least one value."""
+    deviation = statistics.stdev(values) if len(values) > 1 else None
+    return Spread(statistics.fmean(values), deviation, len(values))
+
+
+def pooled_standard_error(one: Spread, other: Spread) -> float | None:
+    """Of the difference of two means, both samples with the same variance; None if that cannot be told."""
+    freedom = one.count + other.count - 2
+    if freedom < 1:
+        return None
+    parts = [(sample.count - 1) * (sample.deviation or 0.0) ** 2 for sample in (one, other)]
+    return math.sqrt(sum(parts) / freedom * (1 / one.count + 1 / other.count))
+
+
+def accuracy_after(row: Mapping[str, Any], split: str) -> float | None:
+    """Of a network that trained on, in percent; None if it did not, or those images have not been read."""
+    found: float | None = row.get(f"finetuned_{split}")
+    return found
+
+
+def reference_accuracy(plain: Mapping[str, float], split: str) -> float | None:
+    """Of the plain network after as many epochs as the others had; as it was brought where nothing was trained on."""
+    return plain.get(f"finetuned_{split}", plain.get(split))
+
+
+def target_of(row: Mapping[str, Any]) -> float:
+    """What share was to be saved; 0 where a training without a budget decided."""
+    return round(max(1 - float(row["keep"]), float(row["level"])), 4)
+
+
+def equal_training(rows: Rows, reference: Reference, split: str) -> list[dict[str, Any]]:
+    """One entry per target and method, the targets ascending.
+
+    Args:
+        rows: Of the comparison.
+        reference: Seed to the accuracies of the plain network.
+        split: ``validation`` or ``test``.
+
+    Returns:
+        Each with ``target``, ``method``, ``label``, ``ours``, the spreads ``saved``, ``parameters``, ``accuracy`` and
+        ``loss`` (points below the plain network of the same seed), and ``difference`` to the best rival in points, with
+        its ``standard_error``, for ours.
+    """
+    found = []
+    for target in sorted({target_of(row) for row in rows} - {0.0}):
+        entries = [
+            entry
+            for method in dict.fromkeys(row["method"] for row in rows)
+            if (entry := _entry(_at(rows, method, target, split), reference, split)) is not None
+        ]
+        rivals = [entry for entry in entries if not entry["ours"]]
+        best = max(rivals, key=lambda entry: entry["accuracy"].mean, default=None)
+        for entry in entries:
+            entry["target"] = target
+            if entry["ours"] and best is not None:
+                entry["best_rival"] = best["label"]
+                entry["difference"] = entry["accuracy"].mean - best["accuracy"].mean
+                entry["standard_error"] = pooled_standard_error(entry["accuracy"], best["accuracy"])
+        found += [{key: _plain(value) for key, value in entry.items()} for entry in entries]
+    return found
+
+
+def _plain(value: Any) -> Any:
+    return vars(value) if isinstance(value, Spread) else value
+
+
+def _at(rows: Rows, method: str, target: float, split: str) -> list[Mapping[str, Any]]:
+    """The network of each seed; of several the one whose training came closest to the target by itself."""
+    chosen: dict[int, Mapping[str, Any]] = {}
+    for row in sorted(rows, key=lambda row: float(row["level"]), reverse=True):
+        if row["method"] == method and target_of(row) == target and accuracy_after(row, split) is not None:
+            chosen[row["seed"]] = row
+    return list(chosen.values())
+
+
+def _entry(rows: Rows, reference: Reference, split: str) -> dict[str, Any] | None:
+    if not rows:
+        return None
+    losses = [
+        plain - accuracy
+        for row in rows
+        if (plain := reference_accuracy(reference[row["seed"]], split)) is not None
+        and (accuracy := accuracy_after(row, split)) is not None
+    ]
+    return {
+        "method": rows[0]["method"],
+        "label": rows[0]["label"],
+        "ours": rows[0]["method"] in OURS,
+        "saved": spread([row["macs_saved"] for row in rows]),
+        "parameters": spread([row["parameters_saved"] for row in rows]),
+        "accuracy": spread([row[f"finetuned_{split}"] for row in rows]),
+        "loss": spread(losses) if losses else None,
+    }
+
+
+def frontier(rows: Rows, plain: float, split: str) -> list[tuple[float, float]]:
+    """Savings and losses of one method and seed, both ascending, from no saving at no loss.
+
+    A network that saves more and loses less than another takes its place.
+    """
+    points = sorted(
+        (float(row["macs_saved"]), plain - accuracy)
+        for row in rows
+        if (accuracy := accuracy_after(row, split)) is not None
+    )
+    least, found = math.inf, []
+    for saved, loss in reversed(points):
+        least = min(least, loss)
+        found.append((saved, least))
+    return [(0.0, min(0.0, least)), *reversed(found)]
+
+
+def saved_at_loss(points: Sequence[tuple[float, float]], loss: float) -> tuple[float, bool]:
+    """The saving at a loss, linear between the points of a frontier, and whether the frontier ends before that loss."""
+    for (saved, lost), (more, worse) in zip(points, points[1:], strict=False):
+        if worse > loss:
+            return saved + (more - saved) * (loss - lost) / (worse - lost), False
+    return points[-1][0], True
+
+
+def interpolated(rows: Rows, reference: Reference, split: str, loss: float = LOSS) -> list[dict[str, Any]]:
+    """What each method saves at a loss after equal training: the mean over the seeds and its deviation.
+
+    Returns:
+        For each method ``method``, ``label``, ``ours``, ``loss``, the spread ``saved``, and ``at_least``: whether a
+        frontier ended before it lost so much.
+    """
+    found = []
+    for method in dict.fromkeys(row["method"] for row in rows):
+        read = []
+        for seed, accuracies in reference.items():
+            plain = reference_accuracy(accuracies, split)
+            own = [row for row in rows if row["method"] == method and row["seed"] == seed]
+            if plain is not None and any(accuracy_after(row, split) is not None for row in own):
+                read.append(saved_at_loss(frontier(own, plain, split), loss))
+        if read:
+            label = next(row["label"] for row in rows if row["method"] == method)
+            saved, ended = zip(*read, strict=True)
+            entry = {"method": method, "label": label, "ours": method in OURS, "loss": loss}
+            found.append({**entry, "saved": vars(spread(saved)), "at_least": any(ended)})
+    return found
