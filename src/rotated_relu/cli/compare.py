@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..experiments.stages.train import override
 from . import console
 from .options import Device, Progress, check_choices, directory
+from .shrink import json_value, numbers, pairs
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+NETWORK, TRAINING, SIZES, LATENCY = "What is pruned", "How it trains", "By how much", "Latency"
 EXAMPLE = "rotated-relu compare resnet20_cifar10_compare --out runs/compare"
 
 
 def compare(
-    recipe: Annotated[str, typer.Argument(help="How all networks train; see: rotated-relu recipes")],
+    recipe: Annotated[
+        str | None,
+        typer.Argument(
+            help="How all networks train; see: rotated-relu recipes. With --weights it may be left out: then as shrink "
+            "does.",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[
         Path,
         typer.Option(
@@ -29,6 +39,60 @@ def compare(
             show_default=False,
         ),
     ] = ...,  # type: ignore[assignment]
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="A trained network that every method begins with: a file, or the name of published weights.",
+            show_default=False,
+            rich_help_panel=NETWORK,
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Its name, timm/NAME, file.py:function or package.module:function. Default: the recipe's.",
+            show_default=False,
+            rich_help_panel=NETWORK,
+        ),
+    ] = None,
+    model_options: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model-option",
+            metavar="NAME=VALUE",
+            help="For its builder; repeat.",
+            rich_help_panel=NETWORK,
+        ),
+    ] = None,
+    rename: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="OLD=NEW",
+            help="A module is called OLD in the file of weights and NEW in the network; repeat.",
+            rich_help_panel=NETWORK,
+        ),
+    ] = None,
+    mean: Annotated[
+        str | None,
+        typer.Option(
+            metavar="R,G,B",
+            help="Of pixels in [0, 1], as the weights were trained.",
+            show_default=False,
+            rich_help_panel=NETWORK,
+        ),
+    ] = None,
+    std: Annotated[
+        str | None,
+        typer.Option(metavar="R,G,B", help="Likewise.", show_default=False, rich_help_panel=NETWORK),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Images: short name, name on the Hub, or folder.",
+            show_default=False,
+            rich_help_panel=NETWORK,
+        ),
+    ] = None,
     methods: Annotated[
         list[str] | None,
         typer.Option(
@@ -39,68 +103,161 @@ def compare(
         list[int] | None, typer.Option("--seed", help="Repeat for several. Default: 0.", show_default=False)
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="Of every full training.", show_default=False)
+        int | None,
+        typer.Option(
+            min=1,
+            help="Of every full training; with --weights of every method in all (default there: 20).",
+            show_default=False,
+            rich_help_panel=TRAINING,
+        ),
     ] = None,
-    data: Annotated[
-        str | None, typer.Option(help="Images: short name, name on the Hub, or folder.", show_default=False)
+    finetune_epochs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Of every pruned network, and the plain one; with --weights they are part of --epochs. Default: 3.",
+            show_default=False,
+            rich_help_panel=TRAINING,
+        ),
     ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(min=2, help="Images per step.", show_default=False, rich_help_panel=TRAINING),
+    ] = None,
+    distill: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Part of the loss that every method learns from the plain network, after that was trained.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = 0.0,
+    temperature: Annotated[
+        float, typer.Option(min=0.01, help="Of that part.", rich_help_panel=TRAINING)
+    ] = 4.0,
     compiled: Annotated[
-        bool | None, typer.Option("--compile/--no-compile", help="Use torch.compile.", show_default=False)
+        bool | None,
+        typer.Option(
+            "--compile/--no-compile",
+            help="Use torch.compile.",
+            show_default=False,
+            rich_help_panel=TRAINING,
+        ),
     ] = None,
     levels: Annotated[
         list[float] | None,
         typer.Option(
-            "--level", help="Share of the MACs to save; repeat. Default: 0.05 to 0.8.", show_default=False
+            "--level",
+            help="Share of the MACs to save; repeat. Default: 0.05 to 0.8.",
+            show_default=False,
+            rich_help_panel=SIZES,
         ),
     ] = None,
     finetuned_levels: Annotated[
         list[float] | None,
         typer.Option(
-            "--finetune-level", help="Fine-tune at this one; repeat. Default: 0.2 to 0.7.", show_default=False
-        ),
-    ] = None,
-    finetune_epochs: Annotated[int, typer.Option(min=1, help="Of every fine-tuning.")] = 3,
-    strengths: Annotated[
-        list[float] | None,
-        typer.Option(
-            "--strength",
-            help="Total pull of the L1 penalties to try; repeat. One is taken as it is. Default: 2, 6, 18.",
+            "--finetune-level",
+            help="Train on at this one; repeat. Default: 0.2 to 0.7.",
             show_default=False,
+            rich_help_panel=SIZES,
         ),
     ] = None,
-    tune_epochs: Annotated[int, typer.Option(min=1, help="Of the short runs that choose among them.")] = 5,
     keep: Annotated[
         list[float] | None,
         typer.Option(
             "--keep",
             help="Share of the MACs that our budget aims at; repeat. Default: 0.55.",
             show_default=False,
+            rich_help_panel=SIZES,
         ),
     ] = None,
+    strengths: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--strength",
+            help="Total shrinkage of the penalties to try; repeat. The grid goes on where the best is at its edge; one "
+            "alone is taken as it is. Default: 2, 6, 18.",
+            show_default=False,
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
+    tune_epochs: Annotated[
+        int, typer.Option(min=1, help="Of the short runs that choose among them.", rich_help_panel=TRAINING)
+    ] = 5,
+    engines: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--engine",
+            help="Measure latencies in it; repeat. Default: onnxruntime.",
+            show_default=False,
+            rich_help_panel=LATENCY,
+        ),
+    ] = None,
+    batch_sizes: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--latency-batch",
+            help="Images per run; repeat. Default: 1.",
+            show_default=False,
+            rich_help_panel=LATENCY,
+        ),
+    ] = None,
+    repeats: Annotated[
+        int, typer.Option(min=0, help="Rounds of the measurement; 0: none.", rich_help_panel=LATENCY)
+    ] = 30,
     device: Device = "auto",
     progress: Progress = "lines",
 ) -> None:
     """Train and prune ReLU, rotated ReLU and their rivals alike, and show what each saves at which accuracy.
 
-    Same network, images, split, epochs, augmentation and fine-tuning for all; each L1's strength is tuned on the same
-    grid of short runs. Writes compare.csv, compare.json and compare.html. Stopped, the same command goes on.
+    Same network, images, split, augmentation and total of epochs for all; each penalty's strength is tuned on the same
+    grid of short runs. Writes compare.csv, compare.json, compare.html and compare.md. Stopped, the same command goes on.
     """
     from ..experiments.comparison.compare import compare_run, results
-    from ..experiments.comparison.settings import Settings
-    from ..training.recipes import get
+    from ..experiments.comparison.settings import Settings, Weights
+    from ..experiments.comparison.start import base_settings
 
     check_choices(device, progress)
-    changes = {"epochs": epochs, "data.name": data, "compile": compiled}
-    base = override(get(recipe), {key: value for key, value in changes.items() if value is not None})
+    if weights is not None and finetune_epochs is not None:
+        raise typer.BadParameter("with --weights they are part of --epochs", param_hint="--finetune-epochs")
+    renames = pairs(rename, "--rename", str)
+    changes = {
+        "epochs": epochs, "data.name": data, "compile": compiled, "batch_size": batch_size, "model.name": model,
+        "model.options": pairs(model_options, "--model-option", json_value) or None,
+        "data.mean": numbers(mean, "--mean"), "data.std": numbers(std, "--std"),
+        "distill.weight": distill, "distill.temperature": temperature,
+    }  # fmt: skip
+    given = {key: value for key, value in changes.items() if value is not None}
+    base, place = base_settings(recipe, weights, given)
     lists = {
         "methods": methods, "seeds": seeds, "levels": levels, "finetuned_levels": finetuned_levels,
-        "strengths": strengths, "keep": keep,
+        "strengths": strengths, "keep": keep, "engines": engines, "batch_sizes": batch_sizes,
     }  # fmt: skip
-    given: Any = {key: tuple(values) for key, values in lists.items() if values}
-    settings = Settings(base, finetune_epochs=finetune_epochs, tune_epochs=tune_epochs, **given)
-    comparison = compare_run(settings, out, recipe, device=device, progress=progress)
-    console.show(savings_table(results(comparison)["table"]))
+    chosen: Any = {key: tuple(values) for key, values in lists.items() if values}
+    settings = Settings(
+        base,
+        None if place is None else Weights(place, renames),
+        finetune_epochs=finetune_epochs or 3,
+        tune_epochs=tune_epochs,
+        latency_repeats=repeats,
+        **chosen,
+    )
+    again = shlex.join(["rotated-relu", *sys.argv[1:]])
+    with console.stoppable(f"comparing in {out}", again):
+        comparison = compare_run(
+            settings, out, recipe or base.model.name, device=device, progress=progress, command=again
+        )
+    found = results(comparison)
+    console.show(*equal_tables(found), savings_table(found["table"]))
     console.show(f"open {out / 'compare.html'}")
+
+
+def equal_tables(found: Mapping[str, Any]) -> list[Table]:
+    """What each method keeps and saves after equal training; none before anything has trained on."""
+    from ..experiments.report.spread_tables import tables
+
+    return [console.table(table["title"], table["heads"], table["rows"]) for table in tables(found)]
 
 
 def savings_table(found: Sequence[Mapping[str, Any]]) -> Table:

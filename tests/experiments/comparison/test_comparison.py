@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import sys
 
 import pytest
 import torch
@@ -10,9 +11,10 @@ from torch import nn
 
 import rotated_relu as rr
 from rotated_relu.core.counting import count_macs
-from rotated_relu.core.errors import RotatedReLUError, RunError, UnknownNameError
-from rotated_relu.experiments.comparison.methods import chosen, training_config
-from rotated_relu.experiments.comparison.prune import CoupledGroups, RankedChannels
+from rotated_relu.core.errors import MissingPackageError, RunError, UnknownNameError
+from rotated_relu.experiments.comparison.coupled import CoupledGroups
+from rotated_relu.experiments.comparison.methods import METHODS, chosen, training_config
+from rotated_relu.experiments.comparison.prune import RankedChannels
 from rotated_relu.experiments.comparison.results import saved_at, write_csv
 from rotated_relu.experiments.comparison.run import Comparison
 from rotated_relu.experiments.comparison.settings import Settings
@@ -114,14 +116,22 @@ def test_bad_settings_are_named(changes):
 
 
 def test_without_torch_pruning_nothing_is_trained(tmp_path, monkeypatch):
-    def missing():
-        raise RotatedReLUError("not installed")
-
-    monkeypatch.setattr("rotated_relu.experiments.comparison.run.torch_pruning", missing)
-    with pytest.raises(RotatedReLUError):
+    monkeypatch.setitem(sys.modules, "torch_pruning", None)
+    with pytest.raises(MissingPackageError, match="torch_pruning"):
         Comparison(Settings(CONV), tmp_path / "a")
     assert not (tmp_path / "a").exists()
     Comparison(Settings(CONV, methods=("rotated",)), tmp_path / "b")
+
+
+def test_methods_of_a_missing_tool_are_left_out_and_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "modelopt", None)
+    said = []
+    made = Comparison(Settings(CONV, methods=("rotated", "fastnas")), tmp_path / "a", say=said.append)
+    assert [method.name for method in made.settings.chosen] == ["rotated"]
+    assert said[0].startswith("fastnas is left out: ")
+    assert "rotated-relu[rivals]" in said[0]
+    (failed,) = made.failures()
+    assert (failed["method"], "modelopt" in failed["reason"]) == ("fastnas", True)
 
 
 # --- pruning to a level ----------------------------------------------------------------------------------------------
@@ -162,10 +172,12 @@ def test_torch_pruning_meets_a_level():
     )  # fmt: skip
     nn.init.constant_(net[0].weight[:8], 0.0)  # the eight that the L1 norm takes first
     nn.init.constant_(net[3].weight[:8], 0.0)
-    for rank in ("filter_l1", "group_l2"):
-        small = CoupledGroups(net, rank, inputs).at(0.4)
+    for name in ("filter_l1", "group_norm", "group_isomorphic", "depgraph"):
+        small = CoupledGroups(net, METHODS[name], inputs).at(0.4)
         assert 0.4 <= 1 - macs(small, inputs) / macs(net, inputs) < 0.6
         assert small(inputs).shape == (1, 3)
+    small = CoupledGroups(net, METHODS["group_round8"], inputs).at(0.4)
+    assert (small[0].out_channels % 8, small[3].out_channels % 8) == (0, 0)
 
 
 def test_torch_pruning_on_a_compacted_network():
@@ -177,7 +189,7 @@ def test_torch_pruning_on_a_compacted_network():
         for slope in rr.slopes(net).values():
             slope[::3] = 0
     compacted = rr.compact(net, inputs, 1e-3).model
-    small = CoupledGroups(compacted, "filter_l1", inputs).at(0.2)
+    small = CoupledGroups(compacted, METHODS["filter_l1"], inputs).at(0.2)
     assert macs(small, inputs) <= 0.8 * macs(compacted, inputs)
     assert small.eval()(inputs).shape == (1, 10)
 
@@ -218,13 +230,15 @@ def stages(made):
 def test_a_whole_comparison_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     blind = comparison(tmp_path, images=dataclasses.replace(IMAGES, test=Unread()))
     calls = []
-    monkeypatch.setattr("rotated_relu.experiments.comparison.run.finetune", stopping(calls, after=2))
+    monkeypatch.setattr("rotated_relu.experiments.comparison.fitting.finetune", stopping(calls, after=2))
     blind.train()
     blind.prune()
     with pytest.raises(KeyboardInterrupt):
         blind.finetune()
     trained = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("weights.safetensors")}
-    assert len(trained) == 2 + 4 + 2  # slimming at two strengths, four trainings in full, two fine-tuned
+    tried = json.loads((tmp_path / "tuning" / "slimming.json").read_text())["validation_accuracy"]
+    # slimming at each strength tried, four trainings in full, the plain one and a pruned one trained on
+    assert len(trained) == len(tried) + 4 + 2
     monkeypatch.undo()
     again = comparison(tmp_path)
     for stage in stages(again):
@@ -232,7 +246,7 @@ def test_a_whole_comparison_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     assert all(path.stat().st_mtime_ns == when for path, when in trained.items())
     rows = again.rows()
     assert {r["method"] for r in rows} == set(SMALL.methods)
-    assert all({"test", "finetuned_test", "speedup"} <= r.keys() for r in rows if r["level"] == 0.3)
+    assert all({"test", "finetuned_test", "latency"} <= r.keys() for r in rows if r["level"] == 0.3)
     # A training that has killed nothing is not fine-tuned: its level 0 is the trained network.
     starts = [r for r in rows if r["level"] == 0]
     assert {r["method"]: "finetuned_test" in r for r in starts} == {
@@ -242,7 +256,8 @@ def test_a_whole_comparison_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     }
     budget = next(r for r in rows if r["method"] == "budget" and r["level"] == 0)
     assert budget["macs_saved"] >= 0.4
-    assert json.loads((tmp_path / "tuning" / "slimming.json").read_text())["chosen"] in SMALL.strengths
+    assert {f"{strength:g}" for strength in SMALL.strengths} <= tried.keys()
+    assert "finetuned_test" in again.trainings.reference()[0]
     with pytest.raises(RunError, match="finetune_epochs"):
         comparison(tmp_path, dataclasses.replace(SMALL, finetune_epochs=2))
 

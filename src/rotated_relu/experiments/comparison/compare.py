@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +13,17 @@ from ...core import messages
 from ...core.environment import environment
 from ...core.formatting import plural
 from ...core.messages import Say
-from ...core.run_directory import write_json
+from ...core.run_directory import read_json, write_json
 from ..report.comparison import build_comparison
+from ..report.comparison_markdown import write_markdown
+from .epochs import total_epochs
+from .latency import check_engines
 from .results import table, write_csv
 from .run import Comparison
 from .settings import Settings
+from .spread import SPLITS, equal_training, interpolated
+
+DISTRIBUTIONS = {"torch_pruning": "torch-pruning", "modelopt": "nvidia-modelopt", "onnxsim": "onnxsim"}
 
 
 def compare_run(
@@ -23,9 +33,10 @@ def compare_run(
     *,
     device: str = "auto",
     progress: str = "none",
+    command: str | None = None,
     say: Say = messages.say,
 ) -> Comparison:
-    """Do what is left of a comparison; write ``compare.csv``, ``compare.json`` and ``compare.html`` after every stage.
+    """Do what is left of a comparison; write its results (:func:`write_results`) after every stage.
 
     Args:
         settings: What to do.
@@ -33,6 +44,7 @@ def compare_run(
         recipe: What the settings began with, for the page.
         device: What to train on.
         progress: How to show the progress of trainings.
+        command: What made it, for the page.
         say: Called with what is about to be done.
 
     Raises:
@@ -47,44 +59,107 @@ def compare_run(
         comparison.time,
         comparison.test,
     ):
-        stage()
-        write_results(comparison, recipe)
+        with _clocked(comparison):
+            stage()
+        write_results(comparison, recipe, command)
     return comparison
 
 
-def write_results(comparison: Comparison, recipe: str) -> None:
-    """Write ``compare.csv``, ``compare.json`` and ``compare.html`` from what there is so far."""
+@contextlib.contextmanager
+def _clocked(comparison: Comparison) -> Iterator[None]:
+    """Add the seconds of the ``with`` block to those of all calls so far, also where it is stopped."""
+    path, started = comparison.task.path / "seconds.json", time.monotonic()
+    try:
+        yield
+    finally:
+        write_json(path, {"seconds": seconds_of(comparison) + time.monotonic() - started})
+
+
+def seconds_of(comparison: Comparison) -> float:
+    """Wall-clock time over all the calls that it took."""
+    path = comparison.task.path / "seconds.json"
+    return float(read_json(path)["seconds"]) if path.is_file() else 0.0
+
+
+def write_results(comparison: Comparison, recipe: str, command: str | None = None) -> None:
+    """Write ``compare.csv``, ``compare.json``, ``compare.html`` and ``compare.md`` from what there is so far."""
     rows = comparison.rows()
     if not rows:
         return
     data = {"title": f"{recipe}: pruning methods compared", **results(comparison)}
-    data["made"] = made(comparison, recipe)
-    write_json(comparison.task.path / "compare.json", {**data, "environment": environment()})
-    write_csv(rows, comparison.task.path / "compare.csv")
-    build_comparison(data, comparison.task.path / "compare.html")
+    data["made"] = made(comparison, recipe, command)
+    path = comparison.task.path
+    write_json(path / "compare.json", {**data, "environment": environment()})
+    write_csv(rows, path / "compare.csv")
+    build_comparison(data, path / "compare.html")
+    write_markdown(data, path / "compare.md")
 
 
 def results(comparison: Comparison) -> dict[str, Any]:
-    """Rows, accuracies as trained, and the table of savings, as plain data."""
+    """Rows, accuracies as trained, and the tables, as plain data."""
     trained, rows = comparison.trainings.accuracies(), comparison.rows()
     reference = comparison.trainings.reference()
-    return {"rows": rows, "trained": trained, "reference": reference, "table": table(rows, reference)}
+    return {
+        "rows": rows,
+        "trained": trained,
+        "reference": reference,
+        "brought": comparison.settings.weights is not None,
+        "table": table(rows, reference),
+        "equal_training": {split: equal_training(rows, reference, split) for split in SPLITS},
+        "interpolated": {split: interpolated(rows, reference, split) for split in SPLITS},
+        "tuning": comparison.trainings.tuning(),
+        "failures": comparison.failures(),
+        "seconds": seconds_of(comparison),
+    }
 
 
-def made(comparison: Comparison, recipe: str) -> list[tuple[str, str]]:
+def made(comparison: Comparison, recipe: str, command: str | None) -> list[tuple[str, str]]:
     """How the comparison was made, for the page."""
     settings, here = comparison.settings, environment()
-    base = settings.base
-    strengths = {training: comparison.trainings.strength(training) for training in settings.tuned}
+    base, weights = settings.base, settings.weights
     facts = {
-        "recipe": f"{recipe}: {base.model.name} on {base.data.name}, {plural(base.epochs, 'epoch')}, "
-        f"batch {base.batch_size}",
+        "command": command or "",
+        "recipe": f"{recipe}: {base.model.name} on {base.data.name}, batch {base.batch_size}",
+        "start": "random weights, the same for all" if weights is None else Path(weights.place).name,
+        "epochs": f"{total_epochs(settings)} for every method in all; {_parts(settings)}",
+        "distillation": _distillation(settings),
         "seeds": ", ".join(map(str, settings.seeds)),
-        "fine-tuning": f"{plural(settings.finetune_epochs, 'epoch')}, "
-        f"cosine from {settings.finetune_lr * base.optimizer.lr:g}",
-        "strengths": ", ".join(f"{name}: total shrinkage {value:g}" for name, value in strengths.items()),
+        "strengths": "; ".join(
+            _strength(name, found) for name, found in comparison.trainings.tuning().items()
+        ),
         "budget": ", ".join(f"{100 * keep:g} % of the MACs" for keep in settings.keep),
         "machine": f"{here['processor']}, {plural(here['threads'], 'thread')}",
-        "versions": ", ".join(f"{name} {number}" for name, number in here["versions"].items()),
+        "seconds": f"{seconds_of(comparison):.0f}",
+        "versions": ", ".join(f"{name} {number}" for name, number in _versions(here, settings).items()),
     }
     return [(name, text) for name, text in facts.items() if text]
+
+
+def _parts(settings: Settings) -> str:
+    if settings.weights is None:
+        lr = settings.finetune_lr * settings.base.optimizer.lr
+        return f"{settings.base.epochs} of them before pruning; after it a cosine from {lr:g}"
+    return "what needs a training of its own before it prunes has half of them for it, on one schedule with the rest"
+
+
+def _distillation(settings: Settings) -> str:
+    distill = settings.base.distill
+    if distill.weight == 0:
+        return "none"
+    when = "after pruning" if settings.weights is None else "throughout"
+    return (
+        f"{distill.weight:g} of the loss from the plain network, temperature {distill.temperature:g}, {when}"
+    )
+
+
+def _strength(name: str, found: Mapping[str, Any]) -> str:
+    where = "" if found.get("inside", True) else ", still at the edge of what was tried"
+    return f"{name}: total shrinkage {found['chosen']:g} of {', '.join(found['validation_accuracy'])}{where}"
+
+
+def _versions(here: Mapping[str, Any], settings: Settings) -> dict[str, str]:
+    """Of what trained, chose and measured."""
+    versions = dict(here["versions"])
+    for tool in {method.tool for method in settings.chosen} - {None}:
+        versions[DISTRIBUTIONS[str(tool)]] = version(DISTRIBUTIONS[str(tool)])
+    return versions | (check_engines(settings.engines) if settings.latency_repeats else {})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ LOSSES = (0.0, 0.5, 1.0)  # points of accuracy
 STAGES = ("before", "after")  # fine-tuning
 COLUMNS = (
     "method", "label", "seed", "keep", "level", "macs_saved", "parameters_saved", "validation", "test",
-    "finetuned_validation", "finetuned_test", "latency_ms", "plain_latency_ms", "speedup",
+    "finetune_epochs", "finetuned_validation", "finetuned_test",
 )  # fmt: skip
 
 
@@ -50,7 +50,8 @@ def saved_at(
 
     Args:
         rows: Of the comparison.
-        reference: Seed to ``{"validation": percent, "test": percent}`` of the plain network.
+        reference: Seed to ``{"validation": percent, "test": percent}`` of the plain network, and the same after as many
+            epochs as the others had in all, ``finetuned_validation`` and ``finetuned_test``.
         method: Its name.
         loss: Points of accuracy.
         stage: ``before`` fine-tuning, or ``after`` it: of the networks that were fine-tuned. A fine-tuning that lowers
@@ -58,6 +59,7 @@ def saved_at(
     """
     best = []
     for seed, plain in reference.items():
+        plain = _accuracies(plain, stage) or plain  # trained for as long as the others
         own = [row for row in rows if row["method"] == method and row["seed"] == seed]
         known = [(row, found) for row in own if (found := _accuracies(row, stage)) is not None]
         good = [(row, found) for row, found in known if found["validation"] >= plain["validation"] - loss]
@@ -81,7 +83,7 @@ def saved_at(
     )
 
 
-def _accuracies(row: dict[str, Any], stage: str) -> dict[str, float] | None:
+def _accuracies(row: Mapping[str, Any], stage: str) -> dict[str, float] | None:
     """Of one pruned network, by split; None if it does not belong to the stage."""
     splits = ("validation", "test")
     before = {split: row[split] for split in splits if split in row}
@@ -109,12 +111,23 @@ def table(rows: Sequence[dict[str, Any]], reference: dict[int, dict[str, float]]
 
 
 def write_csv(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """One line per pruned network; cells that are not known yet stay empty.
+    """One line per pruned network; cells that are not known yet stay empty. Latencies have columns of their own.
 
     Raises:
         RunError: If the file cannot be written.
     """
     with replacing(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n")
+        timed = [_timings(row) for row in rows]
+        columns = [*COLUMNS, *dict.fromkeys(name for found in timed for name in found)]
+        writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({**row, **found} for row, found in zip(rows, timed, strict=True))
+
+
+def _timings(row: Mapping[str, Any]) -> dict[str, float]:
+    """The latencies of a network, a column for each engine and batch size."""
+    return {
+        f"{timed['engine']}_batch{timed['batch_size']}_{what}": timed[what]
+        for timed in row.get("latency", [])
+        for what in ("ms", "plain_ms", "speedup")
+    }

@@ -1,11 +1,12 @@
 """What a comparison says after equal training, over several seeds: means, deviations, and savings in between.
 
-Plain data in, plain data out. A *target* is the share of the multiply-accumulates that was to be saved, by a level or by
-the budget of a training. Here nothing is picked by accuracy: every network that trained on counts.
+Plain data in, plain data out. A *target* is the share of the multiply-accumulates that was to be saved, by a level or
+by the budget of a training. Here nothing is picked by accuracy: every network that trained on counts.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -150,7 +151,7 @@ def frontier(rows: Rows, plain: float, split: str) -> list[tuple[float, float]]:
 
 def saved_at_loss(points: Sequence[tuple[float, float]], loss: float) -> tuple[float, bool]:
     """The saving at a loss, linear between the points of a frontier, and whether the frontier ends before that loss."""
-    for (saved, lost), (more, worse) in zip(points, points[1:], strict=False):
+    for (saved, lost), (more, worse) in itertools.pairwise(points):
         if worse > loss:
             return saved + (more - saved) * (loss - lost) / (worse - lost), False
     return points[-1][0], True

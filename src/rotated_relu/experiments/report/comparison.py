@@ -8,23 +8,21 @@ from typing import Any
 
 from .build import write_page
 from .figures.spec import Figure, Spec, axis, line
-from .words import NARROW_SPACE, factor, points, share
+from .spread_figures import frontiers, looks
+from .spread_tables import leading_split, with_deviation
+from .spread_tables import tables as spread_tables
+from .words import NARROW_SPACE, points, share
 
 STAGES = {"before": "before fine-tuning", "after": "after fine-tuning"}
 COLUMNS = {"before": "validation", "after": "finetuned_validation"}
-# Distinct with and without colour vision, on white and on black.
-LOOKS = (
-    ("var(--rotated)", "circle"), ("#e69f00", "circle-open"), ("#cc79a7", "square"), ("var(--compact)", "diamond"),
-    ("var(--finetuned)", "triangle-up"), ("#8f6fd1", "cross"), ("#56b4e9", "x"), ("var(--relu)", "star"),
-    ("var(--ink)", "hexagon-open"),
-)  # fmt: skip
 
 
 def build_comparison(data: Mapping[str, Any], path: Path) -> Path:
     """Write the page of a comparison.
 
     Args:
-        data: What ``compare.json`` holds: ``title``, ``rows``, ``table``, ``reference``, ``trained`` and ``made``.
+        data: What ``compare.json`` holds: ``title``, ``rows``, ``table``, ``reference``, ``trained`` and ``made``;
+            and ``equal_training``, ``interpolated`` and ``failures``, where networks trained on.
         path: The ``.html`` file.
 
     Returns:
@@ -33,8 +31,10 @@ def build_comparison(data: Mapping[str, Any], path: Path) -> Path:
     Raises:
         RunError: If the file cannot be written.
     """
-    drawn = {stage: _frontier(data, stage) for stage in STAGES if _has(data, stage)}
-    figures = {figure.key: figure for figure in drawn.values()}
+    equal = frontiers(data, leading_split(data))
+    figures = {
+        figure.key: figure for figure in [*equal, *(_frontier(data, stage) for stage in _stages(data))]
+    }
     return write_page(
         "comparison.html.j2",
         path,
@@ -42,18 +42,27 @@ def build_comparison(data: Mapping[str, Any], path: Path) -> Path:
         title=data["title"],
         verdict=verdict(data),
         lead=_lead(data),
-        tables=[_savings(data, stage) for stage in STAGES if _has(data, stage)] + [_trained(data)],
+        tables=[*spread_tables(data), *(_savings(data, stage) for stage in _stages(data)), _trained(data)],
         made=data["made"],
     )
 
 
 def verdict(data: Mapping[str, Any]) -> str:
-    """The result in one sentence: the most saved at half a point, before fine-tuning, and by what."""
-    best = max(_entries(data, "before", 0.5), key=lambda entry: float(entry["macs"]), default=None)
-    if best is None or best["macs"] == 0:
+    """The result in one sentence: the most saved at half a point, after equal training where there has been some."""
+    split = leading_split(data)
+    read = data.get("interpolated", {}).get(split, [])
+    if read:
+        best = max(read, key=lambda entry: float(entry["saved"]["mean"]))
+        saved = with_deviation(best["saved"], 100, 1)
+        return (
+            f"{best['label']} saves {'at least ' if best['at_least'] else ''}{saved} % of the computation at a loss of "
+            f"{best['loss']:g} points on {split} images, after equal training"
+        )
+    first = max(_entries(data, "before", 0.5), key=lambda entry: float(entry["macs"]), default=None)
+    if first is None or first["macs"] == 0:
         return "No method saves anything at a loss of half a point, before fine-tuning"
     return (
-        f"{best['label']} saves {share(best['macs'])} of the computation at a loss of at most half a point, "
+        f"{first['label']} saves {share(first['macs'])} of the computation at a loss of at most half a point, "
         "before fine-tuning"
     )
 
@@ -61,10 +70,17 @@ def verdict(data: Mapping[str, Any]) -> str:
 def _lead(data: Mapping[str, Any]) -> str:
     accuracies = [plain["validation"] for plain in data["reference"].values()]
     seeds = f"{len(accuracies)} seed{'s' if len(accuracies) > 1 else ''}"
+    start = "begin with the same trained network" if data.get("brought") else "train the same network"
+    seen = " The trained network may have seen those images." if data.get("brought") else ""
     return (
-        f"All methods train the same network on the same images for as long ({seeds}); each is pruned to many sizes. "
-        f"Losses are against the ReLU network, {sum(accuracies) / len(accuracies):.2f}{NARROW_SPACE}% on validation."
+        f"All methods {start} on the same images for as long ({seeds}); each is pruned to many sizes. "
+        f"The ReLU network: {sum(accuracies) / len(accuracies):.2f}{NARROW_SPACE}% on validation.{seen}"
     )
+
+
+def _stages(data: Mapping[str, Any]) -> list[str]:
+    """Stages with networks; none where the validation images may have been trained on: they say nothing then."""
+    return [] if data.get("brought") else [stage for stage in STAGES if _has(data, stage)]
 
 
 def _has(data: Mapping[str, Any], stage: str) -> bool:
@@ -136,7 +152,7 @@ def _frontier(data: Mapping[str, Any], stage: str) -> Figure:
     column = COLUMNS[stage]
     methods = list(dict.fromkeys(row["method"] for row in data["rows"]))
     traces: list[Spec] = []
-    for method, (fill, symbol) in zip(methods, LOOKS * len(methods), strict=False):
+    for method, (fill, symbol) in looks(methods).items():
         for run in _runs(data["rows"], method, column):
             traces.append(
                 _trace(run, column, fill, symbol, first=not any(t["name"] == run[0]["label"] for t in traces))
@@ -174,11 +190,7 @@ def _runs(rows: Sequence[dict[str, Any]], method: str, column: str) -> list[list
 
 def _trace(run: list[dict[str, Any]], column: str, fill: str, symbol: str, first: bool) -> Spec:
     label = run[0]["label"]
-    hover = [
-        f"{label}, {share(row['macs_saved'])} of the MACs saved"
-        + (f", {factor(row['speedup'])} as fast" if "speedup" in row else "")
-        for row in run
-    ]
+    hover = [f"{label}, {share(row['macs_saved'])} of the MACs saved" for row in run]
     trace = line(
         [100 * row["macs_saved"] for row in run], [row[column] for row in run], label, fill, "", markers=True
     )

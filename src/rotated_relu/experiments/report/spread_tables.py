@@ -1,0 +1,118 @@
+"""Tables of a comparison after equal training: means over seeds with their standard deviations, as words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .words import MINUS, NARROW_SPACE
+
+Data = Mapping[str, Any]
+
+
+def leading_split(data: Data) -> str:
+    """Test images where they have been read, else validation images."""
+    return "test" if data.get("equal_training", {}).get("test") else "validation"
+
+
+def with_deviation(found: Data | None, scale: float = 1.0, digits: int = 2, sign: bool = False) -> str:
+    """A mean, and after ± its standard deviation where there are several seeds."""
+    if found is None:
+        return ""
+    text = f"{scale * found['mean']:{'+' if sign else ''}.{digits}f}".replace("-", MINUS)
+    if found["deviation"] is None:
+        return text
+    return f"{text} ± {scale * found['deviation']:.{digits}f}"
+
+
+def equal_training_table(data: Data, split: str) -> dict[str, Any]:
+    """What each method keeps of its accuracy at each target, after as many epochs as every other."""
+    rows = [
+        [
+            f"{100 * entry['target']:.0f}{NARROW_SPACE}%: {entry['label']}",
+            str(entry["accuracy"]["count"]),
+            with_deviation(entry["saved"], 100, 1),
+            with_deviation(entry["accuracy"]),
+            with_deviation(None if entry["loss"] is None else _negative(entry["loss"]), sign=True),
+            against_best(entry),
+        ]
+        for entry in data["equal_training"][split]
+    ]
+    return {
+        "id": f"equal-{split}",
+        "title": f"After equal training, {split} images",
+        "heads": [
+            "to be saved", "seeds", "MACs saved, %", "accuracy, %", "against ReLU, points", "against the best rival",
+        ],
+        "rows": rows,
+        "caption": (
+            "Mean ± standard deviation over the seeds. Every method has had the same epochs in all, and so has the "
+            "ReLU network" + (", which is as it was brought" if data.get("brought") else "") + "; nothing is picked by "
+            "accuracy. Against the best rival: the difference of the means and its pooled standard error."
+        ),
+    }  # fmt: skip
+
+
+def against_best(entry: Data) -> str:
+    """Of ours, the difference to the best rival in points, with its standard error."""
+    if "difference" not in entry:
+        return ""
+    text = f"{entry['difference']:+.2f}".replace("-", MINUS)
+    error = entry["standard_error"]
+    return f"{text} (standard error {error:.2f})" if error is not None else f"{text} (one seed)"
+
+
+def interpolated_table(data: Data, split: str) -> dict[str, Any]:
+    """What each method saves where its frontier has lost so much."""
+    entries = data["interpolated"][split]
+    loss = entries[0]["loss"] if entries else 0.5
+    rows = [
+        [
+            entry["label"],
+            str(entry["saved"]["count"]),
+            ("at least " if entry["at_least"] else "") + with_deviation(entry["saved"], 100, 1),
+        ]
+        for entry in sorted(entries, key=lambda entry: -float(entry["saved"]["mean"]))
+    ]
+    return {
+        "id": f"interpolated-{split}",
+        "title": f"MACs saved at a loss of {loss:g} points, {split} images",
+        "heads": ["method", "seeds", "MACs saved, %"],
+        "rows": rows,
+        "caption": (
+            "Read off the line between the networks of each seed, from no saving at no loss; mean ± standard "
+            "deviation. At least: a frontier ended before it had lost so much."
+        ),
+    }
+
+
+def failures_table(data: Data) -> dict[str, Any]:
+    """What could not be done, and why."""
+    rows = [
+        [
+            entry["method"],
+            "all" if "levels" not in entry else ", ".join(f"{100 * level:g} %" for level in entry["levels"]),
+            entry["reason"],
+        ]
+        for entry in data["failures"]
+    ]
+    return {
+        "id": "failures",
+        "title": "What failed",
+        "heads": ["method", "levels", "reason"],
+        "rows": rows,
+        "caption": "Methods that were left out, and networks that another tool gave an error for.",
+    }
+
+
+def tables(data: Data) -> list[dict[str, Any]]:
+    """All of them that have rows."""
+    if "equal_training" not in data:
+        return []
+    split = leading_split(data)
+    found = [equal_training_table(data, split), interpolated_table(data, split), failures_table(data)]
+    return [table for table in found if table["rows"]]
+
+
+def _negative(found: Data) -> dict[str, Any]:
+    return {**found, "mean": -found["mean"]}
