@@ -46,9 +46,7 @@ def frontier_svg(data: Mapping[str, Any], split: str) -> str | None:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" '
         f'font-size="12" role="img"><title>{escape(found[0].alt)}</title>'
-        '<rect width="100%" height="100%" fill="white"/>'
-        + "".join(parts)
-        + "</svg>\n"
+        '<rect width="100%" height="100%" fill="white"/>' + "".join(parts) + "</svg>\n"
     )
 
 
