@@ -212,7 +212,7 @@ def compare(
     """Train and prune ReLU, rotated ReLU and their rivals alike, and show what each saves at which accuracy.
 
     Same network, images, split, augmentation and total of epochs for all; each penalty's strength is tuned on the same
-    grid of short runs. Writes compare.csv, compare.json, compare.html and compare.md. Stopped, the same command goes on.
+    grid of short runs. Writes compare.csv, .json, .html and .md. Stopped, the same command goes on.
     """
     from ..experiments.comparison.compare import compare_run, results
     from ..experiments.comparison.settings import Settings, Weights
