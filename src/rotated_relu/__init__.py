@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .deploy.autotune import compact
     from .deploy.export import export_onnx, export_openvino
     from .deploy.latency.calibrate import calibrate
+    from .deploy.latency.select import select_channels
     from .deploy.measure import measure
     from .graph.registration import register_operation
     from .nn import models
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from .pruning.latency.table import LatencyTable
     from .pruning.mask import Mask, apply_mask, apply_threshold
     from .pruning.removal import Certificate, Compacted, Plan, load, load_compacted, read_plan, save
-    from .pruning.select import select_channels
     from .pruning.shrink import Shrunk, shrink
     from .pruning.threshold import find_threshold
 
@@ -51,6 +51,7 @@ _HOMES = {
     "pruning.budget": ("SlopeBudget",),
     "pruning.removal": ("Certificate", "Compacted", "Plan", "load", "load_compacted", "read_plan", "save"),
     "deploy.latency.calibrate": ("calibrate",),
+    "deploy.latency.select": ("select_channels",),
     "deploy.export": ("export_onnx", "export_openvino"),
     "nn.folding": ("compile_training", "fast_training", "plain_training"),
     "deploy.measure": ("measure",),
@@ -59,7 +60,6 @@ _HOMES = {
     "nn.slopes": ("slopes",),
     "pruning.latency.table": ("LatencyTable",),
     "pruning.mask": ("Mask", "apply_mask", "apply_threshold"),
-    "pruning.select": ("select_channels",),
     "nn.distillation": ("distillation_loss",),
     "nn.rotate": ("rotate",),
     "deploy.autotune": ("compact",),

@@ -36,7 +36,7 @@ from ..core.criteria import TRAINING_SCORES
 from ..core.errors import SlopeError, UnknownNameError
 from ..core.modules import Inputs, unwrap
 from ..nn.slopes import check_slopes
-from .estimate import CostEstimate
+from .estimate import CostEstimate, check_table
 from .latency.table import LatencyTable
 from .mask import zero_mask
 from .select import check_budget, selector_for, unreachable
@@ -94,7 +94,9 @@ class SlopeBudget:
         end: float = 0.7,
         window: float = 0.05,
     ) -> None:
-        check_budget(keep, unit, table, round_to)
+        check_budget(keep, unit, round_to)
+        if unit == "latency":
+            check_table(table)
         _check(steps, score, start, end, window)
         self.steps, self.keep, self.unit, self.score = steps, keep, unit, score
         self.start, self.end, self.window = start, end, window

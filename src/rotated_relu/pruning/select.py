@@ -34,7 +34,7 @@ from .steps.selector import StepSelector
 Channel = tuple[str, int]  # name of a slope, position
 
 
-def select_channels(
+def choose_channels(
     net: nn.Module,
     example_inputs: Inputs,
     *,
@@ -44,56 +44,42 @@ def select_channels(
     table: LatencyTable | None = None,
     round_to: int | None = None,
 ) -> Mask:
-    """Choose in one shot which channels go, so that at most a share of the network's cost is left.
-
-    Greedy by score per saved cost: what one channel of each activation saves is counted once, on the network as it is,
-    and channels go in that order, lowest first, until the budget is met. See the module's text for what is spared.
-
-    Milliseconds, and other units with ``round_to``, are saved in steps instead: channels go in blocks, whole branches
-    included, and those of a residual stream together; a channel that would save nothing stays. See
-    :mod:`rotated_relu.pruning.steps.selector`.
-
-    Args:
-        net: A rotated network, in any mode and form; it is only read.
-        example_inputs: Tensor or tuple of tensors for one forward pass; multiply-accumulates are those of these inputs.
-        keep: Share of the ``unit`` that may be left, above 0 and at most 1.
-        unit: ``macs``, ``parameters``, ``channels``, or ``latency``: milliseconds of a call in the table's engine.
-        scores: Name of each slope to a score per channel, shape (channels,), as from
-            :mod:`rotated_relu.pruning.importance`, *not* yet divided by a cost; ``|a|`` if None.
-        table: Measured times, for the unit ``latency``: from ``rr.calibrate`` or ``rr.LatencyTable.load``.
-        round_to: Widths that are left are multiples of it, such as 8 or 16; None takes the steps of the table for
-            ``latency``, and single channels for all other units.
-
-    Returns:
-        The mask; nothing has been changed. ``rr.compact(net, example_inputs, mask=mask)`` removes the channels.
+    """What :func:`rotated_relu.select_channels` does with a table at hand; see there.
 
     Raises:
-        SlopeError: If ``keep`` is out of range or less than can be had, there are no slopes, some are not finite, or
-            the scores are not those of this network.
-        UnknownNameError: If there is no such unit.
-        ArgumentError: If the unit is ``latency`` and there is no table, or ``round_to`` is no positive integer.
-        LatencyError: If the table lacks a layer of this network.
-        CaptureError: If the network cannot be captured.
-
-    Example::
-
-        >>> mask = rr.select_channels(net, images[:1], keep=0.6)
-        >>> result = rr.compact(net, images[:1], mask=mask)
-
-    Source: ours; the score per cost is that of a greedy knapsack.
+        ArgumentError: If the unit is ``latency`` and there is no table; and what that function raises.
     """
-    check_budget(keep, unit, table, round_to)
-    found = check_slopes(net)
+    check_choice(net, keep, unit, scores, round_to)
+    if unit == "latency":
+        check_table(table)
     scores = slope_scores(net) if scores is None else scores
-    check_scores(found, scores)
-    kind, per = getattr(scores, "kind", "custom"), getattr(scores, "per", "")
-    if per:
-        raise SlopeError(f"the scores are divided by {per} already; pass them as they were before")
     selector = selector_for(CostEstimate(net, example_inputs, table), unit, round_to)
     masks = selector.choose(keep, scores, zero_mask(net))
     if not selector.meets(masks, keep):
         raise SlopeError(unreachable(keep, selector, selector.estimate.share(masks, unit)))
-    return Mask(masks, Criterion(kind, unit, keep={unit: keep}))
+    return Mask(masks, Criterion(getattr(scores, "kind", "custom"), unit, keep={unit: keep}))
+
+
+def check_choice(
+    net: nn.Module,
+    keep: float,
+    unit: str,
+    scores: Mapping[str, Tensor] | None = None,
+    round_to: int | None = None,
+) -> None:
+    """Raise what :func:`choose_channels` would raise before any work.
+
+    Raises:
+        SlopeError, UnknownNameError, ArgumentError: See :func:`choose_channels`.
+    """
+    check_budget(keep, unit, round_to)
+    found = check_slopes(net)
+    if scores is not None:
+        check_scores(found, scores)
+    if getattr(scores, "per", ""):
+        raise SlopeError(
+            f"the scores are divided by {getattr(scores, 'per', '')} already; pass them as they were before"
+        )
 
 
 def selector_for(estimate: CostEstimate, unit: str, round_to: int | None = None) -> Selector | StepSelector:
@@ -198,20 +184,16 @@ def with_more(dead: Mapping[str, Tensor], more: list[Channel]) -> dict[str, Tens
     return masks
 
 
-def check_budget(
-    keep: float, unit: str, table: LatencyTable | None = None, round_to: int | None = None
-) -> None:
+def check_budget(keep: float, unit: str, round_to: int | None = None) -> None:
     """Raise unless a budget is a share of a unit that there is, in steps that there can be.
 
     Raises:
         UnknownNameError: If there is no such unit.
-        ArgumentError: If the unit is ``latency`` and there is no table, or the steps are no positive integer.
+        ArgumentError: If the steps are no positive integer.
         SlopeError: If the share is not above 0 and at most 1.
     """
     if unit not in UNITS:
         raise UnknownNameError("unit of the budget", unit, UNITS)
-    if unit == "latency":
-        check_table(table)
     if not 0 < need_number(keep, "keep") <= 1:
         raise SlopeError(f"keep must be above 0 and at most 1 (0.5 keeps half), got {keep}")
     if round_to is not None and (type(round_to) is not int or round_to < 1):

@@ -7,6 +7,7 @@ import rotated_relu as rr
 from rotated_relu.core.errors import ArgumentError, LatencyError
 from rotated_relu.pruning.estimate import CostEstimate
 from rotated_relu.pruning.latency.geometry import LayerGeometry
+from rotated_relu.pruning.select import choose_channels
 from support.latency_tables import staircase, table_for, table_of
 from support.nets import Residual, two_layers
 
@@ -73,7 +74,7 @@ def test_a_budget_in_milliseconds_bounds_slopes():
 
 def test_without_a_table_there_are_no_milliseconds():
     with pytest.raises(ArgumentError, match=r"needs a table .*rr\.calibrate"):
-        rr.select_channels(two_layers(), X, unit="latency")
+        choose_channels(two_layers(), X, unit="latency")
     with pytest.raises(ArgumentError, match="needs a table"):
         rr.SlopeBudget(two_layers(), X, 10, unit="latency")
     with pytest.raises(ArgumentError, match="needs a table"):

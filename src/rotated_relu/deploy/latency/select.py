@@ -1,0 +1,80 @@
+"""Choose channels in one shot, with the times of an engine where time is what is to be saved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from ...core.errors import ArgumentError
+from ...core.modules import Inputs
+from ...pruning.latency.table import LatencyTable
+from ...pruning.mask import Mask
+from ...pruning.select import check_choice, choose_channels
+from .calibrate import Progress, calibrate
+
+
+def select_channels(
+    net: nn.Module,
+    example_inputs: Inputs,
+    *,
+    keep: float = 0.5,
+    unit: str = "macs",
+    scores: Mapping[str, Tensor] | None = None,
+    round_to: int | None = None,
+    table: LatencyTable | None = None,
+    engine: str = "onnxruntime",
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+) -> Mask:
+    """Choose in one shot which channels go, so that at most a share of the network's cost is left.
+
+    Greedy by score per saved cost: what one channel of each activation saves is counted once, on the network as it is,
+    and channels go in that order, lowest first, until the budget is met. The best channel of an activation is spared
+    until it is the last one, and none goes without which the inputs no longer lead to the output.
+
+    Milliseconds, and other units with ``round_to``, are saved in steps instead: channels go in blocks, whole branches
+    included, and those of a residual stream together; a channel that would save nothing stays (see docs/latency.md).
+
+    Args:
+        net: A rotated network, in any mode and form; it is only read.
+        example_inputs: Tensor or tuple of tensors for one forward pass; multiply-accumulates are those of these inputs.
+        keep: Share of the ``unit`` that may be left, above 0 and at most 1; for ``latency`` 1 over the speed-up.
+        unit: ``macs``, ``parameters``, ``channels``, or ``latency``: milliseconds of a call.
+        scores: Name of each slope to a score per channel, shape (channels,), as from
+            :mod:`rotated_relu.pruning.importance`, *not* yet divided by a cost; ``|a|`` if None.
+        round_to: Widths that are left are multiples of it, such as 8 or 16; None takes the steps of the table for
+            ``latency``, and single channels for all other units.
+        table: Measured times, for ``latency``: from ``rr.calibrate`` or ``rr.LatencyTable.load``. Without one,
+            ``rr.calibrate`` measures what its cache does not have, up to five minutes.
+        engine: For ``latency`` without a table: ``onnxruntime``, ``openvino``, ``torch`` or ``torch.compile``.
+        batch_size: For ``latency`` without a table: examples per call; as many as the example inputs have if None.
+        progress: For ``latency`` without a table: called as ``rr.calibrate`` calls it.
+
+    Returns:
+        The mask; nothing has been changed. ``rr.compact(net, example_inputs, mask=mask)`` removes the channels.
+
+    Raises:
+        SlopeError: If ``keep`` is out of range or less than can be had (says what can), there are no slopes, some are
+            not finite, or the scores are not those of this network.
+        UnknownNameError: If there is no such unit or engine.
+        ArgumentError: If ``round_to`` is no positive integer, or there is a table and the unit is not ``latency``.
+        LatencyError: If the table lacks a layer of this network, or one cannot be measured.
+        CaptureError: If the network cannot be captured.
+
+    Example::
+
+        >>> mask = rr.select_channels(net, images[:1], keep=0.6)
+        >>> mask = rr.select_channels(net, images[:1], keep=1 / 2, unit="latency", engine="openvino", batch_size=64)
+        >>> result = rr.compact(net, images[:1], mask=mask)
+
+    Source: ours; the score per cost is that of a greedy knapsack.
+    """
+    check_choice(net, keep, unit, scores, round_to)
+    if table is not None and unit != "latency":
+        raise ArgumentError(f'a table of times is for unit="latency", not for {unit!r}')
+    if table is None and unit == "latency":
+        table = calibrate(net, example_inputs, engine=engine, batch_size=batch_size, progress=progress)
+    return choose_channels(
+        net, example_inputs, keep=keep, unit=unit, scores=scores, table=table, round_to=round_to
+    )

@@ -1,0 +1,82 @@
+"""Channels chosen by the times of an engine that is made up, and what the exported result takes in it."""
+
+import onnx
+import pytest
+import torch
+
+import rotated_relu as rr
+from rotated_relu.core.errors import ArgumentError, SlopeError, UnknownNameError
+from rotated_relu.deploy import engines
+from rotated_relu.deploy.conversion import apply_layout, raw_onnx
+from rotated_relu.deploy.latency import calibrate, measuring
+from rotated_relu.deploy.layout import EXACT_WIDTHS
+from support.nets import Residual
+from support.toy_engine import ToyEngine, time_of, without_a_clock
+
+X = torch.zeros(1, 3, 4, 4)
+
+
+@pytest.fixture
+def toy(monkeypatch, tmp_path):
+    monkeypatch.setattr(measuring, "compare_latency", without_a_clock)
+    monkeypatch.setattr(engines, "ENGINES", dict(engines.ENGINES))
+    monkeypatch.setattr(calibrate, "_cache_folder", lambda: tmp_path)
+    made = ToyEngine()
+    engines.register_engine(made.engine)
+    return made
+
+
+@pytest.fixture
+def scores():
+    generator = torch.Generator().manual_seed(0)
+    slopes = rr.slopes(Residual(64))
+    return {name: torch.rand(len(slope), generator=generator) for name, slope in slopes.items()}
+
+
+def milliseconds(net):
+    model = onnx.load_model_from_string(apply_layout(raw_onnx(net, X), EXACT_WIDTHS).content)
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1  # exported for any batch size
+    del model.graph.value_info[:]
+    return time_of(model)
+
+
+@pytest.mark.parametrize("speedup", [1.5, 2, 3])
+def test_what_is_chosen_for_a_speed_up_has_it(toy, scores, speedup):
+    net = Residual(64)
+    mask = rr.select_channels(net, X, keep=1 / speedup, unit="latency", scores=scores, engine="toy")
+    result = rr.compact(net, X, mask=mask)
+    assert milliseconds(net) / milliseconds(result.model) >= 0.97 * speedup
+    # Blocks of 16, of which none is begun.
+    assert all(int((~gone).sum()) % 16 == 0 for gone in mask.values())
+
+
+def test_a_table_is_measured_once_and_may_be_given(toy, scores):
+    net = Residual(64)
+    settings = {"keep": 0.5, "unit": "latency", "scores": scores}
+    first = rr.select_channels(net, X, engine="toy", **settings)
+    started = toy.started
+    assert started > 0
+    again = rr.select_channels(net, X, engine="toy", **settings)
+    table = rr.calibrate(net, X, engine="toy")
+    given = rr.select_channels(net, X, table=table, **settings)
+    assert toy.started == started
+    for other in (again, given):
+        assert all(torch.equal(first[name], other[name]) for name in first)
+
+
+def test_nothing_is_measured_for_a_budget_that_cannot_be_one(toy, scores):
+    net = Residual(64)
+    with pytest.raises(SlopeError, match="keep must be above 0"):
+        rr.select_channels(net, X, keep=0, unit="latency", engine="toy")
+    with pytest.raises(SlopeError, match="one score per channel"):
+        rr.select_channels(Residual(8), X, unit="latency", scores=scores, engine="toy")
+    with pytest.raises(UnknownNameError, match="engine"):
+        rr.select_channels(net, X, unit="latency", engine="toys")
+    assert toy.started == 0
+
+
+def test_a_table_is_no_use_for_other_units(toy):
+    net = Residual(64)
+    table = rr.calibrate(net, X, engine="toy")
+    with pytest.raises(ArgumentError, match='a table of times is for unit="latency", not for'):
+        rr.select_channels(net, X, unit="macs", table=table)
