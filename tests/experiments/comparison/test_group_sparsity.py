@@ -1,4 +1,4 @@
-"""Torch-Pruning's penalty acts between the backward pass and the step, as strongly as it was told to, and only there."""
+"""Torch-Pruning's penalty acts between backward pass and step, as strongly as it was told to, and only there."""
 
 import dataclasses
 
