@@ -44,7 +44,7 @@ def attack(
     seed: Annotated[int, typer.Option(min=0, help="Of the choice of images and of random starts.")] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 100,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="What to compute on.")] = "auto",
-    progress: Progress = "lines",
+    progress: Progress = "auto",
 ) -> None:
     """Accuracy under FGSM and PGD (L-infinity), and the local Lipschitz constant; kept in attack.json.
 

@@ -30,7 +30,7 @@ def demo(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Delete an earlier demo there and start over.")
     ] = False,
-    progress: Progress = "lines",
+    progress: Progress = "auto",
 ) -> None:
     """Train a small network with ReLU and rotated, shrink the rotated one, measure both: about four minutes.
 

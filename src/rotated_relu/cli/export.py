@@ -9,7 +9,7 @@ import typer
 from ..experiments.run_networks import open_run
 from ..experiments.stages.export import CALIBRATION_IMAGES, TIMED_BATCH_SIZES, Exported, export_run
 from . import console
-from .options import RunPath, Weights
+from .options import Progress, RunPath, Weights, check_choices
 
 if TYPE_CHECKING:
     from ..deploy.export import ExportReport
@@ -37,6 +37,7 @@ def export(
     tune: Annotated[
         bool, typer.Option(help="Time several layouts of the graph and write the fastest.")
     ] = True,
+    progress: Progress = "auto",
 ) -> None:
     """Write the compacted network as compact.onnx or compact.xml; the batch size is free.
 
@@ -47,6 +48,7 @@ def export(
         raise typer.BadParameter("8 bits are written as ONNX only", param_hint="--int8")
     if int8 and dynamic_size:
         raise typer.BadParameter("8 bits are written for one image size", param_hint="--dynamic-size")
+    check_choices("cpu", progress)
     loaded = open_run(run)
     found = export_run(
         loaded,
@@ -55,6 +57,7 @@ def export(
         int8=int8,
         dynamic_size=dynamic_size,
         tuned_for=batch_size if tune else [],
+        progress=progress,
     )
     console.show(*(_int8_words(found) if int8 else _words(found)))
     console.show_next(loaded)

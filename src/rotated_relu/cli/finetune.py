@@ -22,7 +22,7 @@ def finetune(
         float | None, typer.Option(help="Default: a tenth of the training's.", show_default=False)
     ] = None,
     device: Device = "auto",
-    progress: Progress = "lines",
+    progress: Progress = "auto",
 ) -> None:
     """Train the compacted network on, with a cosine from a small learning rate and no penalty on the slopes.
 

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from ..core.errors import UnknownNameError
+from ..core.progress import KINDS
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
-PROGRESS = ("bar", "lines", "none")
 
 
 def directory(value: str) -> Path:
@@ -30,11 +30,16 @@ Weights = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="What to train on.")]
-Progress = Annotated[str, typer.Option(metavar="bar|lines|none", help="How to show progress.")]
+Progress = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|bar|lines|none", help="How to show progress; auto: a bar in a terminal, else lines."
+    ),
+]
 
 
 def check_choices(device: str, progress: str) -> None:
     """Raise :class:`UnknownNameError` unless both are among those that the help lists."""
-    for kind, value, known in (("progress", progress, PROGRESS), ("device", device, DEVICES)):
+    for kind, value, known in (("progress", progress, KINDS), ("device", device, DEVICES)):
         if value not in known:
             raise UnknownNameError(kind, value, known)

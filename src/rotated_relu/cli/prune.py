@@ -10,7 +10,7 @@ from ..core.errors import ThresholdError
 from ..experiments.run_networks import RunNetworks, open_run
 from ..experiments.stages.prune import ANY_FALL, TIMED_BATCH_SIZES, Pruned, prune_run
 from . import console
-from .options import RunPath
+from .options import Progress, RunPath, check_choices
 
 EXAMPLE = "rotated-relu prune runs/first --tolerance 0.2"
 AUTO = "auto"
@@ -56,6 +56,7 @@ def prune(
     batch_size: Annotated[
         list[int], typer.Option(min=1, help="With auto: batch sizes to time; may be given several times.")
     ] = list(TIMED_BATCH_SIZES),  # noqa: B006 - typer copies it
+    progress: Progress = "auto",
 ) -> None:
     """Choose which filters go, remove them, verify that the output did not change.
 
@@ -68,6 +69,7 @@ def prune(
     }
     if budget and threshold is not None:
         raise ThresholdError("give either --threshold or a share to keep, not both")
+    check_choices("cpu", progress)
     multiple = rounding(round_to)
     loaded = open_run(run)
     pruned = prune_run(
@@ -79,6 +81,7 @@ def prune(
         round_to=multiple,
         engine=engine,
         batch_sizes=batch_size,
+        progress=progress,
     )
     _show(loaded, pruned)
     if pruned.removed:

@@ -79,7 +79,7 @@ def reproduce(
         bool, typer.Option("--baseline/--no-baseline", help="Train the same network with plain ReLU too.")
     ] = True,
     device: Device = "auto",
-    progress: Progress = "lines",
+    progress: Progress = "auto",
 ) -> None:
     """Do a whole experiment: train, choose on validation, compact, retrain, test once, compare with the paper.
 

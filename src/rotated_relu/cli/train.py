@@ -38,7 +38,7 @@ def train(
         bool, typer.Option("--profile", help="Do not train: show where the time of a step goes.")
     ] = False,
     device: Device = "auto",
-    progress: Progress = "lines",
+    progress: Progress = "auto",
     **given: Any,
 ) -> None:
     """Train a network into a run directory; the same command again resumes it, also after kill -9.

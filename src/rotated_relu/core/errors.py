@@ -13,7 +13,7 @@ class RotatedReLUError(Exception):
     """Root of all exceptions that this package raises on purpose."""
 
 
-class ArgumentError(RotatedReLUError, TypeError):
+class ArgumentError(RotatedReLUError, TypeError, ValueError):
     """A function was given something of another kind, such as a string for a network, or out of range."""
 
 
@@ -78,9 +78,10 @@ class UnknownNameError(RotatedReLUError, KeyError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         names = sorted(known)
-        near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
+        near = difflib.get_close_matches(name if isinstance(name, str) else "", names, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(names)}"
-        self.message = f"unknown {kind} {name!r}: {hint}"
+        given = repr(name) if isinstance(name, str) else f"of type {type(name).__name__}"
+        self.message = f"unknown {kind} {given}: {hint}"
         super().__init__(self.message)
 
     def __str__(self) -> str:

@@ -36,3 +36,11 @@ def milliseconds(value: float | None) -> str:
 def kibibytes(value: float | None) -> str:
     """A size, from bytes."""
     return "" if value is None else f"{value / 1024:,.0f} KiB"
+
+
+def duration(seconds: float) -> str:
+    """A time that need not be exact: 40 s, 12 min, 3 h 05 min."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"

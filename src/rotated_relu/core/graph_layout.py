@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from .arguments import checked_fields, kind_of
 from .errors import ArgumentError
 
 
+@checked_fields("round_to")
 @dataclass(frozen=True)
 class GraphLayout:
     """What is open when a graph is narrowed.
@@ -37,12 +39,12 @@ class GraphLayout:
             raise ArgumentError("a layout needs a name: messages and tables show it")
         if not isinstance(self.round_to, int) or self.round_to < 1:
             raise ArgumentError(
-                f"layout {self.name!r}: round_to must be an integer of at least 1, got {self.round_to!r}"
+                f"layout {self.name!r}: round_to must be an integer of at least 1, got {kind_of(self.round_to)}"
             )
         for field in ("narrowing_bias", "convolution_limit"):
             if not getattr(self, field) >= 0:
                 raise ArgumentError(
-                    f"layout {self.name!r}: {field} must be at least 0, got {getattr(self, field)!r}"
+                    f"layout {self.name!r}: {field} must be at least 0, got {getattr(self, field)}"
                 )
 
     def __str__(self) -> str:

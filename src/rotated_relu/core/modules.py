@@ -111,11 +111,14 @@ def as_inputs(example_inputs: Inputs) -> Call:
     takes these two as arguments needs :class:`Call`.
 
     Raises:
-        ShapeError: If it is something else, holds no tensor, or only tensors without entries (an empty batch).
+        ShapeError: If it is something else, holds no tensor, one without values (of the meta device), or only tensors
+            without entries (an empty batch).
     """
     call = _read(example_inputs)
     if not call.tensors:
         raise ShapeError(f"example_inputs hold no tensor: {call.described() or 'they are empty'}")
+    if any(value.is_meta for value in call.tensors):
+        raise ShapeError(f"example_inputs are on the meta device, which holds no values ({call.described()})")
     if not any(value.numel() for value in call.tensors):
         raise ShapeError(
             f"the batch of the example inputs is empty ({call.described()}): on no examples, all networks agree"
@@ -198,6 +201,17 @@ def unwrap(net: nn.Module) -> nn.Module:
         if inner is None:
             return net
         net = inner
+
+
+def check_values(net: nn.Module) -> None:
+    """Raise unless the parameters of a network have values.
+
+    Raises:
+        ShapeError: If some are on the meta device.
+    """
+    name = next((name for name, value in net.named_parameters() if value.is_meta), None)
+    if name is not None:
+        raise ShapeError(f"{name} is on the meta device, which holds no values; build the network on the CPU")
 
 
 @contextlib.contextmanager

@@ -31,10 +31,15 @@ def build(kind: type[Made], data: Any, where: str = "") -> Made:
     missing = sorted(needed - set(data))
     if missing:
         raise TypeError(f"{where} lacks {', '.join(missing)}")
-    return kind(**{name: _typed(hints[name], value, f"{where}.{name}") for name, value in data.items()})
+    return kind(**{name: typed(hints[name], value, f"{where}.{name}") for name, value in data.items()})
 
 
-def _typed(hint: Any, value: Any, where: str) -> Any:
+def typed(hint: Any, value: Any, where: str) -> Any:
+    """A value of the type that an annotation names, dataclasses made from tables.
+
+    Raises:
+        TypeError: If it is of another type; says where.
+    """
     origin, parts = get_origin(hint), get_args(hint)
     if hint is Any:
         return value
@@ -43,11 +48,11 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return build(hint, value, where)  # type: ignore[arg-type]
     if origin is list and isinstance(value, list):
-        return [_typed(parts[0], item, where) for item in value]
+        return [typed(parts[0], item, where) for item in value]
     if origin is tuple and parts[1:] == (...,) and isinstance(value, list):  # JSON has no tuples
-        return tuple(_typed(parts[0], item, where) for item in value)
+        return tuple(typed(parts[0], item, where) for item in value)
     if origin is dict and isinstance(value, dict):
-        return {_typed(parts[0], key, where): _typed(parts[1], item, where) for key, item in value.items()}
+        return {typed(parts[0], key, where): typed(parts[1], item, where) for key, item in value.items()}
     if hint is float and type(value) is int:
         return float(value)
     if origin is None and type(value) is hint:
@@ -58,7 +63,7 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
 def _any_of(hints: tuple[Any, ...], value: Any, where: str) -> Any:
     for hint in hints:
         try:
-            return _typed(hint, value, where)
+            return typed(hint, value, where)
         except TypeError:
             continue
     raise TypeError(f"{where} must be {' or '.join(map(str, hints))}, got {_short(value)}")

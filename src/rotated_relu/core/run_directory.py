@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import errno
+import io
 import json
 import os
 import platform
@@ -20,7 +21,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from . import files as atomic
-from .errors import RunError
+from .errors import RotatedReLUError, RunError
+from .plain_data import typed
 
 # Attribute of Run -> file name, and the verb that writes it.
 FILES = {
@@ -287,31 +289,57 @@ def write_json(path: Path, data: Any) -> None:
         beside.write_text(text, encoding="utf-8")
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, kind: Any = Any) -> Any:
     """Read a JSON file.
 
+    Args:
+        path: The file.
+        kind: What it must hold, as an annotation says it: ``dict[str, float]``.
+
     Raises:
-        RunError: If it is missing, unreadable or not JSON.
+        RunError: If it is missing, unreadable, not JSON, or holds something of another kind.
     """
     with explained(path):
-        text = path.read_text(encoding="utf-8")
+        content = path.read_bytes()
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
+        data = json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:  # no text, no JSON, or a number of thousands of digits
         raise RunError(f"{path} is not valid JSON ({error}); delete it and run its verb again") from error
+    with as_written(path):
+        return typed(kind, data, path.name)
+
+
+@contextlib.contextmanager
+def as_written(*paths: Path) -> Iterator[None]:
+    """Within the ``with`` block files are read as their verbs write them; what they lack or hold wrongly is one error.
+
+    Raises:
+        RunError: Then; names the files.
+    """
+    try:
+        yield
+    except RotatedReLUError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        names = " or ".join(str(path) for path in paths)
+        raise RunError(
+            f"{names} does not hold what its verb writes ({type(error).__name__}: {error}); delete it and run its verb "
+            "again"
+        ) from error
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
     """Read ``metrics.csv``: one dictionary of numbers per epoch; empty cells are left out.
 
     Raises:
-        RunError: If it is missing, or a cell is not a number.
+        RunError: If it is missing, no text, no table, or a cell is not a number.
     """
-    with explained(path), path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    with explained(path):
+        content = path.read_bytes()
     try:
+        rows = list(csv.DictReader(io.StringIO(content.decode("utf-8"), newline="")))
         return [{key: float(cell) for key, cell in row.items() if key and cell} for row in rows]
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, csv.Error) as error:
         raise RunError(f"{path} holds something other than numbers ({error}); train the run again") from error
 
 

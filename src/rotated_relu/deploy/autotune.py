@@ -23,6 +23,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ..core.arguments import checked
 from ..core.errors import CompactionError, NothingRemovedWarning, SlopeError
 from ..core.graph_layout import GraphLayout, Tuned
 from ..core.modules import Inputs, as_inputs, unwrap
@@ -63,6 +64,7 @@ class Fastest:
     milliseconds: dict[str, list[float]]
 
 
+@checked("mask", "round_to")
 def compact(
     net: nn.Module,
     example_inputs: Inputs,

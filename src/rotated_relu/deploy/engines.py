@@ -26,6 +26,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from ..core.arguments import checked
 from ..core.errors import ArgumentError, UnknownNameError
 from ..core.extras import EXTRAS, needs
 from ..core.modules import Call, Inputs, as_inputs, unwrap
@@ -67,6 +68,7 @@ class Engine:
 ENGINES: dict[str, Engine] = {}
 
 
+@checked()
 def register_engine(engine: Engine) -> None:
     """Let an engine be known by its name; one of the same name is replaced."""
     ENGINES[engine.name] = engine
@@ -90,6 +92,7 @@ def engine_named(name: str, kind: Kind | None = None) -> Engine:
     return ENGINES[name]
 
 
+@checked("threads")
 def runner(
     net: nn.Module, example_inputs: Inputs, *, engine: str = "onnxruntime", threads: int | None = None
 ) -> Runnable:

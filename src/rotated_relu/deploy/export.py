@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from ..core.arguments import need_path
+from ..core.arguments import checked, need_path
 from ..core.errors import ExportError, FileFormatError
 from ..core.extras import EXTRAS, needs
 from ..core.files import check_place, replacing
@@ -67,6 +67,7 @@ class ExportReport:
         return {**data, **lists}
 
 
+@checked("path")
 def export_onnx(
     net: nn.Module,
     example_inputs: Inputs,
@@ -108,6 +109,7 @@ def export_onnx(
     return _export(net, example_inputs, need_path(path), ONNX, checks, layout, metadata)
 
 
+@checked("path")
 def export_openvino(
     net: nn.Module,
     example_inputs: Inputs,

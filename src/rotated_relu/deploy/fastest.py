@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from ..core.arguments import checked
 from ..core.errors import ExportError
 from ..core.graph_layout import GraphLayout
 from ..core.modules import Inputs
+from ..core.progress import task
 from .conversion import apply_layout, raw_onnx
 from .engines import engine_named, graph_runner, runner
 from .layout import LAYOUTS
@@ -35,6 +37,7 @@ class FastestLayout:
     milliseconds: dict[str, list[float]]
 
 
+@checked("threads")
 def fastest_layout(
     net: nn.Module,
     example_inputs: Inputs,
@@ -126,10 +129,12 @@ class CandidateTimer:
 
     def __call__(self, names: Sequence[str], rounds: Sequence[int]) -> list[LatencyComparison]:
         """One comparison per input."""
-        return [
-            self.compared(names, inputs, count)
-            for inputs, count in zip(self.timing_inputs, rounds, strict=True)
-        ]
+        found = []
+        with task(f"timing {len(names)} layouts", len(self.timing_inputs)) as work:
+            for inputs, count in zip(self.timing_inputs, rounds, strict=True):
+                found.append(self.compared(names, inputs, count))
+                work.advance()
+        return found
 
     def compared(self, names: Sequence[str], inputs: Inputs, rounds: int) -> LatencyComparison:
         """The candidates in turn at one input."""

@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..core.arguments import checked
 from ..core.counting import count_macs, count_parameters, count_weights, file_bytes, peak_memory
 from ..core.environment import device_name
+from ..core.errors import ArgumentError
 from ..core.modules import Inputs, as_inputs, unwrap
 from ..core.state import check_fit
 from .engines import engine_named, runner
@@ -59,6 +61,7 @@ class Measurement:
         return asdict(self)
 
 
+@checked("threads")
 def measure(
     net: nn.Module,
     example_inputs: Inputs,
@@ -84,11 +87,10 @@ def measure(
         ShapeError: If the network does not run on the inputs.
         ExportError: If the engine runs ONNX and the network cannot be exported.
         MissingPackageError: If the engine is not installed.
-        ArgumentError: If ``threads`` is no integer of at least 1.
-        ValueError: If ``repeats`` is below 1.
+        ArgumentError: If ``threads`` or ``repeats`` is no integer of at least 1.
     """
     if repeats < 1:
-        raise ValueError(f"measure needs at least one timed sample, got repeats={repeats}")
+        raise ArgumentError(f"measure needs at least one timed sample, got repeats={repeats}")
     net, inputs = unwrap(net), as_inputs(example_inputs)
     threads = torch.get_num_threads() if threads is None else threads
     run = runner(net, inputs, engine=engine, threads=threads)

@@ -8,6 +8,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from ..core.arguments import checked
+from ..core.errors import ArgumentError
+
 Runnable = Callable[[], object]
 
 
@@ -43,6 +46,7 @@ class LatencyComparison:
         return {"milliseconds": self.milliseconds, "medians_ms": self.medians_ms}
 
 
+@checked()
 def compare_latency(
     runnables: Mapping[str, Runnable],
     repeats: int = 30,
@@ -60,12 +64,14 @@ def compare_latency(
         min_sample_ms: A faster callable is called several times per round, and the time divided.
 
     Raises:
-        ValueError: If there is nothing to time, or ``repeats`` is below 1.
+        ArgumentError: If there is nothing to time, ``repeats`` is below 1, or ``min_sample_ms`` is not finite.
     """
     if not runnables or repeats < 1:
-        raise ValueError(
+        raise ArgumentError(
             f"compare_latency needs at least one callable and one round, got {len(runnables)}, {repeats}"
         )
+    if not 0 <= min_sample_ms < math.inf:
+        raise ArgumentError(f"min_sample_ms must be 0 or a positive number, got {min_sample_ms}")
     calls = {name: _calls_per_sample(run, warmup, min_sample_ms) for name, run in runnables.items()}
     milliseconds: dict[str, list[float]] = {name: [] for name in runnables}
     names = list(runnables)

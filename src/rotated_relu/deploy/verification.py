@@ -10,6 +10,7 @@ from typing import NamedTuple, TypedDict
 import torch
 from torch import Tensor, nn
 
+from ..core.arguments import need_number
 from ..core.errors import ExportError
 from ..core.modules import Call
 from ..core.nested import tensors_in
@@ -51,9 +52,11 @@ class Checks:
         """Raise before any work is done if they make no sense.
 
         Raises:
-            ExportError: If the tolerance is no finite number >= 0, a batch size is no integer >= 1, or the size of
+            ArgumentError: If the tolerance is no number.
+            ExportError: If it is no finite number >= 0, a batch size is no integer >= 1, or the size of
                 images is to be free and there are none.
         """
+        need_number(self.tolerance, "tolerance")
         if not (self.tolerance >= 0 and math.isfinite(self.tolerance)):
             raise ExportError(f"the tolerance must be a finite number of at least 0, got {self.tolerance}")
         wrong = [size for size in self.batch_sizes if not isinstance(size, int) or size < 1]

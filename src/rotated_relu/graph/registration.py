@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from ..core.arguments import checked
 from ..core.errors import OperationError, UnknownNameError
 from .channel_rules.rule_context import RuleContext
 from .channel_rules.table import RULES
@@ -24,6 +25,7 @@ ZeroPattern = Callable[..., Tensor | tuple[Tensor, ...]]
 ChannelRule = Callable[[RuleContext, Node], None]
 
 
+@checked("operation")
 def register_operation(
     operation: Any,
     *,

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..core.arguments import checked
 from ..nn.penalty import slope_l1
 
 
@@ -25,6 +26,7 @@ class PenalisedLoss(nn.Module):
         >>> train_loss_fn = PenalisedLoss(timm.loss.LabelSmoothingCrossEntropy(0.1), net, 1e-4)
     """
 
+    @checked()
     def __init__(self, criterion: Callable[..., Tensor], net: nn.Module, strength: float = 1e-4) -> None:
         super().__init__()
         self.criterion = criterion

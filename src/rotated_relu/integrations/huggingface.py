@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from ..core.arguments import checked
 from ..core.errors import SlopeError
 from ..core.extras import needs
 from ..core.modules import Inputs
@@ -41,6 +42,7 @@ class SlopePenalty(TrainerCallback):  # type: ignore[misc]
         >>> Trainer(model, arguments, train_dataset=images, callbacks=[SlopePenalty(1e-4)]).train()
     """
 
+    @checked()
     def __init__(self, strength: float = 1e-4, thresholds: Sequence[float] = ALIVE_AT) -> None:
         self.strength = strength
         self.thresholds = tuple(thresholds)
@@ -93,6 +95,7 @@ class KeepBudget(TrainerCallback):  # type: ignore[misc]
         >>> Trainer(model, arguments, train_dataset=images, callbacks=[KeepBudget(examples, keep=0.5)]).train()
     """
 
+    @checked()
     def __init__(self, example_inputs: Inputs, keep: float = 0.5, *, part: str = "", **options: Any) -> None:
         self.example_inputs, self.keep, self.part, self.options = example_inputs, keep, part, options
         self.budget: SlopeBudget | None = None

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ..core.arguments import checked
 from ..core.errors import SlopeError
 from ..core.extras import needs
 from ..core.modules import Inputs
@@ -40,6 +41,7 @@ class SlopePenalty(Callback):
         >>> lightning.Trainer(callbacks=[SlopePenalty(1e-4)]).fit(module, loader)
     """
 
+    @checked()
     def __init__(self, strength: float = 1e-4, thresholds: Sequence[float] = ALIVE_AT) -> None:
         self.strength = strength
         self.thresholds = tuple(thresholds)
@@ -84,6 +86,7 @@ class KeepBudget(Callback):
         >>> lightning.Trainer(max_epochs=20, callbacks=[KeepBudget(images[:1], keep=0.5)]).fit(module, loader)
     """
 
+    @checked()
     def __init__(self, example_inputs: Inputs, keep: float = 0.5, *, part: str = "", **options: Any) -> None:
         self.example_inputs, self.keep, self.part, self.options = example_inputs, keep, part, options
         self.budget: SlopeBudget | None = None

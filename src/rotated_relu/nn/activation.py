@@ -13,12 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..core.arguments import checked
 from ..core.errors import GateError, ShapeError
 
 MIN_ANGLE, MAX_ANGLE = 35.0, 55.0  # degrees of the rotated arm to the x axis, each mode
 MODE_VARIANCE = 3.0
 
 
+@checked()
 def rotated_slopes_(slope: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Fill ``slope`` in place with the published two-mode truncated Gaussian mixture and return it.
 
@@ -29,7 +31,14 @@ def rotated_slopes_(slope: Tensor, generator: torch.Generator | None = None) -> 
     Args:
         slope: Tensor of any shape, filled in place without recording gradients.
         generator: Source of randomness; torch's default generator if None.
+
+    Raises:
+        ShapeError: If the tensor cannot hold slopes.
     """
+    if slope.layout != torch.strided or not slope.is_floating_point():
+        raise ShapeError(
+            f"slopes are a dense tensor of floating-point numbers, got {slope.layout}, {slope.dtype}"
+        )
     sigma = math.sqrt(MODE_VARIANCE)
     low, high = (math.tan(math.radians(angle)) for angle in (MIN_ANGLE, MAX_ANGLE))
     bounds = torch.special.ndtr(torch.tensor([(low - 1) / sigma, (high - 1) / sigma], dtype=torch.float64))
@@ -110,6 +119,7 @@ class Rotated(nn.Module):
     # Set where a module further out counts the calls of functions (see dispatch.py), and would count these too.
     hide_calls: bool = False
 
+    @checked()
     def __init__(self, gate: nn.Module, num_channels: int, channel_dim: int = 1) -> None:
         super().__init__()
         if num_channels < 1:

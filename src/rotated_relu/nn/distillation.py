@@ -11,9 +11,12 @@ import math
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..core.arguments import checked
 from ..core.errors import ShapeError, SlopeError
+from ..core.modules import first_line
 
 
+@checked()
 def distillation_loss(
     scores: Tensor,
     teacher_scores: Tensor,
@@ -39,7 +42,7 @@ def distillation_loss(
         The mean over all positions, a scalar.
 
     Raises:
-        ShapeError: If the two scores have different shapes.
+        ShapeError: If the two scores have different shapes, or the targets do not belong to them.
         SlopeError: If weight or temperature is out of range.
     """
     if scores.shape != teacher_scores.shape:
@@ -51,6 +54,25 @@ def distillation_loss(
         raise SlopeError(f"weight must be between 0 (labels alone) and 1 (teacher alone), got {weight}")
     if not (temperature > 0 and math.isfinite(temperature)):
         raise SlopeError(f"temperature must be a positive number, got {temperature}")
+    if targets.shape not in (scores.shape, scores.shape[:1] + scores.shape[2:]) or not scores.dim():
+        raise ShapeError(
+            f"targets of shape {tuple(targets.shape)} do not belong to scores of shape {tuple(scores.shape)}: one "
+            "class index is needed where the scores have a vector"
+        )
+    try:
+        return _both(scores, teacher_scores, targets, weight, temperature, label_smoothing)
+    except (RuntimeError, IndexError) as error:  # of a dtype, a class that there is not, two devices
+        raise ShapeError(f"the loss cannot be computed: {first_line(error)}") from error
+
+
+def _both(
+    scores: Tensor,
+    teacher_scores: Tensor,
+    targets: Tensor,
+    weight: float,
+    temperature: float,
+    label_smoothing: float,
+) -> Tensor:
     labels = F.cross_entropy(scores, targets, label_smoothing=label_smoothing)
     likely = F.log_softmax(scores / temperature, dim=1)
     wanted = F.log_softmax(teacher_scores.detach() / temperature, dim=1)

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..core.arguments import checked
 from ..core.errors import (
     FastFormUndoneWarning,
     GateError,
@@ -28,7 +29,7 @@ from ..core.errors import (
     RotationError,
     UnknownNameError,
 )
-from ..core.modules import Call, Inputs, as_inputs, first_line, initialise_lazy, unwrap
+from ..core.modules import Call, Inputs, as_inputs, check_values, first_line, initialise_lazy, unwrap
 from ..core.nested import tensors_in
 from ..core.state import Saved, check_fit, copy_of, make_ordinary, ordinary_tensors
 from ..graph.capture import capture_trial_copy
@@ -47,6 +48,7 @@ _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 _HALF_TOLERANCE = 2e-2
 
 
+@checked()
 def rotate(
     net: nn.Module,
     example_inputs: Inputs,
@@ -101,9 +103,10 @@ def rotate(
             "the network was in the form that fast_training gives it, which fits its present layers only; it is in "
             "plain form again: call fast_training again after rotate",
             FastFormUndoneWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
         plain_training(inner)
+    check_values(inner)
     make_ordinary(inner)
     with ordinary_tensors():
         call = as_inputs(example_inputs)
@@ -167,7 +170,7 @@ def _decide(
         warnings.warn(
             f"no activation with gate(0) = 0 was found: nothing rotated{left}",
             NothingRotatedWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
         return None
     set_channel_dims(wanted, channel_dim)
@@ -181,7 +184,7 @@ def _decide(
         )
     plan = placing.plan(wanted)
     if left:
-        warnings.warn(f"some activations keep no slopes{left}", PlainActivationsWarning, stacklevel=3)
+        warnings.warn(f"some activations keep no slopes{left}", PlainActivationsWarning, stacklevel=4)
     return plan
 
 

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from ..core.arguments import need_number
+from ..core.arguments import accepts, checked, need_number
 from ..core.criteria import TRAINING_SCORES
 from ..core.errors import SlopeError, UnknownNameError
 from ..core.modules import Inputs, unwrap
@@ -79,6 +79,7 @@ class SlopeBudget:
         >>> loss.backward(); optimizer.step(); budget.step(); optimizer.zero_grad()
     """
 
+    @checked()
     def __init__(
         self,
         net: nn.Module,
@@ -133,6 +134,7 @@ class SlopeBudget:
             self._choose(self.share())
         self._bound()
 
+    @checked()
     def follow(self, optimizer: Optimizer) -> RemovableHandle:
         """Call :meth:`step` by itself after every step of ``optimizer``, in loops that are not yours to change.
 
@@ -168,6 +170,7 @@ class SlopeBudget:
         }
 
     @torch.no_grad()
+    @checked()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from another budget's :meth:`state_dict`.
 
@@ -185,6 +188,13 @@ class SlopeBudget:
         missing = {"number", "scores", "since", "from", "saves", "saves_at"} - set(state)
         if missing:
             raise SlopeError(f"this is no state of a budget: it has no {', '.join(sorted(missing))}")
+        tables = {"scores": Tensor, "since": Tensor, "from": Tensor, "saves": float}
+        numbers = accepts(int, state["number"]) and accepts(float, state["saves_at"])
+        wrong = [key for key, kind in tables.items() if not accepts(Mapping[str, kind], state[key])]  # type: ignore[valid-type]
+        if wrong or not numbers:
+            raise SlopeError(
+                f"this is no state of a budget: {wrong[0] if wrong else 'its number'} is of another kind"
+            )
         for name, slope in self._slopes.items():
             shapes = {
                 tuple(state[key][name].shape) for key in ("scores", "since", "from") if name in state[key]

@@ -24,7 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..core.errors import SlopeError
+from ..core.arguments import checked, kind_of
+from ..core.errors import ArgumentError, SlopeError
 from ..core.modules import Inputs, eval_mode, unwrap
 from ..nn.folding import as_plain
 from ..nn.folding.consumers import Fold, layers_behind
@@ -57,6 +58,7 @@ def slope_scores(net: nn.Module) -> Scores:
     return Scores({name: slope.detach().abs().clone() for name, slope in check_slopes(net).items()}, "slope")
 
 
+@checked()
 def consumer_scores(net: nn.Module, example_inputs: Inputs) -> Scores:
     """``|a|`` times the norm of the weights that read the channel; ``|a|`` alone where no layer reads it directly.
 
@@ -80,6 +82,7 @@ def consumer_scores(net: nn.Module, example_inputs: Inputs) -> Scores:
     return scores
 
 
+@checked()
 def taylor_scores(
     net: nn.Module, batches: Iterable[tuple[Any, Tensor]], loss: Callable[[Tensor, Tensor], Tensor]
 ) -> Scores:
@@ -92,6 +95,7 @@ def taylor_scores(
 
     Raises:
         SlopeError: If there are no slopes, some are not finite, or there is no batch.
+        ArgumentError: If a batch is no pair, or the loss is no scalar that depends on the network.
     """
     parameters = list(check_slopes(net).values())
     wanted = [slope.requires_grad for slope in parameters]
@@ -100,8 +104,10 @@ def taylor_scores(
         for slope in parameters:
             slope.requires_grad_(True)
         with eval_mode(net), torch.enable_grad():
-            for images, labels in batches:
-                gradients = torch.autograd.grad(loss(net(images), labels), parameters, allow_unused=True)
+            for batch in batches:
+                images, labels = _pair(batch)
+                value = _scalar(loss(net(images), labels))
+                gradients = torch.autograd.grad(value, parameters, allow_unused=True)
                 count += 1
                 for total, slope, gradient in zip(totals, parameters, gradients, strict=True):
                     total += 0 if gradient is None else (slope.detach() * gradient).square()
@@ -111,6 +117,20 @@ def taylor_scores(
     if not count:
         raise SlopeError("the Taylor score needs at least one batch of labelled inputs, got none")
     return Scores({name: total / count for name, total in zip(slopes(net), totals, strict=True)}, "taylor")
+
+
+def _pair(batch: Any) -> tuple[Any, Tensor]:
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        raise ArgumentError(f"batches must be pairs of inputs and labels, got {kind_of(batch)}")
+    return batch[0], batch[1]
+
+
+def _scalar(value: Any) -> Tensor:
+    if not isinstance(value, Tensor) or value.numel() != 1 or not value.requires_grad:
+        raise ArgumentError(
+            f"loss must return a scalar that depends on the network's outputs, got {kind_of(value)}"
+        )
+    return value
 
 
 def per_cost(scores: Mapping[str, Tensor], saved: Mapping[str, float], unit: str = "macs") -> Scores:

@@ -17,12 +17,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from ..core.arguments import need_number
+from ..core.arguments import checked, checked_fields, need_number
 from ..core.criteria import Criterion
 from ..core.errors import ShapeError, SlopeError, UnknownNameError
 from ..nn.slopes import check_slopes, slopes
 
 
+@checked_fields()
 @dataclass(frozen=True, eq=False, repr=False)
 class Mask(Mapping[str, Tensor]):
     """A mask that knows how it came about; wherever one is taken, a plain dictionary of tensors will do as well.
@@ -50,7 +51,7 @@ class Mask(Mapping[str, Tensor]):
     @property
     def gone(self) -> int:
         """How many channels go."""
-        return sum(int(mask.sum()) for mask in self.values())
+        return sum(int(torch.count_nonzero(mask)) for mask in self.values())
 
     @property
     def total(self) -> int:
@@ -168,6 +169,7 @@ def apply_mask(net: nn.Module, mask: Mapping[str, Tensor]) -> dict[str, int]:
     return {name: int(torch.count_nonzero(slope)) for name, slope in found.items()}
 
 
+@checked()
 def apply_threshold(
     net: nn.Module, threshold: float, scores: Mapping[str, Tensor] | None = None
 ) -> dict[str, int]:

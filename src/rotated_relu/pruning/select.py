@@ -20,7 +20,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from ..core.arguments import need_number
+from ..core.arguments import checked, need_number
 from ..core.criteria import UNITS, Criterion
 from ..core.errors import ArgumentError, SlopeError, UnknownNameError
 from ..core.modules import Inputs
@@ -34,6 +34,7 @@ from .steps.selector import StepSelector
 Channel = tuple[str, int]  # name of a slope, position
 
 
+@checked()
 def choose_channels(
     net: nn.Module,
     example_inputs: Inputs,

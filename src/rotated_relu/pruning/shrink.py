@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
+from ..core.arguments import checked, need_number
 from ..core.counting import count_macs, count_parameters
 from ..core.errors import CaptureError, DataError, SlopeError
 from ..core.modules import Inputs, eval_mode
@@ -71,6 +72,7 @@ class Shrunk:
         return self.compacted.model
 
 
+@checked()
 def shrink(
     net: nn.Module,
     train_loader: Iterable[Batch],
@@ -292,7 +294,7 @@ def _default(batch: Batch) -> Callable[[Iterable[nn.Parameter]], Optimizer]:
 
 def _score(evaluate: Callable[[nn.Module], float], net: nn.Module) -> float:
     with eval_mode(net), torch.no_grad():
-        return float(evaluate(net))
+        return need_number(evaluate(net), "what evaluate returns")
 
 
 def _kept(net: nn.Module, small: nn.Module, inputs: Inputs) -> tuple[float, float]:

@@ -25,7 +25,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..core.arguments import need_callable, need_number
+from ..core.arguments import checked, need_callable, need_number
 from ..core.counting import count_macs, count_parameters
 from ..core.criteria import COUNTED_UNITS, Criterion
 from ..core.errors import CompactionError, NothingRemovedWarning, SlopeError, ThresholdError, UnknownNameError
@@ -99,6 +99,7 @@ class Threshold:
         }
 
 
+@checked()
 def find_threshold(
     net: nn.Module,
     evaluate: Evaluate,

@@ -8,6 +8,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from ..core.arguments import checked, need_count
+from ..core.errors import RotatedReLUError, ShapeError
+from ..core.modules import first_line
 from .config import Config
 from .data.format import normalise
 from .data.splits import Split
@@ -15,6 +18,7 @@ from .data.storage import StreamedSplit
 from .outputs import class_scores
 
 
+@checked()
 def sample_batches(
     split: Split | StreamedSplit, config: Config, count: int = 40
 ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -35,6 +39,7 @@ def sample_batches(
         yield split.normalised(batch), split.labels[batch]
 
 
+@checked()
 def evaluate_model(net: nn.Module, split: Split | StreamedSplit, batch_size: int = 500) -> float:
     """Accuracy in percent, in float32 and eval mode; the network's training flags are restored.
 
@@ -43,7 +48,12 @@ def evaluate_model(net: nn.Module, split: Split | StreamedSplit, batch_size: int
             see :func:`~rotated_relu.training.outputs.class_scores`.
         split: Images and labels.
         batch_size: Images at a time.
+
+    Raises:
+        ShapeError: If the network does not run on the images.
+        ArgumentError: If ``batch_size`` is below 1.
     """
+    need_count(batch_size, "batch_size")
     device = next((parameter.device for parameter in net.parameters()), torch.device("cpu"))
     training = {module: module.training for module in net.modules()}
     net.eval()
@@ -51,10 +61,21 @@ def evaluate_model(net: nn.Module, split: Split | StreamedSplit, batch_size: int
     try:
         with torch.inference_mode():
             for images, labels in split.batches(batch_size):
-                scores = class_scores(net(normalise(images.to(device), split.mean, split.std)))
+                scores = _scores(net, normalise(images.to(device), split.mean, split.std))
                 correct += int((scores.argmax(1) == labels.to(device)).sum())
                 count += len(labels)
     finally:
         for module, was_training in training.items():
             module.training = was_training
     return 100 * correct / count
+
+
+def _scores(net: nn.Module, images: Tensor) -> Tensor:
+    try:
+        return class_scores(net(images))
+    except (RotatedReLUError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise ShapeError(
+            f"the network does not run on images of shape {tuple(images.shape)}: {first_line(error)}"
+        ) from error

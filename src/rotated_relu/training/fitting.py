@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import csv
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,8 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..core import progress as shown
+from ..core.arguments import checked
 from ..core.errors import CaptureError, RunError
-from ..core.extras import needs
 from ..core.messages import say
 from ..core.run_directory import Run, is_first_process, read_json, read_metrics, write_json
 from ..nn.folding import fast_training, plain_training
@@ -57,6 +57,7 @@ class Fitted:
         return self.history[-1]["validation_accuracy"]
 
 
+@checked()
 def fit(
     config: Config,
     run_dir: str | Path,
@@ -75,7 +76,7 @@ def fit(
         config: The run.
         run_dir: Directory to write to; made if need be. All machines must see it.
         images: The images, if they are loaded already; else loaded as ``config.data`` says.
-        progress: ``bar``, ``lines`` (one per epoch) or ``none``.
+        progress: ``bar``, ``lines`` (one per epoch), ``none``, or ``auto``: a bar in a terminal, else lines.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
 
     Raises:
@@ -141,7 +142,7 @@ def _history(run: Run) -> list[dict[str, float]]:
     try:
         rows = read_metrics(path)
         complete = bool(rows) and "validation_accuracy" in rows[-1]
-    except (RunError, UnicodeDecodeError, csv.Error):
+    except RunError:
         complete = False
     if not complete:
         raise RunError(
@@ -151,6 +152,7 @@ def _history(run: Run) -> list[dict[str, float]]:
     return rows
 
 
+@checked()
 def finetune(
     net: nn.Module,
     config: Config,
@@ -168,7 +170,7 @@ def finetune(
         config: How to train.
         images: What to train on.
         run_dir: Where to write metrics and checkpoints, and to resume from; nothing is written if None.
-        progress: ``bar``, ``lines`` or ``none``.
+        progress: ``auto``, ``bar``, ``lines`` or ``none``.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         teacher: What it learns from beside the labels, as ``config.distill`` says.
     """
@@ -248,27 +250,23 @@ def loop_over(
     batches = TrainBatches(images.train, config, share, fabric.device)
     stepper = Stepper(net, config, images, len(batches), fabric, teacher)
     first = fabric.is_global_zero
-    logs = logs_for(run, config, say if progress == "lines" else None) if run is not None and first else []
-    step_done = stack.enter_context(_bar(progress == "bar" and first, config, len(batches)))
+    kind = shown.resolved(progress) if first else "none"
+    logs = logs_for(run, config, say if kind == "lines" else None) if run is not None and first else []
+    step_done = stack.enter_context(_bar(kind, config, len(batches)))
     return Loop(stepper, batches, images.validation, config, run, logs, step_done)
 
 
 @contextlib.contextmanager
-def _bar(shown: bool, config: Config, steps: int) -> Iterator[Callable[[Progress], None] | None]:
-    """A progress bar over the steps of each epoch; yields what moves it."""
-    if not shown:
+def _bar(kind: str, config: Config, steps: int) -> Iterator[Callable[[Progress], None] | None]:
+    """A progress bar over all steps; yields what moves it. Lines say more than a bar could: logs write them."""
+    if kind != "bar":
         yield None
         return
-    needs("rich")
-    from rich.console import Console
-    from rich.progress import Progress as Bar
-
-    with Bar(console=Console(stderr=True)) as bar:
-        task = bar.add_task("epoch 1", total=steps)
+    with shown.showing(kind), shown.task("training", config.epochs * steps) as bar:
 
         def step_done(progress: Progress) -> None:
-            title = f"epoch {progress.epoch + 1}/{config.epochs}"
-            bar.update(task, completed=progress.step, description=title)
+            bar.at(f"epoch {progress.epoch + 1} of {config.epochs}")
+            bar.reach(progress.epoch * steps + progress.step)
 
         yield step_done
 

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+from ..core.arguments import checked
 from ..core.errors import RunError
 from ..core.run_directory import Run, read_json, write_json
+from .config import Config
 from .data import sources
 from .data.format import ImageFormat
 from .data.load import load_images
 from .data.splits import ImageData
-
-if TYPE_CHECKING:
-    from .config import Config
 
 FORMAT = "input"  # in provenance.json
 
@@ -28,6 +26,7 @@ def resolved(config: Config) -> Config:
     return config if name == config.data.name else replace(config, data=replace(config.data, name=name))
 
 
+@checked()
 def load_data(config: Config, *, offline: bool = False) -> ImageData:
     """The images that a configuration asks for.
 

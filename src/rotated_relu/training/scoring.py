@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..core.arguments import checked
 from ..pruning.estimate import CostEstimate
 from ..pruning.importance import Scores, per_cost, taylor_scores
 from ..pruning.mask import zero_mask
@@ -13,6 +14,7 @@ from .data.splits import ImageData
 from .evaluation import sample_batches
 
 
+@checked()
 def loss_scores(net: nn.Module, images: ImageData, config: Config, example_inputs: Tensor) -> Scores:
     """First-order scores per multiply-accumulate that goes with the channel, from some training images.
 

@@ -8,26 +8,26 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..core.errors import FileFormatError, RotatedReLUError, RunError
+from ..core.arguments import checked
+from ..core.errors import ArgumentError, FileFormatError, RotatedReLUError, RunError
 from ..core.run_directory import Run, replacing
 from ..nn.rotate import rotate
 from ..nn.slopes import slopes
 from .brought.architectures import is_brought, parse
 from .brought.trust import check_trusted
+from .config import Config
+from .data.format import ImageFormat
+from .data.splits import ImageData
 from .images import image_format
 from .settings import ConfigError
 
-if TYPE_CHECKING:
-    from .config import Config
-    from .data.format import ImageFormat
-    from .data.splits import ImageData
 
-
+@checked()
 def build_model(config: Config, images: ImageData | ImageFormat) -> nn.Module:
     """The network that a configuration asks for, freshly initialised from its seed.
 
@@ -70,6 +70,8 @@ def _created(config: Config, images: ImageData | ImageFormat) -> nn.Module:
     example = torch.zeros(1, channels, height, width)
     try:
         return create(name, images.num_classes, config.model.rotated, example_inputs=example, **options)
+    except ArgumentError as error:
+        raise ConfigError(str(error)) from error
     except RotatedReLUError:
         raise
     except Exception as error:  # of the builder, about an option or the size of the images

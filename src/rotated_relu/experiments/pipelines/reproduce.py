@@ -7,8 +7,9 @@ where it was. The test images are read in the last stage, when nothing is left t
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from ...core.environment import environment
 from ...core.errors import RunError
 from ...core.formatting import plural
 from ...core.messages import Say
+from ...core.progress import showing, task
 from ...core.run_directory import read_json, write_json
 from ..report.collect import report_run
 from ..run_networks import RunNetworks
@@ -129,7 +131,7 @@ def reproduce_run(
         plan: The experiment.
         out: The rotated network's run; the ReLU network's is ``out/relu``.
         device: What to train on.
-        progress: How to show the progress of trainings.
+        progress: How to show progress: ``auto``, ``bar``, ``lines`` or ``none``.
         command: What made it, for the page.
         say: Called with what is about to be done.
 
@@ -143,25 +145,40 @@ def reproduce_run(
         )
     pair = BaselinePair.at(out, plan.baseline is not None)
     how: dict[str, Any] = {"remedy": REMEDY, "device": device, "progress": progress, "say": say}
+    stages: list[Callable[[], object]] = []
     if pair.relu is not None and plan.baseline is not None:
-        train_baseline(pair.relu, plan.baseline, "ReLU", **how)
-    train_baseline(pair.rotated, plan.train, plan.labels["trained"], **how)
-    _prune(pair.rotated, plan, say)
-    _retrain(pair.rotated, plan, device, progress, say)
-    record = _record(pair, plan, _measured(pair, say))
-    write_json(pair.rotated.run.file("reproduction"), record)
+        stages.append(partial(train_baseline, pair.relu, plan.baseline, "ReLU", **how))
+    stages += [
+        partial(train_baseline, pair.rotated, plan.train, plan.labels["trained"], **how),
+        partial(_prune, pair.rotated, plan, progress, say),
+        partial(_retrain, pair.rotated, plan, device, progress, say),
+        partial(_measured, pair, say),
+        partial(_finish, pair, plan, command),
+    ]
+    with showing(progress, say), task(f"reproducing {plan.recipe.name}", len(stages)) as work:
+        for stage in stages:
+            stage()
+            work.advance()
+    found: dict[str, Any] = read_json(pair.rotated.run.file("reproduction"), dict[str, Any])
+    return found
+
+
+def _finish(pair: BaselinePair, plan: Plan, command: str | None) -> None:
+    """The outcome and its page; test images are read here."""
+    measured = read_json(pair.rotated.run.file("measure"), dict[str, Any])
+    write_json(pair.rotated.run.file("reproduction"), _record(pair, plan, measured))
     report_run(pair.rotated, pair.relu, command=command)
-    return record
 
 
-def _prune(loaded: RunNetworks, plan: Plan, say: Say) -> None:
+def _prune(loaded: RunNetworks, plan: Plan, progress: str, say: Say) -> None:
     run = loaded.run
     if run.has("threshold") and run.has("compact") and _as_asked(read_json(run.file("threshold")), plan):
         say("threshold and compacted network: found")
         return
     # Rounded to 1: what is compared with the paper is all that can go.
     tolerance = plan.tolerance if plan.tolerance is not None else TOLERANCE
-    found = prune_run(loaded, tolerance=tolerance, threshold=plan.threshold, round_to=1, say=say).found
+    how: dict[str, Any] = {"round_to": 1, "progress": progress, "say": say}
+    found = prune_run(loaded, tolerance=tolerance, threshold=plan.threshold, **how).found
     say(f"threshold {found.value:g}: {found.alive} of {found.total} filters alive")
 
 
@@ -187,13 +204,13 @@ def _retrain(loaded: RunNetworks, plan: Plan, device: str, progress: str, say: S
     finetune_run(loaded, epochs=plan.retrain_epochs, device=device, progress=progress)
 
 
-def _measured(pair: BaselinePair, say: Say) -> dict[str, Any]:
+def _measured(pair: BaselinePair, say: Say) -> None:
     run = pair.rotated.run
-    known: dict[str, Any] = read_json(run.file("measure")) if run.has("measure") else {}
+    known: dict[str, Any] = read_json(run.file("measure"), dict[str, Any]) if run.has("measure") else {}
     if known and {"compact"} | ({"relu"} if pair.relu else set()) <= known["networks"].keys():
-        return known
+        return
     say("measuring all networks in turn")
-    return measure_pair(pair, BATCH_SIZES, ROUNDS)
+    measure_pair(pair, BATCH_SIZES, ROUNDS)
 
 
 @dataclass(frozen=True)

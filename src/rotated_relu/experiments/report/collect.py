@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...core.criteria import Criterion
-from ...core.run_directory import explained, read_json, read_metrics
+from ...core.run_directory import as_written, explained, read_json, read_metrics
 from ..run_networks import RunNetworks, reference_key
 
 if TYPE_CHECKING:
@@ -20,6 +20,13 @@ if TYPE_CHECKING:
     from ..paper.paths import Block
     from .schema import AttackRow, PathsPart, PathsSide, ReportData
 
+MADE_BY_VERBS = (
+    "slopes",
+    "threshold",
+    "measure",
+    "attack",
+    "provenance",
+)  # what a page shows, but for metrics
 PATH_BINS = 60  # of the histogram of path lengths, at most
 LABELS = {
     "relu": "ReLU",
@@ -42,7 +49,10 @@ def report_run(loaded: RunNetworks, reference: RunNetworks | None = None, comman
     from .build import build
 
     loaded.run.check_writable()
-    return build(report_data(loaded, reference, command), loaded.run.file("report"))
+    data = report_data(loaded, reference, command)
+    # Their numbers are looked at where they are drawn.
+    with as_written(*(loaded.run.file(name) for name in MADE_BY_VERBS if loaded.run.has(name))):
+        return build(data, loaded.run.file("report"))
 
 
 def report_data(
@@ -113,7 +123,8 @@ def _accuracies(splits: dict[str, float]) -> dict[str, float]:
 
 def _last_validation(loaded: RunNetworks) -> dict[str, float]:
     rows = read_metrics(loaded.run.need("metrics"))
-    return {"validation_accuracy": rows[-1]["validation_accuracy"]} if rows else {}
+    with as_written(loaded.run.file("metrics")):
+        return {"validation_accuracy": rows[-1]["validation_accuracy"]} if rows else {}
 
 
 def _curves(loaded: RunNetworks, reference: RunNetworks | None) -> list[Any]:
@@ -159,9 +170,11 @@ def _add_slopes(data: ReportData, loaded: RunNetworks) -> None:
     from ...pruning.removal.checkpoint import read_tensors
 
     slopes: dict[str, dict[str, list[float]]] = {"start": {}, "end": {}}
-    for key, values in read_tensors(loaded.run.file("slopes")).items():
-        when, _, name = key.partition("/")
-        slopes[when][name] = values.tolist()
+    path = loaded.run.file("slopes")
+    with as_written(path):
+        for key, values in read_tensors(path).items():
+            when, _, name = key.partition("/")
+            slopes[when][name] = values.tolist()
     data["slopes"] = slopes
 
 
@@ -186,7 +199,8 @@ def _add_compaction(data: ReportData, loaded: RunNetworks) -> None:
     ]
     data["held"] = [cast(HeldRow, asdict(held)) for held in plan.held]
     data["certificate"] = certificate.to_dict()
-    data["criterion"] = _criterion(found, plan).to_dict()
+    with as_written(loaded.run.file("threshold")):
+        data["criterion"] = _criterion(found, plan).to_dict()
     # What the mask leaves of each activation; a threshold would say so of slopes alone.
     alive = {name: counts["alive"] for name, counts in plan.slopes.items()}
     net, inputs = loaded.network("trained"), loaded.example_inputs()
@@ -236,9 +250,15 @@ def _add_attack(data: ReportData, loaded: RunNetworks) -> None:
     found = _json(loaded, "attack")
     if not found:
         return
-    own = found["networks"][0]["run"]
+    with as_written(loaded.run.file("attack")):
+        rows = _attacked(found["networks"])
+        data["attack"] = {"networks": rows, "settings": found["settings"], "library": found["library"]}
+
+
+def _attacked(networks: Sequence[Mapping[str, Any]]) -> list[AttackRow]:
+    own = networks[0]["run"]
     rows: list[AttackRow] = []
-    for network in found["networks"]:
+    for network in networks:
         kind, run = network["kind"], network["run"]
         rows.append(
             {
@@ -250,7 +270,7 @@ def _add_attack(data: ReportData, loaded: RunNetworks) -> None:
                 "lipschitz": network["lipschitz"],
             }
         )
-    data["attack"] = {"networks": rows, "settings": found["settings"], "library": found["library"]}
+    return rows
 
 
 def _add_program(data: ReportData, loaded: RunNetworks) -> None:
@@ -264,13 +284,15 @@ def _add_measurements(data: ReportData, loaded: RunNetworks) -> None:
     measured = _json(loaded, "measure")
     if not measured:
         return
-    data["layer_weights"] = measured["layer_weights"]
-    data["layer_macs"] = measured["layer_macs"]
-    data["latency"] = measured["latency"]
-    data["engine"] = measured["engine"]
+    with as_written(loaded.run.file("measure")):
+        data["layer_weights"] = measured["layer_weights"]
+        data["layer_macs"] = measured["layer_macs"]
+        data["latency"] = measured["latency"]
+        data["engine"] = measured["engine"]
 
 
 def _json(loaded: RunNetworks, name: str) -> dict[str, Any]:
     """A file of the run, or nothing where it has not been written."""
-    found: dict[str, Any] = read_json(loaded.run.file(name)) if loaded.run.has(name) else {}
+    path = loaded.run.file(name)
+    found: dict[str, Any] = read_json(path, dict[str, Any]) if loaded.run.has(name) else {}
     return found

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...core import messages
 from ...core.environment import environment
 from ...core.errors import RunError
-from ...core.extras import needs
 from ...core.messages import Say
+from ...core.progress import numbered, showing, task
 from ...core.run_directory import write_json
 from ..run_networks import WEIGHTS, RunNetworks
 
@@ -61,7 +60,7 @@ def attack_runs(
         images: Test images, at most all.
         pgd_images: Of these, the first ones, for PGD and the Lipschitz constant; all if None.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        progress: ``bar``, ``lines`` (one per network) or ``none``.
+        progress: ``auto``, ``bar``, ``lines`` (one per network, and now and then) or ``none``.
         say: Called with those lines.
 
     Returns:
@@ -74,7 +73,7 @@ def attack_runs(
         AttackError: If a network's scores are not finite.
         RunError: If a run has not been trained to the end, or the runs have different test images.
     """
-    from ..robustness import library, robustness
+    from ..robustness import library, passes, robustness
 
     version = str(library().__version__)
     for loaded in runs.values():
@@ -85,10 +84,13 @@ def attack_runs(
     pgd_images = min(pgd_images or len(labels), len(labels))
     victims = list(_victims(runs, _torch_device(device)))
     rows = []
-    with _shown(progress, victims, len(labels), pgd_images, settings.steps, say) as (begin, advance):
-        for victim in victims:
-            begin(victim)
-            found = robustness(victim.net, pixels, labels, settings, pgd_images=pgd_images, advance=advance)
+    steps = passes(len(labels), pgd_images, settings.steps) * len(victims)
+    with showing(progress, say), task("attack", steps) as work:
+        for place, victim in enumerate(victims, 1):
+            work.at(numbered(f"attacking {victim.name} network", place, len(victims)))
+            found = robustness(
+                victim.net, pixels, labels, settings, pgd_images=pgd_images, advance=work.advance
+            )
             what = {"run": victim.run, "weights": victim.weights, "kind": victim.kind}
             rows.append({**what, **asdict(found)})
     counts = {"images": len(labels), "pgd_images": pgd_images, "split": "test"}
@@ -136,31 +138,3 @@ def _victims(runs: Mapping[str, RunNetworks], device: str) -> Iterator[Victim]:
                 kind = loaded.trained_key if weights == "trained" else weights
                 net = OnPixels(loaded.network(weights), loaded.image_format.mean, loaded.image_format.std)
                 yield Victim(run, weights, kind, net.to(device))
-
-
-@contextlib.contextmanager
-def _shown(
-    progress: str, victims: Sequence[Victim], images: int, pgd_images: int, steps: int, say: Say
-) -> Iterator[tuple[Callable[[Victim], None], Callable[[int], None]]]:
-    """Show how far the attacks are; yields what to call for every network, and for every few passes."""
-    from ..robustness import passes
-
-    places = {victim: f"{place} of {len(victims)}" for place, victim in enumerate(victims, 1)}
-    if progress != "bar":
-
-        def begin(victim: Victim) -> None:
-            if progress == "lines":
-                say(f"attacking {victim.name} network ({places[victim]})")
-
-        yield begin, lambda done: None
-        return
-    needs("rich")
-    from rich.console import Console
-    from rich.progress import Progress as Bar
-
-    with Bar(console=Console(stderr=True)) as bar:
-        task = bar.add_task("", total=passes(images, pgd_images, steps) * len(victims))
-        yield (
-            lambda victim: bar.update(task, description=f"{places[victim]}: {victim.weights}"),
-            lambda done: bar.advance(task, done),
-        )

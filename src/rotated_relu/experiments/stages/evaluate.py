@@ -74,5 +74,7 @@ def keep_accuracy(loaded: RunNetworks, key: str, net: nn.Module, split: str) -> 
 def kept_accuracies(run: Run) -> dict[str, dict[str, float]]:
     """What ``evaluation.json`` holds: key, split, percent; nothing if there is none."""
     path = run.file("evaluation")
-    known: dict[str, dict[str, float]] = read_json(path) if path.is_file() else {}
+    known: dict[str, dict[str, float]] = (
+        read_json(path, dict[str, dict[str, float]]) if path.is_file() else {}
+    )
     return known

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ...core import messages
 from ...core.errors import ExportError, UnknownNameError
 from ...core.messages import Say
+from ...core.progress import showing, task
 from ..run_networks import RunNetworks
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def export_run(
     int8: bool = False,
     dynamic_size: bool = False,
     tuned_for: Sequence[int] = (),
+    progress: str = "none",
     say: Say = messages.say,
 ) -> Exported:
     """Export a network of a run; ``compact.onnx``, or ``trained.onnx`` for the whole one; ``.xml`` for OpenVINO.
@@ -62,6 +64,7 @@ def export_run(
         dynamic_size: Leave height and width of the images free as well as the batch size.
         tuned_for: Batch sizes at which the fastest layout is looked for, unless ``prune`` has timed them in this engine
             already; as torch exports it without any.
+        progress: ``auto``, ``bar``, ``lines`` or ``none``.
         say: Called with what is about to be done.
 
     Raises:
@@ -80,9 +83,11 @@ def export_run(
     engine = ENGINE_OF[format]
     engine_named(engine)
     weights = weights or loaded.newest_small()
-    with loaded.run.claimed():
+    with showing(progress, say), loaded.run.claimed(), task("export", 2) as work:
         net = loaded.network(weights)
         layout = _layout(loaded, weights, engine, tuned_for, say)
+        work.advance()
+        work.at(f"exporting the {weights} network and comparing it in {engine}")
         if int8:
             report: ExportReport | Int8Report = _int8(
                 loaded, net, _path(loaded, weights, ".int8.onnx"), layout

@@ -18,7 +18,9 @@ from ...core.criteria import SCORES
 from ...core.errors import NothingRemovedWarning, UnknownNameError
 from ...core.formatting import plural
 from ...core.messages import Say
-from ...core.run_directory import Run, read_json, write_json
+from ...core.plain_data import build
+from ...core.progress import showing, task
+from ...core.run_directory import Run, as_written, read_json, write_json
 from ..run_networks import RunNetworks
 from .retire import retire
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
 ANY_FALL = 100.0  # of an accuracy in percent
 TIMED_BATCH_SIZES = (1, 64)
+EVALUATIONS = 24  # of a search for a tolerance, at most
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ def prune_run(
     round_to: int | None = None,
     engine: str = "onnxruntime",
     batch_sizes: Sequence[int] = TIMED_BATCH_SIZES,
+    progress: str = "none",
     say: Say = messages.say,
 ) -> Pruned:
     """Prune a trained run and write the results into it.
@@ -77,6 +81,7 @@ def prune_run(
             keeps the fastest (1 with a budget: dead filters that are kept would count against it).
         engine: What is timed then; see :func:`rotated_relu.compact`.
         batch_sizes: At which batch sizes.
+        progress: ``auto``, ``bar``, ``lines`` or ``none``.
         say: Called with what is about to be done, and with the files that are deleted.
 
     Raises:
@@ -95,7 +100,7 @@ def prune_run(
         engine_named(engine)
     search = _Search(tolerance, budget or {}, threshold, score)
     widths = _Widths(round_to, engine, list(batch_sizes))
-    with loaded.run.claimed():
+    with showing(progress, say), loaded.run.claimed():
         net = loaded.network("trained")
         found = search.found(loaded, net, say)
         result, timed = widths.compacted(loaded, net, found.mask, say)
@@ -144,16 +149,30 @@ class _Search:
         points = kept.points()
         done = f", {plural(len(points), 'threshold')} of a search that was stopped known" if points else ""
         say(f"searching the threshold on {len(validation)} validation images{done}")
-        return find_threshold(
-            net,
-            accuracy,
-            tolerance=self.tolerance,
-            budget=self.budget or None,
-            example_inputs=loaded.example_inputs(),
-            scores=scores,
-            known=points,
-            evaluated=kept.add,
-        )
+        with task("searching the threshold", self._most(net)) as work:
+
+            def evaluated(point: SweepPoint) -> None:
+                kept.add(point)
+                work.advance()
+
+            return find_threshold(
+                net,
+                accuracy,
+                tolerance=self.tolerance,
+                budget=self.budget or None,
+                example_inputs=loaded.example_inputs(),
+                scores=scores,
+                known=points,
+                evaluated=evaluated,
+                max_evaluations=EVALUATIONS,
+            )
+
+    def _most(self, net: nn.Module) -> int:
+        """Thresholds that a search looks at, at most: a budget is bisected for over all slopes."""
+        from ...nn.slopes import slopes
+
+        slopes_in_all = sum(slope.numel() for slope in slopes(net).values())
+        return slopes_in_all.bit_length() + 2 if self.budget else EVALUATIONS
 
     def _scores(self, loaded: RunNetworks, net: nn.Module, say: Say) -> Scores | None:
         """What ranks the channels; None for the slopes themselves."""
@@ -221,10 +240,13 @@ class KeptSearch:
         """What is known of this search; nothing if another one, or none, was stopped here."""
         from ...pruning.threshold import SweepPoint
 
-        data = read_json(self.path) if self.path.is_file() else {}
-        if data.get("key") == self.key:
-            self.found = {point["threshold"]: point for point in data["sweep"]}
-        return [SweepPoint(**point) for point in self.found.values()]
+        data = read_json(self.path, dict[str, Any]) if self.path.is_file() else {}
+        if data.get("key") != self.key:
+            return []
+        with as_written(self.path):
+            known = [build(SweepPoint, point) for point in data["sweep"]]
+        self.found = {point.threshold: dataclasses.asdict(point) for point in known}
+        return known
 
     def add(self, point: SweepPoint) -> None:
         """Keep one more."""

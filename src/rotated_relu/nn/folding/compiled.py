@@ -13,9 +13,12 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from ...core.arguments import checked
+
 MEMORY_BUDGET = 0.8  # of what the compiler would keep; see benchmarks/training_speed.json
 
 
+@checked()
 def compile_training(net: nn.Module) -> nn.Module:
     """``torch.compile(net)`` with a budget on the activations that are kept for the backward pass.
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
-from ...core.errors import UnknownNameError
+from ...core.arguments import checked, kind_of, need_count
+from ...core.errors import ArgumentError, RotatedReLUError, UnknownNameError
 from ...core.extras import needs
+from ...core.modules import first_line
 from .demo import demo_resnet
 from .fcnn import fcnn
 from .preact import preact_resnet110, preact_resnet164
@@ -42,6 +45,7 @@ def names() -> list[str]:
     return [*sorted(OWN), *sorted(set(_torchvision_names()) - OWN.keys())]
 
 
+@checked()
 def create(
     name: str,
     num_classes: int = 10,
@@ -61,15 +65,19 @@ def create(
 
     Raises:
         UnknownNameError: If there is no such model.
+        ArgumentError: If it cannot be built with these options.
     """
+    need_count(num_classes, "num_classes")
     if name in OWN:
-        return OWN[name](num_classes=num_classes, rotated=rotated, **options)
+        with _building(name, options):
+            return OWN[name](num_classes=num_classes, rotated=rotated, **options)
     needs("torchvision")
     if name not in _torchvision_names():
         raise UnknownNameError("model", name, names())
     from torchvision.models import get_model
 
-    net: nn.Module = get_model(name, weights=None, num_classes=num_classes, **options)
+    with _building(name, options):
+        net: nn.Module = get_model(name, weights=None, num_classes=num_classes, **options)
     if not rotated:
         return net
     from ..rotate import rotate
@@ -77,6 +85,18 @@ def create(
     return rotate(
         net, torch.zeros(1, 3, 224, 224) if example_inputs is None else example_inputs, init="published"
     )
+
+
+@contextlib.contextmanager
+def _building(name: str, options: Mapping[str, Any]) -> Iterator[None]:
+    """What a builder says about its options, as one error of ours."""
+    try:
+        yield
+    except RotatedReLUError:
+        raise
+    except Exception as error:
+        given = ", ".join(f"{key}={kind_of(value)}" for key, value in options.items()) or "no options"
+        raise ArgumentError(f"{name} cannot be built with {given}: {first_line(error)}") from error
 
 
 def _torchvision_names() -> list[str]:

@@ -13,6 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from ...core.errors import ArgumentError
 from .blocks import activation, conv1x1, conv3x3, initialise_weights, stages, weight_generator
 
 STEM_WIDTH = 16
@@ -72,7 +73,7 @@ class WideResNet(nn.Module):
         generator = weight_generator()
         blocks, rest = divmod(depth - 4, 6)
         if rest or blocks < 1:
-            raise ValueError(f"the depth of a wide residual network is 6n + 4 with n >= 1, got {depth}")
+            raise ArgumentError(f"the depth of a wide residual network is 6n + 4 with n >= 1, got {depth}")
         self.conv1 = conv3x3(in_channels, STEM_WIDTH)
         widths = (16 * widen, 32 * widen, 64 * widen)
         block = partial(WideBlock, rotated=rotated, dropout=dropout)

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ...core.arguments import need_path
+from ...core.arguments import check_fields, need_path
 from ...core.errors import (
     ArgumentError,
     CaptureError,
@@ -31,7 +31,7 @@ from ...core.errors import (
 )
 from ...core.files import replacing
 from ...core.graph_layout import Tuned
-from ...core.modules import WRAPPER_PREFIXES, Call, eval_mode, first_line, unwrap
+from ...core.modules import WRAPPER_PREFIXES, Call, check_values, eval_mode, first_line, unwrap
 from ...core.plain_data import build
 from ...core.state import copy_of, ordinary_tensors
 from ...nn.folding import plain_training
@@ -62,7 +62,7 @@ def save(
         The path.
 
     Raises:
-        ArgumentError: If it is no result of :func:`compact`.
+        ArgumentError: If it is no result of :func:`compact`, or its plan has been tampered with.
         PlanError: If its ``model`` is not the network that its plan made.
         FileFormatError: If the file cannot be written (directory missing, read-only, disk full).
     """
@@ -71,6 +71,7 @@ def save(
             f"save takes the result of rotated_relu.compact, which holds the plan, got {type(result).__name__}: pass "
             "the result itself, not its model"
         )
+    check_fields(result.plan)
     model = unwrap(result.model)
     _check_made_by(result.plan, model)
     header = {
@@ -106,6 +107,7 @@ def load(path: str | os.PathLike[str], fresh_net: nn.Module) -> nn.Module:
 def load_compacted(path: str | os.PathLike[str], fresh_net: nn.Module) -> Compacted:
     """:func:`load`, with plan, certificate, and what was timed to choose it."""
     plan, certificate = read_plan(path)
+    check_values(unwrap(fresh_net))
     net = plain_training(copy_of(unwrap(fresh_net)))
     prefix = _foreign_prefix(plan, net)
     plan = _without_prefix(plan, prefix)

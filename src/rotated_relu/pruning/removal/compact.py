@@ -108,7 +108,7 @@ def remove_channels(
     if not plan.cuts:
         what = plan.criterion.describe()
         warnings.warn(
-            f"nothing was removed: no channel is idle ({what})", NothingRemovedWarning, stacklevel=4
+            f"nothing was removed: no channel is idle ({what})", NothingRemovedWarning, stacklevel=5
         )
     follower = None if optimizer is None else cut_optimizer(optimizer, trained, small, plan)
     return Compacted(small, plan, certificate, follower)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ...core.arguments import checked_fields
 from ...core.criteria import Criterion
 from ...core.errors import PlanError
 from ...core.plain_data import build
@@ -105,6 +106,7 @@ class Unprunable:
     reason: str
 
 
+@checked_fields()
 @dataclass(repr=False)
 class Plan:
     """The whole compaction.

@@ -57,7 +57,7 @@ def read(run: Run, identity: dict[str, Any]) -> dict[str, Any] | None:
     """
     refused: list[str] = []
     for path in (run.checkpoints / LAST, run.checkpoints / PREVIOUS):
-        if not path.is_file():
+        if not os.path.lexists(path):
             continue
         try:
             state = _load(path)

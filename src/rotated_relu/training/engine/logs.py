@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ...core.errors import RunError
 from ...core.extras import needs
+from ...core.formatting import duration
 from ...core.run_directory import Run, explained, read_json, replacing, write_json
 from ..config import Config
 from .progress import Progress
@@ -95,13 +96,13 @@ class Lines:
 
     def epoch(self, progress: Progress, slopes: dict[str, Tensor]) -> None:
         """Say how the epoch went."""
-        self.say(_line(progress.rows[-1], progress.timings[-1], self.epochs))
+        self.say(_line(progress.rows[-1], progress.timings, self.epochs))
 
     def close(self) -> None:
         """Nothing is open."""
 
 
-def _line(row: dict[str, float], seconds: float, epochs: int) -> str:
+def _line(row: dict[str, float], timings: list[float], epochs: int) -> str:
     text = f"epoch {row['epoch'] + 1:.0f}/{epochs}"
     if "train_loss" in row:
         text += f"  loss {row['train_loss']:.4f}  train {row['train_accuracy']:.2f} %"
@@ -109,7 +110,9 @@ def _line(row: dict[str, float], seconds: float, epochs: int) -> str:
         text += f"  validation {row['validation_accuracy']:.2f} %"
     if "alive_at_0.01" in row:
         text += f"  alive {row['alive_at_0.01']:.0f}"
-    return f"{text}  {seconds:.1f} s"
+    text += f"  {timings[-1]:.1f} s"
+    left = sum(timings) / len(timings) * (epochs - len(timings))
+    return f"{text}, {duration(left)} left" if left else text
 
 
 class TensorBoard:

@@ -39,7 +39,7 @@ def find(name: str) -> Recipe:
     Raises:
         UnknownNameError: If there is none of that name; suggests the nearest.
     """
-    if name not in RECIPES:
+    if not isinstance(name, str) or name not in RECIPES:
         raise UnknownNameError("recipe", name, RECIPES)
     return RECIPES[name]
 
