@@ -98,9 +98,11 @@ def test_the_same_command_gives_the_same_result(capsys, own):
 
 
 @pytest.mark.parametrize(
-    ("progress", "shown"), [("lines", "trained network (1 of 2)"), ("bar", "2 of 2: compact")]
+    ("progress", "shown"), [("lines", "trained network, 1 of 2"), ("bar", "compact network, 2 of 2")]
 )
-def test_progress_goes_to_stderr(capsys, own, progress, shown):
+def test_progress_goes_to_stderr(capsys, monkeypatch, own, progress, shown):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # a bar is drawn in terminals alone
+    monkeypatch.setenv("COLUMNS", "300")
     code, out, err = call(capsys, "attack", own[0], *FEW[:-1], progress)
     assert code == 0
     assert shown in err

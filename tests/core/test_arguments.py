@@ -13,7 +13,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rotated_relu.core.arguments import accepts, check_fields, checked, checked_fields, need_count, need_number
+from rotated_relu.core.arguments import (
+    accepts,
+    check_fields,
+    checked,
+    checked_fields,
+    need_count,
+    need_number,
+)
 from rotated_relu.core.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -90,7 +97,9 @@ class Record:
 
 
 def test_fields_of_a_record():
-    with pytest.raises(ArgumentError, match="Record: sizes must be a list of a whole number, got a list with 'x'"):
+    with pytest.raises(
+        ArgumentError, match="Record: sizes must be a list of a whole number, got a list with 'x'"
+    ):
         Record([1, "x"])
     record = Record([1])
     record.name = None

@@ -7,7 +7,7 @@ import pytest
 
 from rotated_relu.core import progress
 from rotated_relu.core.errors import UnknownNameError
-from rotated_relu.core.progress import numbered, resolved, showing, task
+from rotated_relu.core.progress import in_turn, resolved, showing, task
 
 
 @pytest.fixture
@@ -20,11 +20,11 @@ def clock(monkeypatch):
 
 def test_lines_say_what_and_how_long_it_will_take(clock):
     said = []
-    with showing("lines", said.append), task("pruning", 4) as work:
-        work.at(numbered("pruning by slope", 1, 4))
+    with showing("lines", said.append):
+        methods = in_turn("pruning", ["slope", "norm", "L1", "L2"], lambda method: f"pruning by {method}")
+        next(methods)
         clock[0] = 60.0
-        work.advance()
-        work.at(numbered("pruning by norm", 2, 4))
+        next(methods)
     # A minute a step, three steps left.
     assert said == ["pruning by slope, 1 of 4", "pruning by norm, 2 of 4, 3 min left"]
 
@@ -82,5 +82,8 @@ def test_auto_is_lines_where_nobody_looks(monkeypatch):
 
 
 def test_unknown_kind():
-    with pytest.raises(UnknownNameError, match="unknown progress 'bars': did you mean 'bar'"), showing("bars"):
+    with (
+        pytest.raises(UnknownNameError, match="unknown progress 'bars': did you mean 'bar'"),
+        showing("bars"),
+    ):
         pass

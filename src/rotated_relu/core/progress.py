@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, TypeVar
 
 from .errors import UnknownNameError
 from .extras import needs
@@ -21,6 +21,7 @@ from .formatting import duration
 from .messages import Say
 from .messages import say as say_line
 
+Item = TypeVar("Item")
 KINDS = ("auto", "bar", "lines", "none")
 EVERY = 30.0  # seconds between lines about one piece of work
 REFRESHES = 2  # of the bar, per second: what is timed meanwhile should not notice
@@ -97,9 +98,9 @@ class Task:
 
     def at(self, what: str) -> None:
         """Say what is being done now."""
-        self.what = what
+        former, self.what = self.what, what
         if self.shown.bar is not None:
-            self.shown.bar.update(self.row, description=what)
+            self.shown.bar.update(self.row, description=what, refresh=what != former)
         elif self.shown.kind == "lines":
             self._tell(what)
 
@@ -107,12 +108,12 @@ class Task:
         """So many more steps are done."""
         self.reach(self.done + steps)
 
-    def reach(self, done: int) -> None:
-        """So many steps are done."""
+    def reach(self, done: int, told: bool = False) -> None:
+        """So many steps are done; ``told`` if the next line says so."""
         self.done = done
         if self.shown.bar is not None:
             self.shown.bar.update(self.row, completed=done)
-        elif self.shown.kind == "lines" and time.monotonic() - self.told >= EVERY and done < self.total:
+        elif self.shown.kind == "lines" and not told and self._late() and done < self.total:
             self._tell(f"{self.what}: {done} of {self.total}")
 
     def left(self) -> float | None:
@@ -121,6 +122,9 @@ class Task:
         if own <= 0 or self.done >= self.total:
             return None
         return (time.monotonic() - self.since) / own * (self.total - self.done)
+
+    def _late(self) -> bool:
+        return time.monotonic() - self.told >= EVERY
 
     def _tell(self, text: str) -> None:
         left = self.left()
@@ -143,6 +147,15 @@ def task(what: str, total: int, done: int = 0) -> Iterator[Task]:
         shown.bar.remove_task(made.row)
 
 
+def in_turn(what: str, items: Sequence[Item], title: Callable[[Item], str]) -> Iterator[Item]:
+    """The items, each announced: ``pruning Network Slimming at 50 %, 3 of 12``."""
+    with task(what, len(items)) as work:
+        for place, item in enumerate(items, 1):
+            work.at(numbered(title(item), place, len(items)))
+            yield item
+            work.reach(place, told=True)
+
+
 def numbered(what: str, place: int, total: int) -> str:
     """One of several pieces of work: ``training relu, 2 of 5``."""
     return f"{what}, {place} of {total}" if total > 1 else what
@@ -153,7 +166,7 @@ def _display() -> contextlib.AbstractContextManager[Any]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    what, left = TextColumn("{task.description}"), TimeRemainingColumn()
+    what, left = TextColumn("{task.description}", markup=False), TimeRemainingColumn()
     columns: list[Any] = [what, BarColumn(None), MofNCompleteColumn(), left]
     # Lines that are said meanwhile appear above the bar: it takes stderr over.
     bar: contextlib.AbstractContextManager[Any] = Progress(

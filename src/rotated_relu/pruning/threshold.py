@@ -30,7 +30,8 @@ from ..core.counting import count_macs, count_parameters
 from ..core.criteria import COUNTED_UNITS, Criterion
 from ..core.errors import CompactionError, NothingRemovedWarning, SlopeError, ThresholdError, UnknownNameError
 from ..nn.slopes import slopes
-from .candidates import between, checked, magnitudes_of, spread
+from .candidates import between, magnitudes_of, spread
+from .candidates import checked as checked_candidates
 from .mask import Mask, criterion_by, masked, threshold_mask, zero_mask
 from .removal import remove_channels
 
@@ -158,7 +159,7 @@ def find_threshold(
     need_callable(evaluate, "evaluate")
     magnitudes = magnitudes_of(net, scores)
     _check_options(tolerance, budget, max_evaluations)
-    zetas = between(magnitudes) if candidates is None else checked(candidates, magnitudes)
+    zetas = between(magnitudes) if candidates is None else checked_candidates(candidates, magnitudes)
     if budget is not None and cost is None:
         cost = _builtin_cost(budget, example_inputs)
     search = _Search(net, evaluate, cost, zetas, max_evaluations, scores)

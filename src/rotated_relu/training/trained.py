@@ -70,11 +70,10 @@ def _created(config: Config, images: ImageData | ImageFormat) -> nn.Module:
     example = torch.zeros(1, channels, height, width)
     try:
         return create(name, images.num_classes, config.model.rotated, example_inputs=example, **options)
-    except ArgumentError as error:
-        raise ConfigError(str(error)) from error
-    except RotatedReLUError:
-        raise
-    except Exception as error:  # of the builder, about an option or the size of the images
+    except Exception as found:  # of the builder, about an option or the size of the images
+        if isinstance(found, RotatedReLUError) and not isinstance(found, ArgumentError):
+            raise
+        error = found.__cause__ or found
         given = f" with the options {config.model.options}" if config.model.options else ""
         raise ConfigError(
             f"{name} cannot be built for images of {channels} x {height} x {width}{given}: "

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ...core.criteria import Criterion
 from ...core.run_directory import as_written, explained, read_json, read_metrics
 from ..run_networks import RunNetworks, reference_key
+from ..stages.evaluate import kept_accuracies
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -49,10 +50,9 @@ def report_run(loaded: RunNetworks, reference: RunNetworks | None = None, comman
     from .build import build
 
     loaded.run.check_writable()
-    data = report_data(loaded, reference, command)
     # Their numbers are looked at where they are drawn.
     with as_written(*(loaded.run.file(name) for name in MADE_BY_VERBS if loaded.run.has(name))):
-        return build(data, loaded.run.file("report"))
+        return build(report_data(loaded, reference, command), loaded.run.file("report"))
 
 
 def report_data(
@@ -82,12 +82,12 @@ def report_data(
 def _networks(loaded: RunNetworks, reference: RunNetworks | None) -> list[Any]:
     """One row per network that there is, in the order of the method."""
     measured = _json(loaded, "measure").get("networks", {}) or _counted(loaded, reference)
-    evaluated = _json(loaded, "evaluation")
+    evaluated = kept_accuracies(loaded.run)
     rows = []
     if reference is not None:
         key = reference_key(reference, loaded)
         row = {"key": key, **measured.get(key, {}), **_last_validation(reference)}
-        rows.append(row | _accuracies(_json(reference, "evaluation").get("trained", {})))
+        rows.append(row | _accuracies(kept_accuracies(reference.run).get("trained", {})))
     key = loaded.trained_key
     row = {"key": key, **measured.get(key, {}), **_last_validation(loaded)}
     rows.append(row | _accuracies(evaluated.get("trained", {})))
