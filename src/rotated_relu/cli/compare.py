@@ -183,8 +183,14 @@ def compare(
         ),
     ] = None,
     tune_epochs: Annotated[
-        int, typer.Option(min=1, help="Of the short runs that choose among them.", rich_help_panel=TRAINING)
-    ] = 5,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Of the short runs that choose among them. Default: an eighth of the training's.",
+            show_default=False,
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
     engines: Annotated[
         list[str] | None,
         typer.Option(
@@ -207,7 +213,7 @@ def compare(
         int, typer.Option(min=0, help="Rounds of the measurement; 0: none.", rich_help_panel=LATENCY)
     ] = 30,
     device: Device = "auto",
-    progress: Progress = "lines",
+    progress: Progress = "auto",
 ) -> None:
     """Train and prune ReLU, rotated ReLU and their rivals alike, and show what each saves at which accuracy.
 

@@ -13,6 +13,7 @@ from ...core import messages
 from ...core.environment import environment
 from ...core.formatting import plural
 from ...core.messages import Say
+from ...core.progress import showing
 from ...core.run_directory import read_json, write_json
 from ..report.comparison import build_comparison
 from ..report.comparison_markdown import write_markdown
@@ -52,16 +53,12 @@ def compare_run(
         MissingPackageError: If a method needs a package that is not installed.
     """
     comparison = Comparison(settings, out, say=say, device=device, progress=progress)
-    for stage in (
-        comparison.train,
-        comparison.prune,
-        comparison.finetune,
-        comparison.time,
-        comparison.test,
-    ):
-        with _clocked(comparison):
-            stage()
-        write_results(comparison, recipe, command)
+    stages = (comparison.train, comparison.prune, comparison.finetune, comparison.time, comparison.test)
+    with showing(progress, say):
+        for number, stage in enumerate(stages, 1):
+            with _clocked(comparison):
+                stage()
+            write_results(comparison, recipe, command, finished=number == len(stages))
     return comparison
 
 
@@ -81,13 +78,23 @@ def seconds_of(comparison: Comparison) -> float:
     return float(read_json(path)["seconds"]) if path.is_file() else 0.0
 
 
-def write_results(comparison: Comparison, recipe: str, command: str | None = None) -> None:
-    """Write ``compare.csv``, ``compare.json``, ``compare.html`` and ``compare.md`` from what there is so far."""
+def write_results(
+    comparison: Comparison, recipe: str, command: str | None = None, *, finished: bool = True
+) -> None:
+    """Write ``compare.csv``, ``compare.json``, ``compare.html`` and ``compare.md`` from what there is so far.
+
+    Args:
+        comparison: The comparison.
+        recipe: What it began with.
+        command: What made it.
+        finished: Whether nothing is left to do; else the page says so.
+    """
     rows = comparison.rows()
     if not rows:
         return
     data = {"title": f"{recipe}: pruning methods compared", **results(comparison)}
     data["made"] = made(comparison, recipe, command)
+    data["finished"] = finished
     path = comparison.task.path
     write_json(path / "compare.json", {**data, "environment": environment()})
     write_csv(rows, path / "compare.csv")

@@ -78,8 +78,8 @@ def total_epochs(settings: Settings) -> int:
 
 
 def shortened(settings: Settings) -> Settings:
-    """The same, with first parts of ``tune_epochs``."""
-    epochs = settings.tune_epochs * (2 if settings.weights else 1)  # the first part is half of them
+    """The same, with first parts of ``tuning_epochs``."""
+    epochs = settings.tuning_epochs * (2 if settings.weights else 1)  # the first part is half of them
     return dataclasses.replace(settings, base=dataclasses.replace(settings.base, epochs=epochs))
 
 

@@ -45,6 +45,14 @@ class Point:
         return Training(self.method.training, self.seed, self.keep)
 
     @property
+    def title(self) -> str:
+        """For people: ``Network Slimming at 50 %``."""
+        which = [f"budget {100 * self.keep:g} %"] if self.keep < 1 else []
+        which += [f"seed {self.seed}"] if self.seed else []
+        size = f"at {100 * self.level:g} %" if self.level else "as trained"
+        return f"{self.method.label} {size}" + (f" ({', '.join(which)})" if which else "")
+
+    @property
     def name(self) -> str:
         """Of its file."""
         return f"{Training(self.method.name, self.seed, self.keep)}-{self.level:g}"

@@ -7,6 +7,7 @@ and its fine-tuning. Everything is chosen on validation images; the test images 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from torch import nn
 
 from ...core import messages
 from ...core.counting import count_parameters
-from ...core.formatting import plural
 from ...core.messages import Say
+from ...core.progress import in_turn
 from ...core.run_directory import read_json, write_json
 from ...training import evaluate_model
 from .epochs import second_part
@@ -71,9 +72,9 @@ class Comparison:
     def prune(self) -> None:
         """Validate the networks as trained; make every pruned network once and validate it."""
         self.trainings.evaluate("validation")
-        for point in self.points:
-            if not self.file(point).is_file():
-                write_json(self.file(point), self._pruned_row(point))
+        wanted = [point for point in self.points if not self.file(point).is_file()]
+        for point in in_turn("pruning", wanted, lambda point: f"pruning {point.title}"):
+            write_json(self.file(point), self._pruned_row(point))
 
     def _pruned_row(self, point: Point) -> dict[str, Any]:
         small = self.points.pruned(point)
@@ -87,7 +88,7 @@ class Comparison:
             "reached": small is not None,
         }
         if failure is not None:
-            self.task.say(f"{point.name}: {failure}")
+            self.task.say(f"{point.title}: {failure}")
             row["failure"] = failure
         if small is None:
             return row
@@ -101,7 +102,7 @@ class Comparison:
         )
         row["validation"] = self.task.validated(small)
         self.task.say(
-            f"{point.name}: {100 * row['macs_saved']:.1f} % of the MACs saved, validation {row['validation']:.2f} %"
+            f"{point.title}: {100 * row['macs_saved']:.1f} % of the MACs saved, validation {row['validation']:.2f} %"
         )
         return row
 
@@ -111,18 +112,21 @@ class Comparison:
             self.task.say(f"training the plain network on, seed {seed}")
             accuracy = self.task.validated(self.reference(seed))
             self.trainings.note(Training(DENSE, seed), {"finetuned_validation": accuracy})
-        for point in self.points:
+        wanted = self._trained_on_without(lambda row: "finetuned_validation" in row)
+        for point in in_turn("fine-tuning", wanted, lambda point: f"fine-tuning {point.title}"):
             row = self.row(point)
-            if not self._trains_on(point, row) or "finetuned_validation" in row:
-                continue
-            self.task.say(f"fine-tuning {point.name}, {plural(self.settings.finetune_epochs, 'epoch')}")
             net = self.finetuned(point)
             row["finetune_epochs"] = second_part(self.settings, point.method, point.seed).epochs
             row["finetuned_validation"] = self.task.validated(net)
             write_json(self.file(point), row)
             self.task.say(
-                f"{point.name}: validation {row['validation']:.2f} % -> {row['finetuned_validation']:.2f} %"
+                f"{point.title}: validation {row['validation']:.2f} % -> {row['finetuned_validation']:.2f} %"
             )
+
+    def _trained_on_without(self, has: Callable[[dict[str, Any]], bool]) -> list[Point]:
+        """Points of the fine-tuned levels that something is still missing of."""
+        rows = [(point, self.row(point)) for point in self.points]
+        return [point for point, row in rows if self._trains_on(point, row) and not has(row)]
 
     def _seeds_of(self, missing: str) -> list[int]:
         """Whose plain network has yet to be trained on; none with weights: what was brought is what all are held to."""
@@ -180,11 +184,14 @@ class Comparison:
         if not self.settings.latency_repeats:
             return
         wanted = {(engine, size) for engine in self.settings.engines for size in self.settings.batch_sizes}
-        for point in self.points:
+
+        def timed(row: dict[str, Any]) -> bool:
+            return wanted <= {(one["engine"], one["batch_size"]) for one in row.get("latency", [])}
+
+        for point in in_turn(
+            "timing", self._trained_on_without(timed), lambda point: f"timing {point.title}"
+        ):
             row = self.row(point)
-            known = {(timed["engine"], timed["batch_size"]) for timed in row.get("latency", [])}
-            if not self._trains_on(point, row) or wanted <= known:
-                continue
             small = self.points.pruned(point)
             assert small is not None
             row["latency"] = latencies(self.task, self.trainings.plain(point.seed), small)
@@ -196,7 +203,7 @@ class Comparison:
 
     def row(self, point: Point) -> dict[str, Any]:
         """What is known about a point."""
-        row: dict[str, Any] = read_json(self.file(point))
+        row: dict[str, Any] = read_json(self.file(point), dict[str, Any])
         return row
 
     def rows(self) -> list[dict[str, Any]]:

@@ -46,7 +46,7 @@ class Settings:
         finetune_lr: Largest learning rate of it, as a share of the training's.
         strengths: Total shrinkages among which that of each penalty is chosen, and beyond them if the best one is at
             the edge; one alone is taken as it is.
-        tune_epochs: Length of the short runs that choose it.
+        tune_epochs: Length of the short runs that choose it; an eighth of the training if None.
         keep: Shares of the multiply-accumulates that the budgets aim at, one training for each.
         latency_repeats: Interleaved rounds of the latency measurement; 0 leaves it out.
         engines: In which latencies are measured.
@@ -62,7 +62,7 @@ class Settings:
     finetune_epochs: int = 3
     finetune_lr: float = 0.1
     strengths: tuple[float, ...] = STRENGTHS
-    tune_epochs: int = 5
+    tune_epochs: int | None = None
     keep: tuple[float, ...] = (0.55,)
     latency_repeats: int = 30
     engines: tuple[str, ...] = ("onnxruntime",)
@@ -75,7 +75,7 @@ class Settings:
         for name in ("levels", "finetuned_levels", "keep"):
             _need(all(0 < value < 1 for value in getattr(self, name)), name, "shares between 0 and 1")
         _need(all(value > 0 for value in self.strengths), "strengths", "above 0")
-        _need(self.finetune_epochs > 0 and self.tune_epochs > 0, "epochs", "above 0")
+        _need(self.finetune_epochs > 0 and self.tuning_epochs > 0, "epochs", "above 0")
         _need(all(size > 0 for size in self.batch_sizes), "batch_sizes", "above 0")
         _need(
             self.weights is None or self.base.epochs > 1,
@@ -92,6 +92,11 @@ class Settings:
     def _after(self) -> int:
         """Epochs that are left when there is a trained network."""
         return self.finetune_epochs if self.weights is None else self.base.epochs
+
+    @property
+    def tuning_epochs(self) -> int:
+        """Length of the short runs that choose a strength."""
+        return max(1, round(self.base.epochs / 8)) if self.tune_epochs is None else self.tune_epochs
 
     @property
     def chosen(self) -> list[Method]:
@@ -134,7 +139,7 @@ class Settings:
         """Plain data, as JSON holds it."""
         data = {name.name: getattr(self, name.name) for name in dataclasses.fields(self)}
         weights = None if self.weights is None else dataclasses.asdict(self.weights)
-        return {**data, "base": self.base.identity(), "weights": weights}
+        return {**data, "base": self.base.identity(), "weights": weights, "tune_epochs": self.tuning_epochs}
 
 
 def _need(holds: bool, name: str, wanted: str) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import nn
 
-from ...core.formatting import plural
-from ...core.run_directory import Run, read_json, write_json
+from ...core.progress import in_turn
+from ...core.run_directory import Run, as_written, read_json, write_json
 from ...training import Config, build_model, evaluate_model, fit
 from .coupled import CoupledGroups
 from .epochs import PUBLISHED_SHRINKAGE, first_part, shortened
@@ -41,6 +41,15 @@ class Training:
     seed: int
     keep: float = 1.0
 
+    @property
+    def title(self) -> str:
+        """For people: ``Network Slimming``; several methods may prune one training."""
+        which = [f"budget {100 * self.keep:g} %"] if self.keep < 1 else []
+        which += [f"seed {self.seed}"] if self.seed else []
+        labels = [method.label for method in METHODS.values() if method.training == self.name]
+        label = "ReLU" if self.name == DENSE or not labels else labels[0]
+        return label + (f" ({', '.join(which)})" if which else "")
+
     def __str__(self) -> str:
         return f"{self.name}{f'-keep{self.keep:g}' if self.keep < 1 else ''}-seed{self.seed}"
 
@@ -60,8 +69,13 @@ class Trainings:
         """Tune the strengths, then train every network in full."""
         for name in self.task.settings.tuned:
             self.strength(name)
-        for training in self.all():
+        for training in in_turn("training", list(self.all()), self._words):
             self.trained(training)
+
+    def _words(self, training: Training) -> str:
+        if Run(self.task.path / "trainings" / str(training)).has("weights"):
+            return f"{training.title}: found trained"
+        return f"training {training.title}"
 
     def all(self) -> Iterator[Training]:
         """Every network that is trained in full, the plain one first."""
@@ -97,8 +111,6 @@ class Trainings:
         task, path = self.task, self.task.path / name
         if config is None:
             return copy.deepcopy(task.brought)
-        if not Run(path).has("weights"):
-            task.say(f"training {name}, {plural(config.epochs, 'epoch')}")
         if task.settings.weights is None and training.name not in GROUP_TRAININGS:
             return fit(config, path, images=task.images, progress=task.progress, device=task.device).net
         goes_on = task.settings.weights is not None or training.name == DEPGRAPH
@@ -131,7 +143,8 @@ class Trainings:
             return self.task.settings.strengths[0]
         path = self.task.path / "tuning" / f"{training}.json"
         if path.is_file():
-            return float(read_json(path)["chosen"])
+            with as_written(path):
+                return float(read_json(path)["chosen"])
         found = tuned(self.task.settings.strengths, lambda strength: self._tuning_score(training, strength))
         write_json(path, found.to_dict())
         self.task.say(f"{training}: total shrinkage {found}")
@@ -143,6 +156,7 @@ class Trainings:
         return {name: read_json(path) for name, path in paths.items() if path.is_file()}
 
     def _tuning_score(self, name: str, strength: float) -> float:
+        self.task.say(f"tuning {Training(name, 0).title}, total shrinkage {strength:g}")
         seed = self.task.settings.seeds[0]
         config = first_part(shortened(self.task.settings), name, seed=seed, strength=strength)
         assert config is not None
@@ -161,7 +175,9 @@ class Trainings:
     def accuracies(self) -> dict[str, dict[str, float]]:
         """Of the networks as trained, as far as known: ``{name: {"validation": percent, "test": percent}}``."""
         path = self.task.path / "trained.json"
-        known: dict[str, dict[str, float]] = read_json(path) if path.is_file() else {}
+        known: dict[str, dict[str, float]] = (
+            read_json(path, dict[str, dict[str, float]]) if path.is_file() else {}
+        )
         return known
 
     def reference(self) -> dict[int, dict[str, float]]:

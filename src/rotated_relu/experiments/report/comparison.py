@@ -41,7 +41,7 @@ def build_comparison(data: Mapping[str, Any], path: Path) -> Path:
         figures,
         title=data["title"],
         verdict=verdict(data),
-        lead=_lead(data),
+        lead=_unfinished(data) + _lead(data),
         tables=[*spread_tables(data), *(_savings(data, stage) for stage in _stages(data)), _trained(data)],
         made=data["made"],
     )
@@ -65,6 +65,12 @@ def verdict(data: Mapping[str, Any]) -> str:
         f"{first['label']} saves {share(first['macs'])} of the computation at a loss of at most half a point, "
         "before fine-tuning"
     )
+
+
+def _unfinished(data: Mapping[str, Any]) -> str:
+    if data.get("finished", True):
+        return ""
+    return "Unfinished: the same command goes on, and what is missing comes then. "
 
 
 def _lead(data: Mapping[str, Any]) -> str:
