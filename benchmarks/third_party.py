@@ -306,7 +306,7 @@ def spandrel(name: str) -> Made:
         "SPAN": lambda: a.SPAN.SPAN(num_in_ch=3, num_out_ch=3, feature_channels=16, upscale=2),
         "DAT": lambda: a.DAT.DAT(
             img_size=32,
-            embed_dim=24,
+            embed_dim=64,
             split_size=[8, 8],
             depth=[2],
             num_heads=[4],

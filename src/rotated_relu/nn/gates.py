@@ -108,6 +108,8 @@ def find_gates(recording: Recording, named: Named) -> list[Gate]:
     for call in recording.calls:
         if call in inside or call.output is None or within_rotated(call.run):
             continue
+        if 0 in call.output.shape:  # no channel to scale
+            continue
         gate = _gate_at(call, found)
         if gate is None:
             continue

@@ -28,6 +28,7 @@ from .dispatch import function_name
 
 # They read the shape, dtype and device of a tensor, not what it holds.
 _SHAPE_ONLY = ("_like", "new_tensor", "new_empty", "new_full", "new_ones", "new_zeros")
+_LAYERS = frozenset(["linear", "conv1d", "conv2d", "conv3d"])
 _TORCH = str(Path(torch.__file__).parent)
 _CHECKPOINT = str(Path("torch", "utils", "checkpoint.py"))
 SCRIPT = "script"  # name of a call of a torch.jit.script function
@@ -36,7 +37,7 @@ Position = tuple[tuple[CodeType, int], ...]
 
 @dataclass(eq=False)
 class Value:
-    """A tensor that depends on the inputs, as one call left it.
+    """A tensor that depends on the inputs, or on what a layer made of a table, as one call left it.
 
     Attributes:
         number: Order of creation.
@@ -95,7 +96,7 @@ class Run:
 
 @dataclass(eq=False)
 class Call:
-    """One call of a torch function that read a :class:`Value`.
+    """One call of a torch function that read a :class:`Value`, or of a layer that reads a table of the network.
 
     Attributes:
         number: Order of execution.
@@ -194,6 +195,8 @@ class Recorder(TorchFunctionMode):
             return result
         run = self.stack[-1]
         tensors = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        if template is None and name in _LAYERS and any(isinstance(arg, nn.Parameter) for arg in args):
+            template = args, kwargs  # a layer reads a table: a branch without inputs, as of position biases
         if template is None or not tensors or name.endswith(_SHAPE_ONLY[0]) or name in _SHAPE_ONLY:
             self._event(run, name, None)
             return result

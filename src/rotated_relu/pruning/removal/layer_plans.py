@@ -140,6 +140,10 @@ def _rectangle(
     """A convolution or linear layer: its live inputs and outputs, and its adapters."""
     used_in, used_out = _used(layer, liveness, states)
     out_dim, in_dim = layer.weight_dims
+    if not kept_out.size:  # it never computed anything: it takes its tensor as it comes
+        entry = _entry(layer, kept_in, kept_out)
+        cut_states(plan, layer, {in_dim: kept_in}, kept_out)
+        return entry
     for dim, used in ((in_dim, used_in), (out_dim, used_out)):
         if dim in layer.whole_dims:
             used[:] = used.any()
