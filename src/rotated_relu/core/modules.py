@@ -246,13 +246,18 @@ def check_runs(model: nn.Module, call: Call) -> None:
         ) from error
 
 
+def has_lazy(model: nn.Module) -> bool:
+    """Whether some layer has no width yet."""
+    return any(is_lazy(value) for value in (*model.parameters(), *model.buffers()))
+
+
 def initialise_lazy(model: nn.Module, call: Call) -> None:
     """Give layers without a width yet (``nn.LazyLinear``) theirs, by running the model once in eval mode.
 
     Raises:
         ShapeError: If the model does not run.
     """
-    if any(is_lazy(value) for value in (*model.parameters(), *model.buffers())):
+    if has_lazy(model):
         with eval_mode(model):
             check_runs(model, call)
 

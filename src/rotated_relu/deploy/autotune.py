@@ -84,7 +84,7 @@ def compact(
 
     Args:
         net: A rotated network, in any mode, on any device. It is never changed.
-        example_inputs: Tensor or tuple of tensors for one forward pass; a batch of 1 is enough.
+        example_inputs: As in :func:`rotated_relu.rotate`; a batch of 1 is enough.
         threshold: zeta of the paper, in units of slope; 0.1 if there is no mask. 0 takes what is exactly 0.
         round_to: Widths are rounded up to multiples of it by keeping dead channels; 1 removes everything. ``"auto"``
             times candidates, the original among them, and keeps the fastest, with the layout of the exported graph
@@ -148,7 +148,7 @@ def compact_fastest(
 
     Args:
         net: A rotated network; see :func:`compact`.
-        example_inputs: For compaction; a batch of 1 is enough.
+        example_inputs: As in :func:`rotated_relu.rotate`, for compaction; a batch of 1 is enough.
         mask: Which channels go; see :mod:`rotated_relu.pruning.mask`.
         candidates: Values of ``round_to`` to try, for engines that run modules.
         timing_inputs: Inputs to time, such as a batch of 1 and a large one; all count alike. ``example_inputs`` if

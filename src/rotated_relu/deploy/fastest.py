@@ -52,7 +52,7 @@ def fastest_layout(
 
     Args:
         net: Any network that can be exported.
-        example_inputs: For the export.
+        example_inputs: As in :func:`rotated_relu.rotate`, for the export.
         engine: An engine that runs graphs, such as ``onnxruntime`` or ``openvino``.
         timing_inputs: Inputs to time; all count alike. ``example_inputs`` if there are none.
         layouts: The candidates, the preferred first: a later one has to be faster twice.

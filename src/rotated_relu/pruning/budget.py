@@ -53,7 +53,7 @@ class SlopeBudget:
 
     Args:
         net: The rotated network in training, wrapped or not, in plain or fast form.
-        example_inputs: Tensor or tuple of tensors for one forward pass.
+        example_inputs: As in :func:`rotated_relu.rotate`.
         steps: Optimizer steps of the whole run.
         keep: Share of the ``unit`` that the compacted network may keep, above 0 and at most 1.
         unit: ``macs``, ``parameters``, ``channels``, or ``latency``: milliseconds of a call in the table's engine.

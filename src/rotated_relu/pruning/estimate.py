@@ -36,7 +36,7 @@ class CostEstimate:
 
     Args:
         net: A rotated network, in any mode and form.
-        example_inputs: Tensor or tuple of tensors for one forward pass; multiply-accumulates are those of these inputs.
+        example_inputs: As in :func:`rotated_relu.rotate`; multiply-accumulates are those of these inputs.
         table: Times of layers, for the unit ``latency``; without one there is no such unit.
 
     Attributes:

@@ -64,7 +64,7 @@ def consumer_scores(net: nn.Module, example_inputs: Inputs) -> Scores:
 
     Args:
         net: A rotated network; it is only read.
-        example_inputs: Tensor or tuple of tensors for one forward pass.
+        example_inputs: As in :func:`rotated_relu.rotate`.
 
     Raises:
         SlopeError: If there are no slopes, or some are not finite.

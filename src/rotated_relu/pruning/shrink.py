@@ -108,7 +108,7 @@ def shrink(
             loss of your own, call :func:`~rotated_relu.distillation_loss` in it.
         weight: Of the teacher's part, see :func:`~rotated_relu.distillation_loss`.
         temperature: Likewise.
-        example_inputs: For one forward pass; the first two inputs of the first batch if None.
+        example_inputs: As in :func:`rotated_relu.rotate`; the first two inputs of the first batch if None.
         optimizer: Makes one from parameters; its learning rates are those at the top of the schedule. If None, SGD with
             Nesterov momentum 0.9, weight decay 1e-4 and a learning rate of 0.02 per 128 examples of a batch.
         start: Share of the run after which slopes are chosen.

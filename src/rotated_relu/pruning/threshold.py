@@ -132,7 +132,7 @@ def find_threshold(
         cost: ``cost(net, threshold) -> {name: amount}``, called while the channels below the threshold are 0.
             It may raise :class:`SlopeError` or :class:`CompactionError` where nothing of the network would
             be left. With a cost and no budget the costs are recorded in the sweep.
-        example_inputs: Inputs of ``forward``, for the built-in ``macs`` and ``parameters``.
+        example_inputs: As in :func:`rotated_relu.rotate`, for the built-in ``macs`` and ``parameters``.
         candidates: Thresholds to try instead of those derived from the slopes.
         scores: Rank the channels by these instead of by ``|a|``: name of each slope to a score per channel, see
             :mod:`rotated_relu.pruning.importance`. The threshold is in their unit then, and no zeta: what is to go is
@@ -174,7 +174,7 @@ def compaction_cost(example_inputs: Any, round_to: int = 1) -> Cost:
     """Return a cost function: MACs and parameters of the network that compaction would leave.
 
     Args:
-        example_inputs: Inputs of ``forward``; the MACs are those of these inputs.
+        example_inputs: As in :func:`rotated_relu.rotate`; the MACs are those of these inputs.
         round_to: As in :func:`rotated_relu.compact`.
     """
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import nn
 
 import rotated_relu as rr
 from rotated_relu.core.errors import FileFormatError, PlanError
@@ -336,3 +337,43 @@ def test_tensors_of_another_compaction_are_refused(saved, tmp_path):
     save_file(tensors, tmp_path / "mixed.safetensors", metadata)
     with pytest.raises(PlanError, match=r"has no tensor fc\.weight"):
         rr.load(tmp_path / "mixed.safetensors", nets.OptionA())
+
+
+class Lazy(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.act, self.head = (
+            nn.LazyConv2d(8, 3),
+            nn.LazyBatchNorm2d(),
+            nn.ReLU(),
+            nn.LazyLinear(5),
+        )
+
+    def forward(self, x):
+        return self.head(self.act(self.norm(self.conv(x))).mean((2, 3)))
+
+
+def test_a_network_without_widths_gets_them_when_it_loads(tmp_path):
+    torch.manual_seed(0)
+    net, x = Lazy().eval(), torch.randn(2, 3, 8, 8)
+    rr.rotate(net, x)
+    next(iter(rr.slopes(net).values())).data[:4] = 0.0
+    result = rr.compact(net, x, 0.1)
+    path = rr.save(result, tmp_path / "small.safetensors")
+    loaded = rr.load(path, Lazy().eval())
+    torch.testing.assert_close(loaded(x), result.model(x))
+    assert loaded.head.weight.shape == (5, 4)
+
+
+def test_a_lazy_network_that_takes_other_inputs_is_told_so(tmp_path):
+    class Flat(Lazy):
+        def forward(self, x):
+            return self.head(x.flatten(1) @ torch.ones(7, 4))
+
+    torch.manual_seed(0)
+    net, x = Lazy().eval(), torch.randn(2, 3, 8, 8)
+    rr.rotate(net, x)
+    next(iter(rr.slopes(net).values())).data[:4] = 0.0
+    path = rr.save(rr.compact(net, x, 0.1), tmp_path / "small.safetensors")
+    with pytest.raises(PlanError, match=r"layers without a width yet.*run it once"):
+        rr.load(path, Flat().eval())

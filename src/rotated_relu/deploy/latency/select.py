@@ -38,7 +38,7 @@ def select_channels(
 
     Args:
         net: A rotated network, in any mode and form; it is only read.
-        example_inputs: Tensor or tuple of tensors for one forward pass; multiply-accumulates are those of these inputs.
+        example_inputs: As in :func:`rotated_relu.rotate`; multiply-accumulates are those of these inputs.
         keep: Share of the ``unit`` that may be left, above 0 and at most 1; for ``latency`` 1 over the speed-up.
         unit: ``macs``, ``parameters``, ``channels``, or ``latency``: milliseconds of a call.
         scores: Name of each slope to a score per channel, shape (channels,), as from

@@ -21,7 +21,7 @@ def fast_training(net: nn.Module, example_inputs: Inputs) -> nn.Module:
     Args:
         net: A rotated network; changed in place. One without slopes is returned as it is. Not yet wrapped for
             several processes.
-        example_inputs: Tensor or tuple of tensors for one forward pass, through the path that training takes.
+        example_inputs: As in :func:`rotated_relu.rotate`, through the path that training takes.
 
     Returns:
         ``net``.

@@ -31,7 +31,16 @@ from ...core.errors import (
 )
 from ...core.files import replacing
 from ...core.graph_layout import Tuned
-from ...core.modules import WRAPPER_PREFIXES, Call, check_values, eval_mode, first_line, unwrap
+from ...core.modules import (
+    WRAPPER_PREFIXES,
+    Call,
+    check_values,
+    eval_mode,
+    first_line,
+    has_lazy,
+    initialise_lazy,
+    unwrap,
+)
 from ...core.plain_data import build
 from ...core.state import copy_of, ordinary_tensors
 from ...nn.folding import plain_training
@@ -90,8 +99,9 @@ def load(path: str | os.PathLike[str], fresh_net: nn.Module) -> nn.Module:
 
     Args:
         path: File written by :func:`save`.
-        fresh_net: The original network, rotated or not; its weights do not matter. It is not changed. Of a network
-            that was compacted several times, any stage will do.
+        fresh_net: The original network, rotated or not; its weights do not matter. It is not changed, but that
+            layers without a width yet (``nn.LazyLinear``) get theirs. Of a network that was compacted several times,
+            any stage will do.
 
     Returns:
         A compacted network of the same class in ``fresh_net``'s mode and on its device, with the saved tensors.
@@ -108,6 +118,7 @@ def load_compacted(path: str | os.PathLike[str], fresh_net: nn.Module) -> Compac
     """:func:`load`, with plan, certificate, and what was timed to choose it."""
     plan, certificate = read_plan(path)
     check_values(unwrap(fresh_net))
+    _give_widths(plan, unwrap(fresh_net))
     net = plain_training(copy_of(unwrap(fresh_net)))
     prefix = _foreign_prefix(plan, net)
     plan = _without_prefix(plan, prefix)
@@ -119,6 +130,20 @@ def load_compacted(path: str | os.PathLike[str], fresh_net: nn.Module) -> Compac
         net.train()  # so modules learn that their weights will be others, and drop what they keep of them
         _fill(net, tensors, path)
     return Compacted(net, plan, certificate, tuned=read_tuned(path))
+
+
+def _give_widths(plan: Plan, net: nn.Module) -> None:
+    """Run layers without a width yet (``nn.LazyLinear``) once, on inputs of the shapes that the plan recorded."""
+    if not has_lazy(net):
+        return
+    inputs = (plan.earlier[0] if plan.earlier else plan).inputs
+    try:
+        initialise_lazy(net, replay(inputs, torch.device("cpu")))
+    except ShapeError as error:
+        raise PlanError(
+            f"the network has layers without a width yet, and the plan's inputs do not give them one ({error}); run it "
+            "once on inputs of yours, then load"
+        ) from error
 
 
 def _carry_out(plan: Plan, net: nn.Module) -> None:

@@ -78,7 +78,7 @@ def remove_channels(
 
     Args:
         net: A rotated network, in any mode, on any device. It is never changed.
-        example_inputs: Tensor or tuple of tensors for one forward pass; a batch of 1 is enough.
+        example_inputs: As in :func:`rotated_relu.rotate`; a batch of 1 is enough.
         mask: Qualified name of a slope -> boolean (channels,), True where the channel goes; see :mod:`..mask`. Slopes
             that are 0 go as well.
         round_to: Widths are rounded up to multiples of it by keeping dead channels; 1 removes everything.
