@@ -7,6 +7,7 @@ import rotated_relu as rr
 from rotated_relu.core.errors import ArgumentError, LatencyError
 from rotated_relu.pruning.estimate import CostEstimate
 from rotated_relu.pruning.latency.geometry import LayerGeometry
+from rotated_relu.pruning.latency.grid import LatencyGrid
 from rotated_relu.pruning.select import choose_channels
 from support.latency_tables import staircase, table_for, table_of
 from support.nets import Residual, two_layers
@@ -92,3 +93,15 @@ def test_a_table_of_a_narrower_network_is_refused():
     entries = {**narrow.entries, LayerGeometry("linear", activation="relu", slopes=True): staircase(4, 3)}
     with pytest.raises(LatencyError, match="4 output channels are beyond the table, which ends at 3"):
         CostEstimate(two_layers(), X, table_of(entries))
+
+
+def test_what_is_left_of_a_branch_that_is_gone_is_the_addition_behind_it():
+    net, x = Residual(8), IMAGE
+    whole = table_for(net, x)
+    remainder = LayerGeometry("add", (4, 4), activation="relu", slopes=True)
+    dead = {"block1.act1.slope": torch.ones(8, dtype=torch.bool)}
+    times = [
+        CostEstimate(net, x, table_of({**whole.entries, **more})).of(dead, "latency")
+        for more in ({}, {remainder: LatencyGrid((8,), (8,), ((0.5,),))})
+    ]
+    assert times[1] - times[0] == pytest.approx(0.5)

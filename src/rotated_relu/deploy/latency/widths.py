@@ -34,11 +34,6 @@ class Range:
     fewest_inputs: int
     fewest_outputs: int
 
-    @classmethod
-    def of(cls, operation: TimedOperation) -> Range:
-        """That of one operation."""
-        return cls(operation.inputs, operation.outputs, operation.inputs, operation.outputs)
-
     def joined(self, other: Range) -> Range:
         """What covers both."""
         return Range(
@@ -71,9 +66,14 @@ def ranges(operations: Iterable[TimedOperation], *, exported: bool) -> dict[Laye
     """
     found: dict[LayerGeometry, Range] = {}
     for operation in operations:
-        geometry = operation.geometry.exported() if exported else operation.geometry
-        one = Range.of(operation)
-        found[geometry] = one.joined(found.get(geometry, one))
+        widths = operation.inputs, operation.outputs
+        parts = [(operation.geometry, widths)]
+        if operation.remainder is not None:
+            parts.append((operation.remainder, (widths[1], widths[1])))
+        for part, (inputs, outputs) in parts:
+            geometry = part.exported() if exported else part
+            one = Range(inputs, outputs, inputs, outputs)
+            found[geometry] = one.joined(found.get(geometry, one))
     return found
 
 

@@ -43,13 +43,9 @@ class LayerGeometry:
         Every engine that runs graphs computes ``relu`` while it writes a convolution's result. Slopes behind an
         addition stay: they are read by a layer, into whose weights they could go, and by the next addition.
         """
-        free = (
-            self.kind in ("conv", "transposed")
-            and self.activation in FREE
-            and not self.slopes * self.addition
-        )
-        activation = "" if free else self.activation
-        return replace(self, norm=False, slopes=self.slopes and self.addition, activation=activation)
+        stays = self.slopes and (self.addition or self.kind == "add")
+        free = self.kind in ("conv", "transposed") and self.activation in FREE and not stays
+        return replace(self, norm=False, slopes=stays, activation="" if free else self.activation)
 
     def __str__(self) -> str:
         """In words, for messages and tables: ``conv 3x3 /2 on 32x32 + add + relu``."""

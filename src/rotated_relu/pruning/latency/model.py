@@ -18,6 +18,7 @@ class LatencyModel:
 
     Attributes:
         operations: What costs time, in execution order.
+        grids: Their times in the table.
         table: The times.
 
     Args:
@@ -33,7 +34,11 @@ class LatencyModel:
         self.table = table
         self.operations = find_operations(graph, batch_size)
         self._check()
-        self._grids = [table.grid(operation.geometry) for operation in self.operations]
+        self.grids = [table.grid(operation.geometry) for operation in self.operations]
+        # Tables may lack them: they are small.
+        self._remainders = [
+            None if op.remainder is None else table.find(op.remainder) for op in self.operations
+        ]
 
     def milliseconds(self, liveness: Liveness) -> float:
         """Time of one call with what is alive, in ms; 0 if nothing is."""
@@ -42,10 +47,14 @@ class LatencyModel:
 
     def times(self, liveness: Liveness) -> list[float]:
         """Time of each operation, in ms, in the order of :attr:`operations`."""
-        return [
-            grid.at(inputs, outputs)
-            for grid, (inputs, outputs) in zip(self._grids, self.widths(liveness), strict=True)
-        ]
+        return [self.time(index, *widths) for index, widths in enumerate(self.widths(liveness))]
+
+    def time(self, index: int, inputs: int, outputs: int) -> float:
+        """Time of one operation with so many channels, in ms."""
+        remainder = self._remainders[index]
+        if inputs == 0 and outputs and remainder is not None:
+            return remainder.at(outputs, outputs)
+        return self.grids[index].at(inputs, outputs)
 
     def by_layer(self, liveness: Liveness) -> dict[str, float]:
         """Time per module whose ``forward`` spends it, in ms ('' is the root)."""

@@ -73,6 +73,20 @@ class TimedOperation:
         """Channels that it writes in the network as it is."""
         return _size(self.result)
 
+    @property
+    def remainder(self) -> LayerGeometry | None:
+        """What is left to do when it reads nothing: the addition and the activation that were fused into it.
+
+        What it adds is then a constant per channel, from its bias or norm. None if nothing is added: the result is that
+        constant.
+        """
+        if not self.geometry.addition:
+            return None
+        node, dim = self.result
+        size = tuple(node.meta["val"].shape[2:]) if dim == 1 else self.geometry.size
+        kept = self.geometry
+        return LayerGeometry("add", size, activation=kept.activation, slopes=kept.slopes)
+
 
 def find_operations(graph: Graph, batch_size: int) -> list[TimedOperation]:
     """All operations of a captured network that cost time, in execution order.

@@ -16,7 +16,6 @@ from ...graph import ops
 from ...graph.capture import Graph, op_name
 from ...graph.liveness import Liveness
 from ...graph.needed_macs import operation_work
-from ..latency.grid import LatencyGrid
 from ..latency.model import LatencyModel
 from .attribution import Place, Width
 from .costs import Term
@@ -28,14 +27,13 @@ Widths = Callable[[Place], Width]
 def latency_terms(model: LatencyModel, width: Widths) -> Iterator[Term]:
     """One per timed operation, and one for the call as such."""
     yield Term((), (), lambda _: model.table.call_ms)
-    for operation in model.operations:
-        grid = model.table.grid(operation.geometry)
+    for index, operation in enumerate(model.operations):
         ends = tuple(width(_place(*end)) for end in (operation.source, operation.result))
-        yield Term((operation.result[0],), ends, _timed(grid), grid.steps())
+        yield Term((operation.result[0],), ends, _timed(model, index), model.grids[index].steps())
 
 
-def _timed(grid: LatencyGrid) -> Callable[[Sequence[int]], float]:
-    return lambda widths: grid.at(*widths)
+def _timed(model: LatencyModel, index: int) -> Callable[[Sequence[int]], float]:
+    return lambda widths: model.time(index, *widths)
 
 
 def mac_terms(graph: Graph, whole: Liveness, states: Mapping[str, Tensor], width: Widths) -> Iterator[Term]:

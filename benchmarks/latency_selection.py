@@ -1,0 +1,237 @@
+"""Does a network that was chosen for a speed-up have it? Target against measurement, and against the multiplications.
+
+    python benchmarks/latency_selection.py                                # everything; finished rows are kept
+    python benchmarks/latency_selection.py --only resnet20 --engines onnxruntime --batch-sizes 64 --speedups 2
+    python benchmarks/latency_selection.py --only resnet56 --ways time macs macs8 macs16
+    python benchmarks/latency_selection.py --table                        # the file as Markdown
+
+No training: scores are random, the same ones for all engines, batch sizes and targets. A latency table is calibrated
+for the network (``rr.calibrate``, kept in ``--cache``), ``rr.select_channels(unit="latency")`` chooses, and the
+compacted network is timed in turn with the original, in one process. ``reached`` is the measured speed-up over the
+target, ``achieved`` the measured speed-up over the reduction of the multiply-accumulates. A target that cannot be met
+is a row with the message instead.
+
+Other ``--ways`` choose so many multiply-accumulates as the choice by time has left, channel by channel (``macs``) or
+in multiples of 8 or 16 (``macs8``, ``macs16``): the same work, other widths.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+
+import rotated_relu as rr
+from rotated_relu.core.environment import environment
+from rotated_relu.core.errors import SlopeError
+from rotated_relu.core.modules import as_inputs
+from rotated_relu.deploy.engines import runner
+from rotated_relu.deploy.timing import compare_latency
+from rotated_relu.pruning.estimate import CostEstimate
+from rotated_relu.pruning.latency.table import LatencyTable
+
+OWN = ("resnet20", "resnet56", "wrn_16_4")
+TORCHVISION = ("resnet18", "resnet50", "vgg16_bn", "mobilenet_v2", "efficientnet_b0", "densenet121")
+NETWORKS = (*OWN, *TORCHVISION)
+ENGINES = ("onnxruntime", "openvino", "torch", "torch.compile")
+SPEEDUPS = (1.5, 2.0, 3.0)
+WAYS = {"time": None, "macs": 1, "macs8": 8, "macs16": 16}
+THREADS = 2
+ROUNDS = 21
+Row = dict[str, Any]
+
+
+def batch_sizes(name: str) -> tuple[int, int]:
+    return (1, 64) if name in OWN else (1, 8)
+
+
+def build(name: str) -> tuple[torch.nn.Module, torch.Tensor]:
+    torch.manual_seed(0)
+    size = 32 if name in OWN else 224
+    inputs = torch.randn(1, 3, size, size)
+    if name in OWN:
+        net = getattr(rr.models, name)()
+    else:
+        net = rr.rotate(getattr(torchvision.models, name)(weights=None), inputs)
+    with torch.no_grad():
+        for slope in rr.slopes(net).values():
+            slope.abs_().clamp_(min=0.1)  # those of a trained network, none of which is 0
+    return net.eval(), inputs
+
+
+def random_scores(net: torch.nn.Module) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return {name: torch.rand(len(slope), generator=generator) for name, slope in rr.slopes(net).items()}
+
+
+class Setting:
+    """One network in one engine at one batch size."""
+
+    def __init__(self, name: str, engine: str, batch_size: int, cache: Path) -> None:
+        self.key = {"network": name, "engine": engine, "batch_size": batch_size}
+        self.net, self.inputs = build(name)
+        self.scores = random_scores(self.net)
+        start = time.monotonic()
+        self.table: LatencyTable = rr.calibrate(
+            self.net, self.inputs, engine=engine, batch_size=batch_size, threads=THREADS, cache=cache
+        )
+        self.calibration_s = time.monotonic() - start
+        self.estimate = CostEstimate(self.net, self.inputs, self.table)
+        self.timed = as_inputs(self.inputs).of_size(batch_size)
+
+    def rows(self, speedups: list[float], ways: list[str]) -> Iterator[Row]:
+        for speedup in speedups:
+            start = time.monotonic()
+            try:
+                mask = rr.select_channels(
+                    self.net,
+                    self.inputs,
+                    keep=1 / speedup,
+                    unit="latency",
+                    scores=self.scores,
+                    table=self.table,
+                )
+            except SlopeError as error:
+                for way in ways:
+                    yield {**self.key, "target": speedup, "way": way, "unreachable": str(error)}
+                continue
+            seconds = time.monotonic() - start
+            for way in ways:
+                found = self.row(way, mask if way == "time" else self.as_many_macs(mask, WAYS[way]))
+                yield {**self.key, "target": speedup, "way": way, "selection_s": seconds, **found}
+
+    def as_many_macs(self, mask: rr.Mask, round_to: int | None) -> rr.Mask:
+        """A choice that leaves as many multiply-accumulates."""
+        keep = self.estimate.share(mask, "macs")
+        return rr.select_channels(self.net, self.inputs, keep=keep, scores=self.scores, round_to=round_to)
+
+    def row(self, way: str, mask: rr.Mask) -> Row:
+        engine = self.key["engine"]
+        small = rr.compact(self.net, self.inputs, mask=mask).model
+        runs = {
+            name: runner(net, self.timed, engine=engine, threads=THREADS)
+            for name, net in (("original", self.net), ("small", small))
+        }
+        times = compare_latency(runs, ROUNDS, min_sample_ms=5.0)
+        return {
+            "speedup": times.speedup("small", over="original"),
+            "estimated_speedup": 1 / self.estimate.share(mask, "latency"),
+            "macs_over_left": 1 / self.estimate.share(mask, "macs"),
+            "channels_left": self.estimate.share(mask, "channels"),
+            "calibration_s": self.calibration_s,
+            "load": os.getloadavg()[0],
+            "milliseconds": {name: [round(t, 5) for t in all_] for name, all_ in times.milliseconds.items()},
+        }
+
+
+def reached(row: Row) -> float:
+    """Measured speed-up over the target."""
+    return float(row["speedup"] / row["target"])
+
+
+def achieved(row: Row) -> float:
+    """Measured speed-up over the reduction of multiply-accumulates."""
+    return float(row["speedup"] / row["macs_over_left"])
+
+
+HEAD = (
+    "network",
+    "engine",
+    "batch",
+    "way",
+    "target",
+    "estimated",
+    "measured",
+    "of target",
+    "MACs / left",
+    "of MACs",
+)
+
+
+def markdown(head: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def tables(rows: list[Row]) -> str:
+    """Medians per engine and way, then every row."""
+    met = [row for row in rows if "unreachable" not in row]
+    groups = sorted({(row["engine"], row["way"]) for row in met})
+    medians = []
+    for engine, way in groups:
+        own = [row for row in met if (row["engine"], row["way"]) == (engine, way)]
+        missing = sum(r["engine"] == engine and r["way"] == way for r in rows) - len(own)
+        within = sum(abs(reached(row) - 1) <= 0.1 for row in own)
+        medians.append((engine, way, len(own), missing, f"{statistics.median(map(reached, own)):.2f}",
+                        f"{within} of {len(own)}", f"{statistics.median(map(achieved, own)):.2f}"))  # fmt: skip
+    summary = markdown(
+        ("engine", "way", "rows", "unreachable", "median of target", "within 10 %", "median of MACs"), medians
+    )
+    return summary + "\n\n" + markdown(HEAD, [line(row) for row in rows])
+
+
+def line(row: Row) -> tuple[object, ...]:
+    key = tuple(row[name] for name in ("network", "engine", "batch_size", "way", "target"))
+    if "unreachable" in row:
+        return (*key, "unreachable", "", "", "", "")
+    numbers = row["estimated_speedup"], row["speedup"], reached(row), row["macs_over_left"], achieved(row)
+    return (*key, *(f"{number:.2f}" for number in numbers))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="+", choices=NETWORKS, default=NETWORKS)
+    parser.add_argument("--engines", nargs="+", default=("onnxruntime", "openvino"), choices=ENGINES)
+    parser.add_argument("--batch-sizes", nargs="+", type=int)
+    parser.add_argument("--speedups", nargs="+", type=float, default=SPEEDUPS)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=("time",))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/latency_selection.json"))
+    parser.add_argument("--cache", type=Path, default=Path("latency_tables"))
+    parser.add_argument("--table", action="store_true", help="print the file as Markdown and stop")
+    options = parser.parse_args()
+    rows: list[Row] = json.loads(options.out.read_text())["rows"] if options.out.is_file() else []
+    if options.table:
+        print(tables(rows))
+        return
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(THREADS)
+    options.cache.mkdir(exist_ok=True)
+    known = {(r["network"], r["engine"], r["batch_size"], r["target"], r["way"]) for r in rows}
+    for name in options.only:
+        for engine in options.engines:
+            for size in options.batch_sizes or batch_sizes(name):
+                todo = {
+                    speedup: [way for way in options.ways if (name, engine, size, speedup, way) not in known]
+                    for speedup in options.speedups
+                }
+                if not any(todo.values()):
+                    continue
+                setting = Setting(name, engine, size, options.cache)
+                for speedup, ways in todo.items():
+                    for row in setting.rows([speedup], ways) if ways else ():
+                        rows.append(row)
+                        print({key: value for key, value in row.items() if key != "milliseconds"}, flush=True)
+                        save(options.out, rows)
+    print(tables(rows))
+
+
+def save(path: Path, rows: list[Row]) -> None:
+    command = " ".join(["python", "benchmarks/latency_selection.py", *sys.argv[1:]])
+    written = {"command": command, "environment": environment(), "threads": THREADS, "rows": rows}
+    path.write_text(json.dumps(written, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
