@@ -1,0 +1,136 @@
+"""A comparison that starts every method from the same trained weights."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from rotated_relu.core.errors import RunError
+from rotated_relu.core.run_directory import read_json
+from rotated_relu.experiments.comparison import compare, methods
+from rotated_relu.experiments.comparison.run import Comparison
+from rotated_relu.experiments.comparison.settings import Settings, Weights
+from rotated_relu.experiments.comparison.start import base_settings
+from rotated_relu.training import ModelConfig, build_model
+from rotated_relu.training.config import DistillConfig
+from rotated_relu.training.trained import write_tensors
+from support.training_data import CONV, IMAGES
+
+BASE = dataclasses.replace(
+    CONV, model=ModelConfig("demo_resnet", rotated=False), epochs=2, distill=DistillConfig(0.5)
+)
+METHODS = ("budget", "slimming", "group_norm", "group_sparse", "depgraph")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "brought.safetensors"
+    net = build_model(BASE, IMAGES)
+    write_tensors(path, {name: value.contiguous() for name, value in net.state_dict().items()})
+    return path, net.eval()
+
+
+def settings(path, **changes):
+    given = {
+        "methods": METHODS, "levels": (0.3,), "finetuned_levels": (0.3,), "strengths": (0.1,), "keep": (0.7,),
+        "latency_repeats": 0,
+    }  # fmt: skip
+    return Settings(BASE, Weights(str(path)), **{**given, **changes})
+
+
+def comparison(path, chosen):
+    made = Comparison(chosen, path, say=lambda line: None, device="cpu", progress="none")
+    made.task.__dict__["images"] = IMAGES
+    return made
+
+
+@pytest.mark.slow
+def test_every_method_has_the_same_epochs_from_the_same_weights(tmp_path, weights, monkeypatch):
+    pytest.importorskip("torch_pruning")
+    path, net = weights
+    # 400 steps of a network as small as this take a minute.
+    quick = dataclasses.replace(methods.METHODS["depgraph"], steps=8)
+    monkeypatch.setitem(methods.METHODS, "depgraph", quick)
+    taught = []
+    real = compare_finetune()
+    monkeypatch.setattr(
+        "rotated_relu.experiments.comparison.fitting.finetune",
+        lambda *args, **kwargs: taught.append((args[1].epochs, kwargs["teacher"])) or real(*args, **kwargs),
+    )
+    made = comparison(tmp_path, settings(path))
+    for stage in (made.train, made.prune, made.finetune, made.time, made.test):
+        stage()
+    rows = {row["method"]: row for row in made.rows() if "finetuned_test" in row}
+    assert set(rows) == set(METHODS)
+    spent = {name: row["finetune_epochs"] for name, row in rows.items()}
+    # what needs a training before it prunes has had one of the two epochs for it
+    assert spent == {
+        "budget": 1,
+        "slimming": 1,
+        "group_norm": 2,
+        "group_sparse": 1,
+        "depgraph": 1,
+        "random": 2,
+    }
+    trained = {path.parent.name for path in (tmp_path / "trainings").glob("*/weights.safetensors")}
+    assert trained == {"budget-keep0.7-seed0", "slimming-seed0", "group_sparse-seed0", "depgraph-seed0"}
+    # All learn from the network that was brought, which nothing has changed.
+    for _, teacher in taught:
+        assert all(
+            torch.equal(a, b)
+            for a, b in zip(teacher.state_dict().values(), net.state_dict().values(), strict=True)
+        )
+    assert made.trainings.reference()[0].keys() == {"validation", "test"}
+    compare.write_results(made, "toy", "rotated-relu compare")
+    check_results(tmp_path)
+
+
+def compare_finetune():
+    from rotated_relu.training import finetune
+
+    return finetune
+
+
+def check_results(path):
+    data = read_json(path / "compare.json")
+    assert data["brought"] is True
+    entries = data["equal_training"]["test"]
+    assert {entry["method"] for entry in entries} == set(METHODS)
+    assert all(entry["target"] == 0.3 for entry in entries)
+    assert dict(data["made"])["epochs"].startswith("2 for every method in all")
+    page = (path / "compare.md").read_text()
+    assert "## After equal training, test images" in page
+    assert "rotated-relu compare" in page
+    assert "![Accuracy against the multiply-accumulates saved](compare.svg)" in page
+    assert "before fine-tuning" not in page  # those validation images may have been trained on
+    assert (path / "compare.svg").read_text().startswith("<svg")
+
+
+def test_other_weights_are_another_comparison(tmp_path, weights):
+    chosen = settings(weights[0], methods=("budget",))
+    comparison(tmp_path, chosen)
+    comparison(tmp_path, chosen)
+    with pytest.raises(RunError, match="weights"):
+        comparison(tmp_path, dataclasses.replace(chosen, weights=Weights("other.pt")))
+    assert json.loads((tmp_path / "settings.json").read_text())["weights"]["place"] == str(weights[0])
+
+
+def test_settings_without_a_recipe_are_those_of_shrink(tmp_path):
+    given = {"model.name": "demo_resnet", "data.name": "mnist5k", "epochs": 7, "distill.weight": 0.3}
+    base, place = base_settings(None, "a.pt", given)
+    assert (base.model.name, base.data.name, base.epochs, base.distill.weight) == (
+        "demo_resnet",
+        "mnist5k",
+        7,
+        0.3,
+    )
+    assert (base.optimizer.lr, base.schedule.warmup, base.data.flip) == (0.02, 0.02, False)
+    assert place == "a.pt"
+    with pytest.raises(RunError, match="give a recipe"):
+        base_settings(None, None, {})
+
+
+def test_a_recipe_with_weights_keeps_its_settings():
+    base, place = base_settings("demo", "a.pt", {"epochs": 3})
+    assert (base.data.name, base.batch_size, base.epochs, place) == ("mnist5k", 64, 3, "a.pt")
