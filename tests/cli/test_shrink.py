@@ -50,8 +50,9 @@ def test_both_spellings_ask_for_the_same(capsys, asked):
 
 def test_the_command_after_ctrl_c_asks_for_the_same_again(capsys, asked):
     given = [
-        *NET, "--model-option", "width=32", "--model-option", 'name="1"', "--rename", "fc=linear", "--mean", "0.5",
-        "--std", "0.25", "--no-flip", "--ema", "0.99", "--epochs", "3", "--keep-macs", "0.5", "--out", "my run",
+        *NET, "--model-option", "width=32", "--model-option", 'name="1"', "--rename", "fc=linear",
+        "--mean", "0.5", "--std", "0.25", "--image-size", "32", "--resize", "36", "--interpolation", "bicubic",
+        "--no-flip", "--ema", "0.99", "--epochs", "3", "--keep-macs", "0.5", "--out", "my run",
         "--openvino", "--progress", "none",
     ]  # fmt: skip
     code, _, said = call(capsys, "shrink", *given)
@@ -75,3 +76,5 @@ def test_what_is_missing_or_too_much_is_named(capsys):
     assert "nothing to shrink: give weights, data, or the directory of a run" in said
     with pytest.raises(RunError, match="is shrunk with its own mean; leave that out"):
         Shrinking(source="runs/a", mean=[0.5])
+    with pytest.raises(RunError, match="above 0 and at most 1, got 50"):
+        Shrinking("resnet20", "w.pt", "mnist5k", keep=50)

@@ -149,6 +149,25 @@ def shrink(
             rich_help_panel=NETWORK,
         ),
     ] = None,
+    resize: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Length that the shorter side gets before the middle of the image size is cut out. Default: likewise, "
+            "else whole pictures are squeezed.",
+            show_default=False,
+            rich_help_panel=NETWORK,
+        ),
+    ] = None,
+    interpolation: Annotated[
+        str | None,
+        typer.Option(
+            metavar="nearest|bilinear|bicubic|lanczos",
+            help="Of that. Default: likewise, else bilinear.",
+            show_default=False,
+            rich_help_panel=NETWORK,
+        ),
+    ] = None,
     lr: Annotated[
         float | None,
         typer.Option(
@@ -231,12 +250,15 @@ def shrink(
         raise UnknownNameError("precision", precision, ("bf16", "fp16", "32"))
     wanted = [
         Shrinking(
-            model or "", weights or "", data or "", run, keep, epochs,
-            pairs(model_options, "--model-option", json_value), pairs(rename, "--rename", str),
-            numbers(mean, "--mean"), numbers(std, "--std"), image_size, lr, batch_size, distill, temperature,
-            validation, flip, crop_padding, ema, precision, seed,
+            model=model or "", weights=weights or "", data=data or "", source=run, keep=keep, epochs=epochs,
+            model_options=pairs(model_options, "--model-option", json_value),
+            renames=pairs(rename, "--rename", str),
+            mean=numbers(mean, "--mean"), std=numbers(std, "--std"),
+            image_size=image_size, resize=resize, interpolation=interpolation,
+            lr=lr, batch_size=batch_size, distill=distill, temperature=temperature, validation=validation,
+            flip=flip, crop_padding=crop_padding, ema=ema, precision=precision, seed=seed,
         )
-        for keep in keep_macs
+        for keep in dict.fromkeys(keep_macs)
     ]  # fmt: skip
     circumstances = {"openvino": openvino, "device": device, "progress": progress}
     if len(wanted) == 1:

@@ -106,6 +106,8 @@ def test_stopped_while_measuring_it_goes_on_and_a_budget_more_keeps_the_others(
 def test_a_run_is_no_place_for_several_budgets(curve, wanted):
     with pytest.raises(RunError, match="holds one run"):
         shrink_frontier([wanted(keep=keep) for keep in KEEPS], curve[0] / "keep-0.7")
+    with pytest.raises(RunError, match="holds runs of several budgets"):
+        shrink_run(wanted(), curve[0])
 
 
 def test_the_sentence_names_both_ends():

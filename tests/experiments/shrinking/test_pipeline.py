@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from rotated_relu.core.errors import RunError
-from rotated_relu.core.preprocessing import from_metadata
+from rotated_relu.core.errors import RunError, ShapeError
+from rotated_relu.core.preprocessing import Preprocessing, from_metadata
 from rotated_relu.core.run_directory import Run, read_json, read_metrics
 from rotated_relu.experiments.shrinking import pipeline
 from rotated_relu.experiments.shrinking.original import write_original
@@ -118,7 +118,9 @@ def test_other_settings_need_another_directory(whole, wanted):
 def test_a_network_that_guesses_is_refused_and_nothing_is_left(tmp_path, wanted):
     torch.save(built(CODE).state_dict(), tmp_path / "untrained.pt")
     out = tmp_path / "run"
-    with pytest.raises(RunError, match=r"is not trained on these classes .* --mean, --std and --image-size"):
+    with pytest.raises(
+        RunError, match=r"is not trained on these 10 classes .* --mean, --std and --image-size"
+    ):
         shrink_run(wanted(weights=f"{tmp_path}/untrained.pt"), out)
     assert not (out / "config.json").exists()
     assert shrink_run(wanted(epochs=1), out)["epochs"] == 1  # the corrected command goes through
@@ -187,3 +189,78 @@ def test_validation_images_are_said_to_be_held_out(wanted, tmp_path):
     trust.trust(wanted().model)
     write_original(wanted().located(), run, said.append)
     assert "held out of the training images, which the network may have seen" in said[-1]
+
+
+def test_a_corrected_command_goes_through_before_anything_has_trained(wanted, tmp_path):
+    """A budget that cannot be met is refused when the training would begin; the run is free for another one."""
+    from rotated_relu.core.errors import SlopeError
+
+    out = tmp_path / "run"
+    with pytest.raises(SlopeError, match="keep at least"):
+        shrink_run(wanted(keep=0.001), out)
+    assert shrink_run(wanted(keep=0.5, epochs=1), out)["macs_kept"] <= 0.5
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "says"),
+    [
+        (
+            CODE.replace("width, 10)", "width, 4)"),
+            RunError,
+            "has 4 outputs, and the images are of 10 classes",
+        ),
+        (CODE.replace("784", "3 * 784"), ShapeError, "does not run"),
+    ],
+)
+def test_a_network_that_does_not_fit_the_images_is_refused_with_one_line(code, error, says, wanted, tmp_path):
+    (tmp_path / "other.py").write_text(code)
+    torch.save(built(code).state_dict(), tmp_path / "w.pt")
+    with pytest.raises(error, match=says):
+        shrink_run(wanted(model=f"{tmp_path}/other.py:build", weights=f"{tmp_path}/w.pt"), tmp_path / "run")
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_a_page_that_is_made_anew_names_the_same_command(whole, wanted, tmp_path):
+    import shutil
+
+    from rotated_relu.experiments.report.collect import report_data
+    from rotated_relu.experiments.run_networks import RunNetworks
+
+    shutil.copytree(whole[0], tmp_path / "run")
+    for name in ("summary.json", "report.html"):
+        (tmp_path / "run" / name).unlink()
+    shrink_run(wanted(), tmp_path / "run", command="rotated-relu shrink this")
+    assert report_data(RunNetworks(Run(tmp_path / "run")))["made"]["command"] == "rotated-relu shrink this"
+
+
+def test_preprocessing_of_the_weights_counts_where_nothing_else_is_said(wanted):
+    known = Preprocessing((0.5,), (0.2,), (224, 224), 256, "bicubic")
+    data = training_config(wanted(), known).data
+    assert (data.image_size, data.resize, data.interpolation) == (224, 256, "bicubic")
+    assert (data.mean, data.std, data.own_validation) == ([0.5], [0.2], True)
+    # Half the size of everything is the same part of the picture; what is said goes before what is known.
+    assert training_config(wanted(image_size=112), known).data.resize == 128
+    said = training_config(wanted(image_size=32, resize=40, interpolation="nearest", mean=[0.1]), known).data
+    assert (said.image_size, said.resize, said.interpolation) == (32, 40, "nearest")
+    assert (said.mean, said.std) == ([0.1], [0.2])
+    plain = training_config(wanted()).data
+    assert (plain.image_size, plain.resize, plain.interpolation) == (None, None, "bilinear")
+
+
+def test_openvino_is_exported_for_a_finished_run_too(whole, wanted, tmp_path):
+    import shutil
+
+    pytest.importorskip("openvino")
+    shutil.copytree(whole[0], tmp_path / "run")
+    before = (tmp_path / "run" / "measure.json").read_bytes()
+    shrink_run(wanted(), tmp_path / "run", openvino=True)
+    assert (tmp_path / "run" / "compact.xml").is_file()
+    assert (tmp_path / "run" / "compact.bin").is_file()
+    assert (tmp_path / "run" / "measure.json").read_bytes() == before
+
+
+def test_the_average_is_of_the_last_training_alone(wanted):
+    choosing, training_on = phases(training_config(wanted(epochs=4)), 0.5, 0.99)
+    assert (choosing.ema, training_on.ema) == (0.0, 0.99)
+    only, none = phases(training_config(wanted(epochs=1)), 0.5, 0.99)
+    assert (only.ema, none) == (0.99, None)

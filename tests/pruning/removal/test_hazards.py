@@ -250,3 +250,19 @@ def test_control_flow_that_depends_on_values_is_refused_by_name():
         CaptureError, match=r"cannot capture Branches: .*in the root module, Branches\.forward"
     ):
         rr.compact(Branches(), torch.randn(1, 4))
+
+
+class TakesATypeOnly(nn.Module):
+    """Of the second tensor of ``type_as`` only the type counts; it may have more dimensions than the first."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.act, self.last = nn.Linear(4, 8), rr.RotatedReLU(8), nn.Linear(8, 2)
+
+    def forward(self, x):
+        return self.last(self.act(self.first(x)).type_as(x[:, None, None, :]))
+
+
+def test_the_other_tensor_of_type_as_has_no_channels():
+    result = checked(TakesATypeOnly(), (4,))
+    assert result.plan.failed_rules == {}

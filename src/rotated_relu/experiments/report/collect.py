@@ -142,13 +142,19 @@ def _made(loaded: RunNetworks, command: str | None) -> Any:
     with explained(weights):
         finished = datetime.fromtimestamp(weights.stat().st_mtime, tz=timezone.utc)
     return {
-        "command": command or f"rotated-relu train --config {run.file('config')} --out NEW",
+        "command": command or _command(loaded),
         "date": finished.date().isoformat(),
         "seed": config.seed,
         "epochs": config.epochs,
         "dataset": _dataset(loaded),
         "environment": _json(loaded, "measure").get("environment", {}),
     }
+
+
+def _command(loaded: RunNetworks) -> str:
+    """What made a run whose page is made anew."""
+    known = _json(loaded, "summary").get("command")
+    return known or f"rotated-relu train --config {loaded.run.file('config')} --out NEW"
 
 
 def _dataset(loaded: RunNetworks) -> dict[str, Any]:

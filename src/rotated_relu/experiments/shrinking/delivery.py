@@ -19,7 +19,7 @@ from ..stages.export import export_run
 from ..stages.measure import measure_run
 from .classify import CLASSIFY
 from .settings import settings_of
-from .trainings import teacher_of
+from .trainings import macs_share, teacher_of
 
 BATCH_SIZES = (1, 64)
 ROUNDS = 30
@@ -62,7 +62,7 @@ def finish(loaded: RunNetworks, command: str | None, say: Say) -> dict[str, Any]
     for weights in ("trained", "compact"):
         if "test" not in kept_accuracies(run).get(weights, {}):
             evaluate_run(loaded, weights, "test")
-    summary = _summary(loaded)
+    summary = _summary(loaded) | ({} if command is None else {"command": command})
     report_run(loaded, command=command)
     write_json(run.file("summary"), summary)
     return summary
@@ -100,11 +100,8 @@ def _summary(loaded: RunNetworks) -> dict[str, Any]:
 
 def _of_the_first(loaded: RunNetworks) -> float:
     """Share of the multiply-accumulates of the network that was brought before it was shrunk for the first time."""
-    from ...core.counting import count_macs
-
-    one, small = loaded.example_inputs(), loaded.network("compact")
-    macs = [sum(count_macs(net, one).values()) for net in (small, teacher_of(loaded, small))]
-    return macs[0] / macs[1]
+    small = loaded.network("compact")
+    return macs_share(small, teacher_of(loaded, small), loaded)
 
 
 def verdict(summary: Mapping[str, Any]) -> str:

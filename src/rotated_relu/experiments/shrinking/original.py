@@ -95,13 +95,39 @@ def _tried(net: nn.Module, images: ImageData, wanted: Shrinking, say: Say) -> fl
     """Accuracy on the validation images, in percent; guessing is refused."""
     from ...training import evaluate_model
 
+    outputs = _check_outputs(net, images)
     accuracy = evaluate_model(net, images.validation)
     say(
         f"the network that was brought: {accuracy:.2f} % of {len(images.validation)} validation images, "
         f"{validation_images(images)}"
     )
-    refuse_guessing(accuracy, images, wanted)
+    refuse_guessing(accuracy, images, wanted, outputs)
     return accuracy
+
+
+def _check_outputs(net: nn.Module, images: ImageData) -> int:
+    """How many classes the network tells apart.
+
+    Raises:
+        ShapeError: If it does not run on the images, or returns no scores.
+        RunError: If there are fewer than the images have.
+    """
+    import torch
+
+    from ...core.modules import as_inputs
+    from ...core.state import check_fit
+    from ...training.outputs import class_scores
+
+    examples = images.format.noise(2)
+    check_fit(net, as_inputs(examples))
+    with torch.no_grad():
+        outputs = class_scores(net(examples)).shape[1]
+    if outputs < images.num_classes:
+        raise RunError(
+            f"the network has {outputs} outputs, and the images are of {images.num_classes} classes; bring one "
+            "that was trained on them"
+        )
+    return outputs
 
 
 def validation_images(images: ImageData) -> str:
@@ -136,7 +162,7 @@ def copy_original(sibling: Run, wanted: Shrinking, run: Run) -> None:
     begin(run, wanted)
 
 
-def refuse_guessing(accuracy: float, images: ImageData, wanted: Shrinking) -> None:
+def refuse_guessing(accuracy: float, images: ImageData, wanted: Shrinking, outputs: int) -> None:
     """A trained network does better than always naming the most frequent class.
 
     Raises:
@@ -149,8 +175,9 @@ def refuse_guessing(accuracy: float, images: ImageData, wanted: Shrinking) -> No
         given = (
             "are those of the weights" if wanted.mean else "were not given: --mean, --std and --image-size"
         )
+        more = "" if outputs == images.num_classes else f" (it has {outputs} outputs)"
         raise RunError(
             f"the network that was brought gets {accuracy:.1f} % right, and naming one class gets {100 * share:.1f} %: "
-            "it is not trained on these classes in this order, or it does not see what it was trained on (mean, std "
-            f"and size {given}); put that right first"
+            f"it is not trained on these {images.num_classes} classes in this order{more}, or it does not see what it "
+            f"was trained on (mean, std and size {given}); put that right first"
         )

@@ -24,13 +24,14 @@ from pathlib import Path
 from typing import Any
 
 from ...core import messages
+from ...core.errors import RunError
 from ...core.messages import Say
 from ...core.run_directory import Run, read_json, write_json
 from ..run_networks import RunNetworks
 from . import delivery
 from .original import copy_original, write_original
-from .settings import Shrinking, holds
-from .trainings import CHOOSING, TRAINING_ON, shrink_network
+from .settings import CHOOSING, TRAINING_ON, Shrinking, holds
+from .trainings import shrink_network
 
 
 def shrink_run(
@@ -58,10 +59,12 @@ def shrink_run(
         What ``summary.json`` holds.
 
     Raises:
-        RunError: If ``out`` holds another run, or the network does no better than guessing.
+        RunError: If ``out`` holds another run or several, or the network does no better than guessing.
         RotationError, PlanError, FileFormatError: If network and weights cannot be brought together.
         DataError: If the images cannot be read.
     """
+    if any(out.glob("keep-*/shrinking.json")):
+        raise RunError(f"{out} holds runs of several budgets; choose another directory")
     loaded = made_small(wanted, out, device=device, progress=progress, say=say)
     if not delivery.is_complete(loaded.run, openvino):
         with clocked(loaded.run):

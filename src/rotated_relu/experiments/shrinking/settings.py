@@ -20,8 +20,10 @@ LR, LR_BATCH = 0.02, 128  # see docs/shrink.md for the rule and where it comes f
 WARMUP = 0.02
 FIRST_PART = 0.5  # of the epochs: with all channels, while the budget chooses
 START, END, WINDOW = 0.04, 0.85, 0.1  # of the first part
+CHOOSING, TRAINING_ON = "shrink", "finetune"  # folders of the two trainings
 SMALL = 64  # pixels: shifted by an eighth, as CIFAR is by 4 of 32
-OF_THE_RUN = ("weights", "data", "model_options", "renames", "mean", "std", "image_size")
+PREPARATION = ("mean", "std", "image_size", "resize", "interpolation")
+OF_THE_RUN = ("weights", "data", "model_options", "renames", *PREPARATION)
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,9 @@ class Shrinking:
         mean: Per channel, of pixels in [0, 1]; None takes what belongs to the weights.
         std: Likewise.
         image_size: Height and width; None takes what belongs to the weights, else that of the images.
+        resize: Length that the shorter side gets before the middle is cut out; None takes what belongs to the weights,
+            else whole pictures are squeezed.
+        interpolation: Of that; None takes what belongs to the weights, else ``bilinear``.
         lr: At the top of the schedule; None is 0.02 per 128 images of a batch.
         batch_size: Images per step.
         distill: Part of the loss in which the small network learns from the original, 0 to 1.
@@ -54,7 +59,7 @@ class Shrinking:
         seed: Of order and augmentation.
 
     Raises:
-        RunError: If parts of what is shrunk are missing, or given beside a run that has them.
+        RunError: If parts of what is shrunk are missing, or given beside a run that has them; or the share is none.
     """
 
     model: str = ""
@@ -68,6 +73,8 @@ class Shrinking:
     mean: list[float] | None = None
     std: list[float] | None = None
     image_size: int | None = None
+    resize: int | None = None
+    interpolation: str | None = None
     lr: float | None = None
     batch_size: int = 128
     distill: float = 0.9
@@ -80,6 +87,8 @@ class Shrinking:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if not 0 < self.keep <= 1:
+            raise RunError(f"the share of the MACs to keep is above 0 and at most 1, got {self.keep:g}")
         if self.source is None:
             lacking = [name for name in ("model", "weights", "data") if not getattr(self, name)]
             if lacking:
@@ -127,12 +136,18 @@ def holds(run: Run, wanted: Shrinking) -> bool:
             raise RunError(f"{run.path} holds a run of another kind; choose another directory")
         return False
     different = differing(wanted, settings_of(run))
+    if different and not _has_trained(run):
+        return False  # nothing is lost: the command was corrected
     if different:
         raise RunError(
             f"{run.path} holds a shrinking with other settings ({', '.join(different)}); choose another directory, or "
             "repeat the first settings to go on with it"
         )
     return True
+
+
+def _has_trained(run: Run) -> bool:
+    return run.has("compact") or Run(run.path / CHOOSING).checkpoints.is_dir()
 
 
 def differing(wanted: Shrinking, known: dict[str, Any]) -> list[str]:
@@ -163,7 +178,7 @@ def training_config(wanted: Shrinking, known: Preprocessing | None = None) -> Co
 
     data = {"name": wanted.data, "validation": wanted.validation, "own_validation": True}
     data |= _preprocessing(wanted, known)
-    lr = wanted.lr or LR * wanted.batch_size / LR_BATCH
+    lr = LR * wanted.batch_size / LR_BATCH if wanted.lr is None else wanted.lr
     return Config.from_dict(
         {
             "model": {"name": wanted.model, "rotated": False, "options": wanted.model_options},
@@ -196,13 +211,14 @@ def _preprocessing(wanted: Shrinking, known: Preprocessing | None) -> dict[str, 
     if known is not None:
         mean, std = mean or list(known.mean), std or list(known.std)
     kind = "dataset" if mean is None and std is None else "given"
-    made: dict[str, Any] = {"normalisation": kind, "mean": mean, "std": std, "image_size": wanted.image_size}
-    if known is None:
-        return made
-    size = wanted.image_size or known.image_size[0]
-    # At another size the same part of the picture is seen.
-    resize = None if known.resize is None else round(known.resize * size / known.image_size[0])
-    return {**made, "image_size": size, "resize": resize, "interpolation": known.interpolation}
+    made: dict[str, Any] = {"normalisation": kind, "mean": mean, "std": std}
+    size, resize, how = wanted.image_size, wanted.resize, wanted.interpolation
+    if known is not None:
+        size, how = size or known.image_size[0], how or known.interpolation
+        if resize is None and known.resize is not None:
+            # At another size the same part of the picture is seen.
+            resize = round(known.resize * size / known.image_size[0])
+    return {**made, "image_size": size, "resize": resize, "interpolation": how or "bilinear"}
 
 
 def augmentation(wanted: Shrinking, image_shape: Sequence[int]) -> dict[str, Any]:

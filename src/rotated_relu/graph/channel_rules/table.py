@@ -17,6 +17,7 @@ RULES: dict[str, Rule] = {
     # one entry to one entry
     **_each(ops.ELEMENTWISE, elementwise.elementwise),
     "expand_as": elementwise.elementwise,
+    "type_as": elementwise.same_shape,  # of the other tensor only the type is read
     "prelu": elementwise.prelu,
     # norms, softmax, reductions, pools
     **_each(ops.BATCH_NORM, reductions.batch_norm),

@@ -96,20 +96,21 @@ class Lines:
 
     def epoch(self, progress: Progress, slopes: dict[str, Tensor]) -> None:
         """Say how the epoch went."""
-        self.say(_line(progress.rows[-1], progress.timings, self.epochs))
+        count = sum(slope.numel() for slope in slopes.values())
+        self.say(_line(progress.rows[-1], progress.timings, self.epochs, count))
 
     def close(self) -> None:
         """Nothing is open."""
 
 
-def _line(row: dict[str, float], timings: list[float], epochs: int) -> str:
+def _line(row: dict[str, float], timings: list[float], epochs: int, slopes: int) -> str:
     text = f"epoch {row['epoch'] + 1:.0f}/{epochs}"
     if "train_loss" in row:
         text += f"  loss {row['train_loss']:.4f}  train {row['train_accuracy']:.2f} %"
     if "validation_accuracy" in row:
         text += f"  validation {row['validation_accuracy']:.2f} %"
     if "alive_at_0.01" in row:
-        text += f"  alive {row['alive_at_0.01']:.0f}"
+        text += f"  alive {row['alive_at_0.01']:.0f} of {slopes}"
     text += f"  {timings[-1]:.1f} s"
     left = sum(timings) / len(timings) * (epochs - len(timings))
     return f"{text}, {duration(left)} left" if left else text
