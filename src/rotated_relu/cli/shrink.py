@@ -235,7 +235,7 @@ def shrink(
     ] = 0,
     openvino: Annotated[bool, typer.Option("--openvino", help="Export for OpenVINO as well.")] = False,
     device: Device = "auto",
-    progress: Progress = "lines",
+    progress: Progress = "auto",
 ) -> None:
     """Make a trained network smaller and faster, at nearly the same accuracy.
 
@@ -300,7 +300,7 @@ def command_of(
     *,
     openvino: bool = False,
     device: str = "auto",
-    progress: str = "lines",
+    progress: str = "auto",
 ) -> str:
     """The command line of some shrinkings that differ in their budget alone; what has its default is left out."""
     one = wanted[0]
@@ -313,7 +313,7 @@ def command_of(
     words += [KEEP, *(f"{each.keep:g}" for each in wanted), "--out", str(out)]
     words += ["--openvino"] if openvino else []
     words += _option("--device", device) if device != "auto" else []
-    words += _option("--progress", progress) if progress != "lines" else []
+    words += _option("--progress", progress) if progress != "auto" else []
     return shlex.join(words)
 
 
