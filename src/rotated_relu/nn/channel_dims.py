@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..graph.einsum import dimension_names
 from .recording import Call, Value
 
 _CONVS = frozenset(f"conv{kind}{dims}d" for kind in ("", "_transpose") for dims in (1, 2, 3))
@@ -258,32 +259,40 @@ def _reduced(call: Call, dim: int, rank: int, rank_after: int) -> int | None:
     return None if dim in gone else dim - sum(place < dim for place in gone)
 
 
-def _letters(call: Call) -> tuple[list[str], str, list[Any]] | None:
+def _named_dims(call: Call) -> tuple[list[Any], list[list[str]]] | None:
+    """Operands of an einsum, and the name of each of their dimensions and of the result's."""
     equation = call.args[0] if call.args else None
-    if not isinstance(equation, str) or "->" not in equation or "." in equation:
-        return None
-    left, right = equation.replace(" ", "").split("->")
     operands = (
         call.args[1] if len(call.args) == 2 and isinstance(call.args[1], (list, tuple)) else call.args[1:]
     )
-    return left.split(","), right, list(operands)
+    if not isinstance(equation, str) or not all(isinstance(operand, (Value, Tensor)) for operand in operands):
+        return None
+    names = dimension_names(equation, [len(operand.shape) for operand in operands])
+    return None if names is None else (list(operands), names)
 
 
 def _einsum_written(call: Call) -> int | None:
     """A parameter's letters that no other operand has are what it writes."""
-    found = _letters(call)
+    found = _named_dims(call)
     if found is None:
         return None
-    terms, right, operands = found
-    data = "".join(term for term, operand in zip(terms, operands, strict=False) if isinstance(operand, Value))
-    written = [letter for letter in right if letter not in data]
-    return right.index(written[-1]) if written else None
+    operands, (*terms, right) = found
+    pairs = zip(terms, operands, strict=True)
+    data = {name for term, operand in pairs if isinstance(operand, Value) for name in term}
+    written = [name for name in right if name not in data]
+    return _from_end(right, written[-1]) if written else None
 
 
 def _einsum_moved(call: Call, value: Value, dim: int) -> int | None:
-    found = _letters(call)
+    found = _named_dims(call)
     if found is None:
         return None
-    terms, right, operands = found
-    letter = next((t[dim] for t, operand in zip(terms, operands, strict=False) if operand is value), "")
-    return right.index(letter) if letter and letter in right else None
+    operands, (*terms, right) = found
+    name = next(term[dim] for term, operand in zip(terms, operands, strict=True) if operand is value)
+    return _from_end(right, name) if name in right else None
+
+
+def _from_end(names: list[str], name: str) -> int:
+    """Behind an ellipsis a dimension is counted from the end, since what is before may grow."""
+    place = names.index(name)
+    return place - len(names) if any(other.startswith("...") for other in names[:place]) else place

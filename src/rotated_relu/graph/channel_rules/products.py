@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from torch.fx import Node
 
+from ..einsum import dimension_names
 from .rule_context import NotCovered, RuleContext, argument, tensor
 
 
@@ -99,6 +100,24 @@ def _product(context: RuleContext, node: Node, a: Node, b: Node) -> None:
         for dim in range(-3, -1 - context.rank(source), -1):
             if context.size(source, dim) == context.size(node, dim):
                 context.same(source, dim, node, dim)
+
+
+def einsum(context: RuleContext, node: Node) -> None:
+    """A letter is one dimension of all that it stands at: written, passed on, or summed over.
+
+    Left out of a sum are entries that are 0 in some operand, so that all of the sum's terms are.
+    """
+    equation, operands = node.args[0], node.args[1]
+    if not isinstance(equation, str) or not isinstance(operands, (list, tuple)):
+        raise NotCovered
+    tensors = [operand for operand in operands if isinstance(operand, Node)]
+    names = dimension_names(equation, [context.rank(operand) for operand in tensors])
+    if names is None or len(tensors) != len(operands):
+        raise NotCovered
+    first: dict[str, tuple[Node, int]] = {}
+    for own, key in zip(names, (*tensors, node), strict=True):
+        for dim, name in enumerate(own):
+            context.same(*first.setdefault(name, (key, dim)), key, dim)
 
 
 def attention(context: RuleContext, node: Node) -> None:

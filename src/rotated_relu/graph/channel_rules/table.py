@@ -36,6 +36,7 @@ RULES: dict[str, Rule] = {
     **_each(ops.ADDED_PRODUCTS, products.added_matmul),
     **_each(ops.BILINEAR, products.bilinear),
     **_each(ops.ATTENTION, products.attention),
+    "einsum": products.einsum,
     "embedding": products.lookup,
     "_weight_norm": products.weight_norm,
     # another shape

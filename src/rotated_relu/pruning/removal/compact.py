@@ -106,10 +106,12 @@ def remove_channels(
                 raise
             frozen |= more
     if not plan.cuts:
-        what = plan.criterion.describe()
-        warnings.warn(
-            f"nothing was removed: no channel is idle ({what})", NothingRemovedWarning, stacklevel=5
+        why = (
+            f"what is idle has to stay ({plan.held[0].reason}; see plan.held)"
+            if plan.held
+            else f"no channel is idle ({plan.criterion.describe()})"
         )
+        warnings.warn(f"nothing was removed: {why}", NothingRemovedWarning, stacklevel=5)
     follower = None if optimizer is None else cut_optimizer(optimizer, trained, small, plan)
     return Compacted(small, plan, certificate, follower)
 

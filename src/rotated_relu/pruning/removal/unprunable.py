@@ -31,6 +31,7 @@ _WEIGHTED = (
     | ops.LOOKUPS
     | ops.RECURRENT
     | ops.RECURRENT_CELLS
+    | {"einsum"}
 )
 
 
