@@ -178,6 +178,12 @@ def test_one_cycle():
     assert factors == pytest.approx([0.1, 0.55, 1, 0.5, 0])
 
 
+def test_steps():
+    steps = ScheduleConfig("steps")
+    factors = [learning_rate_factor(steps, x) for x in (0, 0.59, 0.6, 0.79, 0.8, 1)]
+    assert factors == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
 def test_constant_with_warmup():
     constant = ScheduleConfig("constant", warmup=0.5, start_factor=0)
     assert [learning_rate_factor(constant, x) for x in (0, 0.25, 0.5, 1)] == pytest.approx([0, 0.5, 1, 1])

@@ -102,9 +102,9 @@ def check_results(path):
     page = (path / "compare.md").read_text()
     assert "## After equal training, test images" in page
     assert "rotated-relu compare" in page
-    assert "![Accuracy against the multiply-accumulates saved](compare.svg)" in page
+    assert "![Accuracy after equal training](compare-equal-test-macs.svg)" in page
     assert "before fine-tuning" not in page  # those validation images may have been trained on
-    assert (path / "compare.svg").read_text().startswith("<svg")
+    assert (path / "compare-equal-test-macs.svg").read_text().startswith("<svg")
 
 
 def test_other_weights_are_another_comparison(tmp_path, weights):

@@ -129,6 +129,8 @@ def made(comparison: Comparison, recipe: str, command: str | None) -> list[tuple
         "recipe": f"{recipe}: {base.model.name} on {base.data.name}, batch {base.batch_size}",
         "start": "random weights, the same for all" if weights is None else Path(weights.place).name,
         "epochs": f"{total_epochs(settings)} for every method in all; {_parts(settings)}",
+        "images": _images(comparison),
+        "optimizer": _optimizer(settings),
         "distillation": _distillation(settings),
         "seeds": ", ".join(map(str, settings.seeds)),
         "strengths": "; ".join(
@@ -147,6 +149,24 @@ def _parts(settings: Settings) -> str:
         lr = settings.finetune_lr * settings.base.optimizer.lr
         return f"{settings.base.epochs} of them before pruning; after it a cosine from {lr:g}"
     return "what needs a training of its own before it prunes has half of them for it, on one schedule with the rest"
+
+
+def _images(comparison: Comparison) -> str:
+    images, data = comparison.task.images, comparison.settings.base.data
+    seen = ", which the brought network may have been trained on" if comparison.settings.weights else ""
+    return (
+        f"{len(images.train):,} to train on; {len(images.validation):,} held out for choices (split seed "
+        f"{data.split_seed}){seen}; {len(images.test):,} test images, read once, at the end"
+    )
+
+
+def _optimizer(settings: Settings) -> str:
+    base = settings.base
+    momentum = f", momentum {base.optimizer.momentum:g}" if base.optimizer.name == "sgd" else ""
+    return (
+        f"{base.optimizer.name}{momentum}{', Nesterov' if base.optimizer.nesterov else ''}, learning rate "
+        f"{base.optimizer.lr:g}, {base.schedule.name}, weight decay {base.optimizer.weight_decay:g}, {base.precision}"
+    )
 
 
 def _distillation(settings: Settings) -> str:

@@ -76,9 +76,9 @@ def equal_training(rows: Rows, reference: Reference, split: str) -> list[dict[st
         split: ``validation`` or ``test``.
 
     Returns:
-        Each with ``target``, ``method``, ``label``, ``ours``, the spreads ``saved``, ``parameters``, ``accuracy`` and
-        ``loss`` (points below the plain network of the same seed), and ``difference`` to the best rival in points, with
-        its ``standard_error``, for ours.
+        Each with ``target``, ``method``, ``label``, ``ours``, the spreads ``saved``, ``parameters``, ``accuracy``
+        and ``loss`` (points below the plain network of the same seed), ``speedups`` per engine and batch size, and
+        for ours ``difference`` to the best rival in points with its ``standard_error``.
     """
     found = []
     for target in sorted({target_of(row) for row in rows} - {0.0}):
@@ -129,7 +129,20 @@ def _entry(rows: Rows, reference: Reference, split: str) -> dict[str, Any] | Non
         "parameters": spread([row["parameters_saved"] for row in rows]),
         "accuracy": spread([row[f"finetuned_{split}"] for row in rows]),
         "loss": spread(losses) if losses else None,
+        "speedups": _speedups(rows),
     }
+
+
+def _speedups(rows: Rows) -> list[dict[str, Any]]:
+    """Over the seeds, for each engine and batch size that was measured."""
+    found: dict[tuple[str, int], list[float]] = {}
+    for row in rows:
+        for timed in row.get("latency", []):
+            found.setdefault((timed["engine"], timed["batch_size"]), []).append(timed["speedup"])
+    return [
+        {"engine": engine, "batch_size": size, **vars(spread(values))}
+        for (engine, size), values in found.items()
+    ]
 
 
 def frontier(rows: Rows, plain: float, split: str) -> list[tuple[float, float]]:

@@ -5,13 +5,13 @@ A person adds what the numbers mean; every figure on it comes from ``compare.jso
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ...core.run_directory import replacing
 from .comparison import verdict
-from .comparison_svg import frontier_svg
+from .comparison_svg import pictures
 from .spread_tables import leading_split, tables
 
 FILES = (
@@ -22,7 +22,7 @@ FILES = (
 
 
 def write_markdown(data: Mapping[str, Any], path: Path) -> None:
-    """Write the page, and beside it the figure that it shows.
+    """Write the page, and beside it the figures that it shows.
 
     Args:
         data: What ``compare.json`` holds.
@@ -31,21 +31,21 @@ def write_markdown(data: Mapping[str, Any], path: Path) -> None:
     Raises:
         RunError: If a file cannot be written.
     """
-    figure = frontier_svg(data, leading_split(data)) if "equal_training" in data else None
-    name = path.with_suffix(".svg").name
-    if figure is not None:
-        with replacing(path.with_suffix(".svg")) as beside:
-            beside.write_text(figure, encoding="utf-8")
+    drawn = pictures(data, leading_split(data)) if "equal_training" in data else {}
+    figures = {f"{path.stem}-{key}.svg": picture for key, picture in drawn.items()}
+    for name, picture in figures.items():
+        with replacing(path.with_name(name)) as beside:
+            beside.write_text(picture, encoding="utf-8")
     with replacing(path) as beside:
-        beside.write_text(markdown(data, name if figure is not None else None), encoding="utf-8")
+        beside.write_text(markdown(data, list(figures)), encoding="utf-8")
 
 
-def markdown(data: Mapping[str, Any], figure: str | None = None) -> str:
+def markdown(data: Mapping[str, Any], figures: Sequence[str] = ()) -> str:
     """The text of the page.
 
     Args:
         data: What ``compare.json`` holds.
-        figure: File name of the frontier, if there is one.
+        figures: File names of the frontiers.
     """
     made = dict(data["made"])
     parts = [f"# {data['title']}", f"**{verdict(data)}.**", "## What was asked", _asked(data)]
@@ -54,8 +54,8 @@ def markdown(data: Mapping[str, Any], figure: str | None = None) -> str:
     parts += ["## Protocol", _facts(made)]
     for table in tables(data):
         parts += [f"## {table['title']}", _table(table["heads"], table["rows"]), table["caption"]]
-        if table["id"].startswith("equal") and figure:
-            parts.append(f"![Accuracy against the multiply-accumulates saved]({figure})")
+        if table["id"].startswith("equal"):
+            parts += [f"![Accuracy after equal training]({name})" for name in figures]
     parts += ["## Networks as trained", _trained(data), "## Files", FILES]
     return "\n\n".join(parts) + "\n"
 
