@@ -16,6 +16,7 @@ import typer
 from .. import __version__
 from . import (
     attack,
+    calibrate,
     compare,
     console,
     demo,
@@ -40,6 +41,7 @@ VERBS: dict[str, tuple[Callable[..., Any], str]] = {
     "models": (models.models, models.MODELS_EXAMPLE),
     "datasets": (models.datasets, models.DATASETS_EXAMPLE),
     "train": (train.train, train.EXAMPLE),
+    "calibrate": (calibrate.calibrate, calibrate.EXAMPLE),
     "prune": (prune.prune, prune.EXAMPLE),
     "finetune": (finetune.finetune, finetune.EXAMPLE),
     "evaluate": (evaluate.evaluate, evaluate.EXAMPLE),
@@ -57,6 +59,7 @@ COMMANDS = {"shrink": shrink.SeveralBudgets}
 
 # Verb -> what there is of it after Ctrl-C. Verbs that are not here word it themselves: they train.
 KEPT = {
+    "calibrate": "what was measured is kept",
     "prune": "the thresholds that were evaluated are kept",
     "finetune": "its state is kept",
     "evaluate": "nothing is kept of it",

@@ -28,6 +28,22 @@ def prune(
         float | None,
         typer.Option(help="Instead: keep at most this share of the parameters.", show_default=False),
     ] = None,
+    keep_latency: Annotated[
+        float | None,
+        typer.Option(
+            help="Instead: keep at most this share of the time of a call in --engine, at the first --batch-size.",
+            show_default=False,
+        ),
+    ] = None,
+    latency_table: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="With --keep-latency: measured times, of this machine or another (see calibrate). Default: they are "
+            "measured here.",
+            show_default=False,
+        ),
+    ] = None,
     threshold: Annotated[
         float | None,
         typer.Option(help="Instead: exactly this threshold, in the unit of the score.", show_default=False),
@@ -67,8 +83,12 @@ def prune(
         for name, share in (("macs", keep_macs), ("parameters", keep_parameters))
         if share is not None
     }
-    if budget and threshold is not None:
+    if (budget or keep_latency is not None) and threshold is not None:
         raise ThresholdError("give either --threshold or a share to keep, not both")
+    if budget and keep_latency is not None:
+        raise ThresholdError("give either --keep-latency or shares of what is counted, not both")
+    if latency_table is not None and keep_latency is None:
+        raise ThresholdError("--latency-table is for --keep-latency; give that as well")
     check_choices("cpu", progress)
     multiple = rounding(round_to)
     loaded = open_run(run)
@@ -81,6 +101,8 @@ def prune(
         round_to=multiple,
         engine=engine,
         batch_sizes=batch_size,
+        keep_latency=keep_latency,
+        latency_table=latency_table,
         progress=progress,
     )
     _show(loaded, pruned)
@@ -146,5 +168,9 @@ def _rows(loaded: RunNetworks, pruned: Pruned) -> list[tuple[str, str, str, str]
         for label, before, after in costs
     ]
     accuracies = console.percent(found.baseline_score), console.percent(found.score)
+    if "latency" in found.kept:
+        after = found.sweep[-1].cost["latency"]
+        times = console.milliseconds(after / found.kept["latency"]), console.milliseconds(after)
+        rows.append(("latency, estimated", *times, console.share(1 - found.kept["latency"])))
     change = f"{found.score - found.baseline_score:+.2f} points"
     return [*rows, ("validation accuracy", *accuracies, change)]

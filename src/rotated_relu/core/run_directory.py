@@ -50,6 +50,7 @@ FILES = {
     "openvino": ("compact.xml", "export --format openvino"),
     "openvino_weights": ("compact.bin", "export --format openvino"),
     "int8": ("compact.int8.onnx", "export --int8"),
+    "latency": ("latency.json", "calibrate"),
     "measure": ("measure.json", "measure"),
     "attack": ("attack.json", "attack"),
     "shrinking": ("shrinking.json", "shrink"),

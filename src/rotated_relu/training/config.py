@@ -213,7 +213,9 @@ class BudgetConfig:
     """Send the least important slopes to zero until this share of the multiply-accumulates (or of the budget's other
     unit) is left; 1 is no budget."""
     unit: Annotated[Unit, Flag(("--budget-unit",))] = "macs"
-    """What the share is of."""
+    """What the share is of; latency is that of the table."""
+    table: Annotated[str, MinLen(1), Flag(("--latency-table",)), Allowed("a file")] | None = None
+    """File of measured times (see: rotated-relu calibrate), for a budget of latency."""
     score: Annotated[TrainingScore, Flag(("--budget-score",))] = "taylor"
     """What counts as important: taylor (the loss's change to first order) or slope (its size)."""
     start: Annotated[NoLess, Flag(("--budget-start",))] = 0.2
@@ -224,6 +226,8 @@ class BudgetConfig:
     """Share of the run that a chosen slope takes to reach zero."""
 
     def __post_init__(self) -> None:
+        timed = self.unit != "latency" or self.keep == 1 or self.table is not None
+        _need(timed, "budget.table", self.table, "a file of measured times where budget.unit is latency")
         _need(self.start <= self.end, "budget.start", self.start, "at least 0 and at most budget.end")
         _need(
             self.window > 0 and self.end + self.window <= 1,

@@ -15,7 +15,9 @@ from .evaluation import sample_batches
 
 
 @checked()
-def loss_scores(net: nn.Module, images: ImageData, config: Config, example_inputs: Tensor) -> Scores:
+def loss_scores(
+    net: nn.Module, images: ImageData, config: Config, example_inputs: Tensor, *, per_mac: bool = True
+) -> Scores:
     """First-order scores per multiply-accumulate that goes with the channel, from some training images.
 
     Args:
@@ -23,9 +25,14 @@ def loss_scores(net: nn.Module, images: ImageData, config: Config, example_input
         images: Of their training split 40 batches are read.
         config: Its batch size and seed count.
         example_inputs: For one forward pass.
+        per_mac: False leaves the scores undivided, for what divides them by another cost.
 
     Raises:
         SlopeError: If there are no slopes, or some are not finite.
     """
-    saved = CostEstimate(net, example_inputs).saved_per_channel(zero_mask(net), "macs")
-    return per_cost(taylor_scores(net, sample_batches(images.train, config), F.cross_entropy), saved, "macs")
+    scores = taylor_scores(net, sample_batches(images.train, config), F.cross_entropy)
+    if not per_mac:
+        return scores
+    return per_cost(
+        scores, CostEstimate(net, example_inputs).saved_per_channel(zero_mask(net), "macs"), "macs"
+    )

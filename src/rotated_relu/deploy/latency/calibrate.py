@@ -25,13 +25,11 @@ from ...core.arguments import need_number
 from ...core.environment import device_name
 from ...core.errors import ArgumentError, FileFormatError, LatencyError
 from ...core.extras import needs
-from ...core.modules import Inputs, as_inputs, unwrap
-from ...core.state import copy_of
-from ...graph.capture import capture, check_static
-from ...nn.folding import as_plain
+from ...core.modules import Inputs, as_inputs
 from ...pruning.latency.geometry import LayerGeometry
 from ...pruning.latency.grid import LatencyGrid
-from ...pruning.latency.operations import TimedOperation, find_operations
+from ...pruning.latency.model import captured
+from ...pruning.latency.operations import find_operations
 from ...pruning.latency.table import LatencyTable
 from ..engines import engine_named
 from .measuring import Bench, Layer
@@ -105,28 +103,13 @@ def calibrate(
     batch_size = inputs.batch_size if batch_size is None else batch_size
     threads = torch.get_num_threads() if threads is None else threads
     _check(batch_size, threads, precision, minutes)
-    wanted = ranges(operations_of(net, example_inputs), exported=found.kind == "graph")
+    wanted = ranges(find_operations(*captured(net, inputs)), exported=found.kind == "graph")
     empty = LatencyTable(
         found.name, found.version(), device_name(torch.device("cpu")), threads, batch_size, precision
     )
     store = Store.open(empty, cache)
     work = _Calibration(Bench(found, threads, batch_size), store, progress, time.monotonic() + 60 * minutes)
     return work.run(wanted)
-
-
-def operations_of(net: nn.Module, example_inputs: Inputs) -> list[TimedOperation]:
-    """What a network's latency is made of; see :func:`rotated_relu.pruning.latency.operations.find_operations`.
-
-    Raises:
-        CaptureError: If the network cannot be captured.
-    """
-    plain = copy_of(as_plain(unwrap(net))).cpu().float()
-    inputs = as_inputs(example_inputs).map(
-        lambda value: value.cpu().float() if value.is_floating_point() else value.cpu()
-    )
-    graph = capture(plain, inputs)
-    check_static(graph)
-    return find_operations(graph, inputs.batch_size)
 
 
 @dataclass

@@ -22,6 +22,7 @@ from ...core.plain_data import build
 from ...core.progress import showing, task
 from ...core.run_directory import Run, as_written, read_json, write_json
 from ..run_networks import RunNetworks
+from .calibrate import TableChoice
 from .retire import retire
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ def prune_run(
     round_to: int | None = None,
     engine: str = "onnxruntime",
     batch_sizes: Sequence[int] = TIMED_BATCH_SIZES,
+    keep_latency: float | None = None,
+    latency_table: str | None = None,
     progress: str = "none",
     say: Say = messages.say,
 ) -> Pruned:
@@ -80,7 +83,10 @@ def prune_run(
         round_to: Widths are rounded up to a multiple of it; None times candidates, the original among them, and
             keeps the fastest (1 with a budget: dead filters that are kept would count against it).
         engine: What is timed then; see :func:`rotated_relu.compact`.
-        batch_sizes: At which batch sizes.
+        batch_sizes: At which batch sizes; the first is that of ``keep_latency``.
+        keep_latency: Share of the milliseconds of a call in the engine to keep, instead; see
+            :func:`rotated_relu.select_channels`.
+        latency_table: File of the measured times, from another machine perhaps; they are measured here if None.
         progress: ``auto``, ``bar``, ``lines`` or ``none``.
         say: Called with what is about to be done, and with the files that are deleted.
 
@@ -88,17 +94,21 @@ def prune_run(
         UnknownNameError: If there is no such score or engine.
         MissingPackageError: If the engine's package is not installed.
         ThresholdError: If nothing satisfies what was asked for.
+        SlopeError: If that share of the milliseconds cannot be had; says which can.
+        LatencyError, FileFormatError: If the table lacks a layer, or the file is none.
         RunError: If the run is in use, cannot be written to, or has not been trained.
     """
     from ...deploy.engines import engine_named
 
     if score not in SCORES:
         raise UnknownNameError("score", score, SCORES)
-    if budget and round_to is None:
+    if (budget or keep_latency is not None) and round_to is None:
         round_to = 1
     if round_to is None:
         engine_named(engine)
-    search = _Search(tolerance, budget or {}, threshold, score)
+    search: _Search | _InSteps = _Search(tolerance, budget or {}, threshold, score)
+    if keep_latency is not None:
+        search = _InSteps(keep_latency, TableChoice(latency_table, engine, batch_sizes[0]), score)
     widths = _Widths(round_to, engine, list(batch_sizes))
     with showing(progress, say), loaded.run.claimed():
         net = loaded.network("trained")
@@ -135,7 +145,7 @@ class _Search:
         from ...pruning.threshold import find_threshold
         from ...training import evaluate_model
 
-        scores = self._scores(loaded, net, say)
+        scores = _scores(self.score, loaded, net, say)
         validation = loaded.images.validation
 
         def accuracy(candidate: nn.Module) -> float:
@@ -174,17 +184,66 @@ class _Search:
         slopes_in_all = sum(slope.numel() for slope in slopes(net).values())
         return slopes_in_all.bit_length() + 2 if self.budget else EVALUATIONS
 
-    def _scores(self, loaded: RunNetworks, net: nn.Module, say: Say) -> Scores | None:
-        """What ranks the channels; None for the slopes themselves."""
-        from ...pruning.importance import consumer_scores
-        from ...training import loss_scores
 
-        if self.score == "consumer":
-            return consumer_scores(net, loaded.example_inputs())
-        if self.score == "taylor":
-            say("scoring the channels on training images")
-            return loss_scores(net, loaded.images, loaded.config, loaded.example_inputs())
-        return None
+@dataclass(frozen=True)
+class _InSteps:
+    """How the mask is chosen for a share of the latency: in the steps that the engine is paid in."""
+
+    keep: float
+    table: TableChoice
+    score: str
+
+    def found(self, loaded: RunNetworks, net: nn.Module, say: Say) -> Threshold:
+        """The mask, with the accuracy on validation images before and after; no threshold leads to it."""
+        from ...pruning.estimate import CostEstimate
+        from ...pruning.mask import masked, zero_mask
+        from ...pruning.select import select_channels
+        from ...pruning.threshold import SweepPoint, Threshold
+        from ...training import evaluate_model
+
+        example, validation = loaded.example_inputs(), loaded.images.validation
+        table = self.table.obtain(net, example, say)
+        scores = _scores(self.score, loaded, net, say, per_mac=False)
+        say(f"choosing channels in steps, to keep {self.keep:g} of the milliseconds")
+        mask = select_channels(net, example, keep=self.keep, unit="latency", scores=scores, table=table)
+        table.save(loaded.run.file("latency"))
+        estimate = CostEstimate(net, example, table)
+        before = evaluate_model(net, validation)
+        with masked(net, mask) as alive:
+            after = evaluate_model(net, validation)
+        costs = {"channels": float(alive), "latency": estimate.of(mask, "latency")}
+        whole = {
+            "channels": float(estimate.of({}, "channels")),
+            "latency": estimate.of(zero_mask(net), "latency"),
+        }
+        return Threshold(
+            value=0.0,
+            score=after,
+            baseline_score=before,
+            alive=alive,
+            total=int(whole["channels"]),
+            tolerance=None,
+            budget={"latency": self.keep},
+            kept={name: costs[name] / whole[name] for name in costs},
+            sweep=(SweepPoint(0.0, after, alive, costs),),
+            criterion=mask.criterion,
+            mask=mask,
+        )
+
+
+def _scores(
+    score: str, loaded: RunNetworks, net: nn.Module, say: Say, *, per_mac: bool = True
+) -> Scores | None:
+    """What ranks the channels; None for the slopes themselves."""
+    from ...pruning.importance import consumer_scores
+    from ...training import loss_scores
+
+    if score == "consumer":
+        return consumer_scores(net, loaded.example_inputs())
+    if score == "taylor":
+        say("scoring the channels on training images")
+        return loss_scores(net, loaded.images, loaded.config, loaded.example_inputs(), per_mac=per_mac)
+    return None
 
 
 @dataclass(frozen=True)

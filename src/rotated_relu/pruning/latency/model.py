@@ -4,13 +4,57 @@ from __future__ import annotations
 
 from collections import defaultdict
 
+from torch import nn
+
 from ...core.errors import LatencyError
-from ...graph.capture import Graph
+from ...core.modules import Inputs, as_inputs, unwrap
+from ...core.state import copy_of
+from ...graph.capture import Graph, capture, check_static
 from ...graph.liveness import Liveness
+from ...nn.folding import as_plain
 from .operations import Width, find_operations
 from .table import LatencyTable
 
 NAMED = 3  # missing geometries that a message names
+
+
+def captured(net: nn.Module, example_inputs: Inputs) -> tuple[Graph, int]:
+    """A network as its latency is counted: in plain form and float32, and the examples that it was captured with.
+
+    Raises:
+        CaptureError: If ``torch.export`` cannot capture it.
+    """
+    plain = copy_of(as_plain(unwrap(net))).cpu().float()
+    inputs = as_inputs(example_inputs).map(
+        lambda value: value.cpu().float() if value.is_floating_point() else value.cpu()
+    )
+    graph = capture(plain, inputs)
+    check_static(graph)
+    return graph, inputs.batch_size
+
+
+def check_table_for(net: nn.Module, example_inputs: Inputs, table: LatencyTable) -> None:
+    """Raise unless a table has all layers of a network.
+
+    Raises:
+        LatencyError: Naming those that it lacks.
+    """
+    LatencyModel(*captured(net, example_inputs), table)
+
+
+def layer_milliseconds(net: nn.Module, example_inputs: Inputs, table: LatencyTable) -> dict[str, float]:
+    """Time of each layer of a network with the widths that it has, in ms, by module ('' is the root).
+
+    Their sum and the table's ``call_ms`` are the estimate of the whole.
+
+    Raises:
+        LatencyError: If the table lacks a layer.
+    """
+    operations = LatencyModel(*captured(net, example_inputs), table).operations
+    totals: dict[str, float] = defaultdict(float)
+    for one in operations:
+        totals[one.name] += table.milliseconds(one.geometry, one.inputs, one.outputs)
+    return dict(totals)
 
 
 class LatencyModel:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ...nn.penalty import add_l1_subgradient, shrink
 from ...nn.slopes import slopes
 from ...pruning.budget import SlopeBudget
+from ...pruning.latency.table import LatencyTable
 from ..config import Config
 from .schedules import in_strength, momentum_factor, penalty_strength
 
@@ -85,6 +86,7 @@ def _budget(net: nn.Module, config: Config, image_shape: tuple[int, ...], steps:
         steps,
         b.keep,
         unit=b.unit,
+        table=None if b.table is None or b.unit != "latency" else LatencyTable.load(b.table),
         score=b.score,
         start=b.start,
         end=b.end,

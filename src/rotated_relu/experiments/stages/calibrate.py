@@ -1,0 +1,126 @@
+"""The latency table of a run: measured in an engine, or read from a file that another machine wrote."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...core import messages
+from ...core.errors import LatencyError
+from ...core.formatting import plural
+from ...core.messages import Say
+from ...core.run_directory import Run
+from ..run_networks import RunNetworks
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from ...deploy.latency.calibrate import Progress
+    from ...pruning.latency.table import LatencyTable
+
+TELL_SECONDS = 10.0  # between two lines of progress
+MINUTES = 5.0
+
+
+@dataclass(frozen=True)
+class TableChoice:
+    """Which times are meant.
+
+    Attributes:
+        file: A table that was saved before; None measures.
+        engine: In what, without a file.
+        batch_size: Examples per call, without a file.
+        threads: Of the engine, without a file; None is torch's setting.
+        minutes: Time that measuring may take.
+    """
+
+    file: str | None = None
+    engine: str = "onnxruntime"
+    batch_size: int = 1
+    threads: int | None = None
+    minutes: float = MINUTES
+
+    def obtain(
+        self, net: nn.Module, example_inputs: Tensor, say: Say, progress: Progress | None = None
+    ) -> LatencyTable:
+        """The table, with every layer of a network.
+
+        Raises:
+            FileFormatError: If the file is none.
+            LatencyError: If it lacks a layer of the network, or an operation cannot be measured.
+            UnknownNameError, MissingPackageError: If there is no such engine, or it is not installed.
+        """
+        from ...deploy.latency.calibrate import calibrate
+        from ...pruning.latency.model import check_table_for
+        from ...pruning.latency.table import LatencyTable
+
+        if self.file is not None:
+            table = LatencyTable.load(self.file)
+            check_table_for(net, example_inputs, table)
+            return table
+        say(f"measuring layers in {self.engine} at batch {self.batch_size}, where they are not known yet")
+        return calibrate(
+            net,
+            example_inputs,
+            engine=self.engine,
+            batch_size=self.batch_size,
+            threads=self.threads,
+            minutes=self.minutes,
+            progress=progress or lines(say),
+        )
+
+
+def calibrate_run(
+    loaded: RunNetworks,
+    choice: TableChoice,
+    out: Path | None = None,
+    *,
+    progress: Progress | None = None,
+    say: Say = messages.say,
+) -> LatencyTable:
+    """Measure the layers of a run's trained network, and keep the table in a file.
+
+    Args:
+        loaded: The run.
+        choice: Engine, batch size and threads.
+        out: The file; ``latency.json`` of the run if None.
+        progress: Called with how many measurements are done, how many there are and the seconds left.
+        say: Called with lines about it where there is no ``progress``.
+
+    Raises:
+        UnknownNameError, MissingPackageError: If there is no such engine, or it is not installed.
+        LatencyError: If an operation cannot be measured, or the file cannot be written.
+        RunError: If the run has not been trained.
+    """
+    from ...core.files import check_place
+
+    place = loaded.run.file("latency") if out is None else out
+    try:
+        check_place(place)
+    except OSError as error:
+        raise LatencyError(f"cannot write {place}: {error.strerror or error}") from error
+    table = choice.obtain(loaded.network("trained"), loaded.example_inputs(), say, progress)
+    table.save(place)
+    return table
+
+
+def lines(say: Say) -> Progress:
+    """Progress as a line now and then."""
+    told = time.monotonic()
+
+    def progress(done: int, total: int, seconds: float) -> None:
+        nonlocal told
+        if time.monotonic() - told >= TELL_SECONDS:
+            told = time.monotonic()
+            say(f"{done} of {plural(total, 'measurement')}, about {seconds:.0f} s left")
+
+    return progress
+
+
+def table_of(run: Run) -> LatencyTable | None:
+    """The table that a run's channels were chosen by, if there is one."""
+    from ...pruning.latency.table import LatencyTable
+
+    return LatencyTable.load(run.file("latency")) if run.has("latency") else None

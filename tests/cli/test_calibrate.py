@@ -1,0 +1,84 @@
+"""The verb that measures layers, and pruning to a share of the milliseconds, with an engine without a clock."""
+
+import json
+import shutil
+
+import pytest
+
+from rotated_relu.deploy import engines
+from rotated_relu.deploy.latency import calibrate as calibration
+from rotated_relu.deploy.latency import measuring
+from rotated_relu.pruning.latency.table import LatencyTable
+from support.command_line import call, done
+from support.toy_engine import CALL_MS, ToyEngine, linear_ms, without_a_clock
+
+SETTINGS = ["--model", "fcnn", "--data", "mnist5k", "--precision", "32", "--lr", "0.05", "--progress", "none"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A trained run that no test changes: 784 > 500 > 10."""
+    out = tmp_path_factory.mktemp("runs") / "trained"
+    done("train", *SETTINGS, "--epochs", "1", "--out", out)
+    return out
+
+
+@pytest.fixture
+def run(trained, tmp_path, monkeypatch):
+    """A run of one's own, and an engine that takes no time."""
+    monkeypatch.setattr(measuring, "compare_latency", without_a_clock)
+    monkeypatch.setattr(engines, "ENGINES", dict(engines.ENGINES))
+    monkeypatch.setattr(calibration, "_cache_folder", lambda: tmp_path / "cache")
+    engines.register_engine(ToyEngine().engine)
+    shutil.copytree(trained, tmp_path / "run")
+    return tmp_path / "run"
+
+
+WHOLE = CALL_MS + linear_ms(784, 500) + linear_ms(500, 10)
+
+
+def test_a_table_is_measured_shown_and_written(capsys, run, tmp_path):
+    out = tmp_path / "table.json"
+    code, shown, _ = call(capsys, "calibrate", run, "--engine", "toy", "--threads", "1", "--out", out)
+    assert code == 0
+    assert "linear + relu" in shown
+    table = LatencyTable.load(out)
+    assert (table.engine, table.threads, table.batch_size) == ("toy", 1, 1)
+    assert not (run / "latency.json").exists()
+
+
+def test_channels_go_for_a_share_of_the_milliseconds(capsys, run):
+    code, shown, error = call(
+        capsys, "prune", run, "--keep-latency", "0.7", "--engine", "toy", "--batch-size", "1"
+    )
+    assert code == 0, error
+    assert "latency, estimated" in shown
+    found = json.loads((run / "threshold.json").read_text())
+    assert found["budget"] == {"latency": 0.7}
+    assert found["kept"]["latency"] <= 0.7
+    assert found["sweep"][-1]["cost"]["latency"] == pytest.approx(found["kept"]["latency"] * WHOLE)
+    assert found["criterion"]["per"] == "latency"
+    assert (run / "latency.json").is_file()
+    # The table of the run serves as that of another machine.
+    again = call(capsys, "prune", run, "--keep-latency", "0.7", "--latency-table", run / "latency.json")
+    assert again[0] == 0
+    assert json.loads((run / "threshold.json").read_text())["kept"] == found["kept"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--keep-latency", "0.5", "--threshold", "0.1"), "give either --threshold or a share to keep"),
+        (("--keep-latency", "0.5", "--keep-macs", "0.5"), "give either --keep-latency or shares"),
+        (("--latency-table", "no.json"), "--latency-table is for --keep-latency"),
+        (("--keep-latency", "0.5", "--latency-table", "no.json"), r"cannot read no.json"),
+        (("--keep-latency", "1.5", "--engine", "toy"), "keep must be above 0 and at most 1"),
+        (("--keep-latency", "0.5", "--engine", "toil"), "unknown engine"),
+    ],
+)
+def test_what_cannot_be_is_one_line_and_leaves_the_run_alone(capsys, run, options, message):
+    code, _, error = call(capsys, "prune", run, *options)
+    assert code != 0
+    assert message in error
+    assert not (run / "threshold.json").exists()
+    assert not (run / "latency.json").exists()
