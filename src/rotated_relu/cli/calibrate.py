@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,10 +10,9 @@ import typer
 from ..experiments.run_networks import open_run
 from ..experiments.stages.calibrate import MINUTES, TableChoice, calibrate_run
 from . import console
-from .options import RunPath
+from .options import Progress, RunPath, check_choices
 
 if TYPE_CHECKING:
-    from ..deploy.latency.calibrate import Progress
     from ..pruning.latency.table import LatencyTable
 
 EXAMPLE = "rotated-relu calibrate runs/first --engine openvino --batch-size 1 --out server.json"
@@ -39,43 +36,22 @@ def calibrate(
             show_default=False,
         ),
     ] = None,
+    progress: Progress = "auto",
 ) -> None:
     """Measure what each layer costs, over all widths it can have.
 
     What was measured before is taken from the user's cache directory: a second calibration takes a moment, and one that
     was stopped goes on. The table is what --keep-latency and --speedup count milliseconds with.
     """
+    check_choices("cpu", progress)
     loaded = open_run(run)
     choice = TableChoice(None, engine, batch_size, threads, minutes)
-    with bar() as progress:
-        table = calibrate_run(loaded, choice, out, progress=progress)
+    table = calibrate_run(loaded, choice, out, progress=progress)
     place = out or loaded.run.file("latency")
     show(table)
     console.show(
         f"written to {place}; next: rotated-relu prune {run} --keep-latency 0.5 --latency-table {place}"
     )
-
-
-@contextmanager
-def bar() -> Iterator[Progress]:
-    """A progress bar on stderr: measurements done, how many there are, time left."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-    from rich.progress import Progress as Bar
-
-    columns = (
-        TextColumn("measuring layers"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[left]}"),
-    )
-    with Bar(*columns, console=Console(stderr=True), transient=True) as shown:
-        task = shown.add_task("", total=None, left="")
-
-        def progress(done: int, total: int, seconds: float) -> None:
-            shown.update(task, completed=done, total=total, left=f"{seconds:.0f} s left")
-
-        yield progress
 
 
 def show(table: LatencyTable) -> None:

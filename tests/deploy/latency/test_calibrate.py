@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from rotated_relu.core import progress
 from rotated_relu.core.errors import ArgumentError, LatencyError, UnknownNameError
 from rotated_relu.deploy import engines
 from rotated_relu.deploy.latency import measuring
@@ -102,13 +103,17 @@ def test_without_time_only_the_narrowest_and_the_widest_are_measured(toy, wide, 
     assert finer.inputs == (3, 16, 32, 40)
 
 
-def test_progress_ends_where_it_should(toy, wide, tmp_path):
+def test_progress_counts_what_is_measured(toy, wide, tmp_path, monkeypatch):
     told = []
-    calibrate(wide, X, engine="toy", threads=1, cache=tmp_path, progress=lambda *now: told.append(now))
-    done, total, left = told[-1]
-    assert done == total
-    assert left == 0
-    assert [entry[0] for entry in told] == sorted(entry[0] for entry in told)
+
+    def reach(task, done, told_=False):
+        task.done = done
+        told.append((done, task.total))
+
+    monkeypatch.setattr(progress.Task, "reach", reach)
+    calibrate(wide, X, engine="toy", threads=1, cache=tmp_path)
+    assert told == sorted(told)
+    assert told[-1][0] == told[-1][1]
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[1, 2", json.dumps({"format": "rotated-relu latency table"})])
@@ -121,8 +126,8 @@ def test_a_damaged_cache_is_measured_again(toy, wide, tmp_path, content):
 
 def test_bad_arguments_are_named_before_anything_is_measured(toy, wide, tmp_path):
     for options, message in (
-        ({"batch_size": 0}, "batch_size must be an integer of at least 1, got 0"),
-        ({"threads": 1.5}, "threads must be an integer"),
+        ({"batch_size": 0}, "batch_size must be a whole number of at least 1, got 0"),
+        ({"threads": 1.5}, "threads must be a whole number"),
         ({"precision": "fp17"}, "precision must be one of"),
         ({"minutes": 0}, "minutes must be above 0"),
         ({"minutes": "soon"}, "minutes must be a number"),

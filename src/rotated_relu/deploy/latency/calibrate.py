@@ -13,7 +13,7 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -21,11 +21,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ...core.arguments import need_number
+from ...core.arguments import checked, need_count, need_number
 from ...core.environment import device_name
 from ...core.errors import ArgumentError, FileFormatError, LatencyError
 from ...core.extras import needs
 from ...core.modules import Inputs, as_inputs
+from ...core.progress import Task, showing, task
 from ...pruning.latency.geometry import LayerGeometry
 from ...pruning.latency.grid import LatencyGrid
 from ...pruning.latency.model import captured
@@ -50,10 +51,9 @@ FALLS, RISES = 1.15, 1.3
 NOISE_MS = 0.003
 
 Pair = tuple[int, int]  # input and output channels
-# Called with how many measurements are done, how many there are, and the seconds that the rest may take.
-Progress = Callable[[int, int, float], None]
 
 
+@checked("batch_size", "threads", "minutes")
 def calibrate(
     net: nn.Module,
     example_inputs: Inputs,
@@ -64,7 +64,7 @@ def calibrate(
     precision: str = "fp32",
     minutes: float = MINUTES,
     cache: str | os.PathLike[str] | None = None,
-    progress: Progress | None = None,
+    progress: str = "none",
 ) -> LatencyTable:
     """Measure what the layers of a network cost in an engine on this machine, over all widths they can have.
 
@@ -81,13 +81,13 @@ def calibrate(
         precision: ``fp32``.
         minutes: Time that may be spent, above 0. A table that needs more of it is coarser, and finer the next time.
         cache: Folder of the tables instead of the user's cache directory.
-        progress: Called with how many measurements are done, how many there are and the seconds left.
+        progress: ``none``, ``bar``, ``lines``, or ``auto``: a bar in a terminal, else lines.
 
     Returns:
         The table, for ``select_channels(..., unit="latency", table=table)``, with what this network needs.
 
     Raises:
-        UnknownNameError: If there is no such engine.
+        UnknownNameError: If there is no such engine or progress.
         MissingPackageError: If its packages are not installed.
         ArgumentError: If a number is out of range.
         CaptureError: If the network cannot be captured.
@@ -108,8 +108,10 @@ def calibrate(
         found.name, found.version(), device_name(torch.device("cpu")), threads, batch_size, precision
     )
     store = Store.open(empty, cache)
-    work = _Calibration(Bench(found, threads, batch_size), store, progress, time.monotonic() + 60 * minutes)
-    return work.run(wanted)
+    work = _Calibration(Bench(found, threads, batch_size), store, time.monotonic() + 60 * minutes)
+    # Whoever calls this within a verb shows progress already.
+    with contextlib.nullcontext() if progress == "none" else showing(progress):
+        return work.run(wanted)
 
 
 @dataclass
@@ -159,11 +161,7 @@ class _Calibration:
 
     bench: Bench
     store: Store
-    progress: Progress | None
     deadline: float
-    done: int = 0
-    total: int = 0
-    started: float = field(default_factory=time.monotonic)
     steps: dict[str, Steps] = field(default_factory=dict)
 
     def run(self, wanted: dict[LayerGeometry, Range]) -> LatencyTable:
@@ -173,10 +171,11 @@ class _Calibration:
                 self.store.keep_call(self.bench.call_ms)
             jobs = list(self._jobs(wanted))
             planned = {(job.geometry, pair) for job in jobs for pair in job.pairs}
-            self.total = sum(pair not in self._known_points(geometry) for geometry, pair in planned)
-            for job in jobs:
-                if job.needed or time.monotonic() < self.deadline:
-                    self._measure(job)
+            total = sum(pair not in self._known_points(geometry) for geometry, pair in planned)
+            with task(f"measuring layers in {self.bench.engine.name}", total) as work:
+                for job in jobs:
+                    if job.needed or time.monotonic() < self.deadline:
+                        self._measure(job, work)
         entries = {geometry: self.store.table.entries[geometry] for geometry in wanted}
         return replace(self.store.table, entries=entries)
 
@@ -224,7 +223,7 @@ class _Calibration:
         times = self.bench.times([Layer(geometry, width, 64) for width in LINE])
         return Steps(fit_step(LINE, times), outputs)
 
-    def _measure(self, job: _Job) -> None:
+    def _measure(self, job: _Job, work: Task) -> None:
         """Measure a geometry at all widths of a job that are not known, and write its entry."""
         known = self._known_points(job.geometry)
         inputs = sorted({*job.inputs, *(i for i, _ in known)})
@@ -232,7 +231,7 @@ class _Calibration:
         for row in inputs:
             missing = [(row, o) for o in outputs if (row, o) not in known]
             known |= self._times(job.geometry, missing)
-            self._tell(len(missing))
+            work.advance(len(missing))
         self._repeat_doubtful(job.geometry, known, inputs, outputs)
         smooth = falling([[known[row, o] for o in outputs] for row in inputs])
         grid = LatencyGrid(tuple(inputs), tuple(outputs), smooth, job.steps.inputs, job.steps.outputs)
@@ -264,14 +263,6 @@ class _Calibration:
             for row, i in enumerate(grid.inputs)
             for column, o in enumerate(grid.outputs)
         }
-
-    def _tell(self, count: int) -> None:
-        self.done += count
-        self.total = max(self.total, self.done)
-        if self.progress is not None:
-            spent = time.monotonic() - self.started
-            left = spent / max(1, self.done) * (self.total - self.done)
-            self.progress(self.done, self.total, min(left, max(0.0, self.deadline - time.monotonic())))
 
 
 @dataclass(frozen=True)
@@ -353,9 +344,8 @@ def _cache_folder() -> Path:
 
 
 def _check(batch_size: int, threads: int, precision: str, minutes: float) -> None:
-    for name, value in (("batch_size", batch_size), ("threads", threads)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ArgumentError(f"{name} must be an integer of at least 1, got {value!r}")
+    need_count(batch_size, "batch_size")
+    need_count(threads, "threads")
     if precision not in PRECISIONS:
         raise ArgumentError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     if not 0 < need_number(minutes, "minutes") < float("inf"):

@@ -11,7 +11,7 @@ from ...core.modules import Inputs
 from ...pruning.latency.table import LatencyTable
 from ...pruning.mask import Mask
 from ...pruning.select import check_choice, choose_channels
-from .calibrate import Progress, calibrate
+from .calibrate import calibrate
 
 
 def select_channels(
@@ -25,7 +25,7 @@ def select_channels(
     table: LatencyTable | None = None,
     engine: str = "onnxruntime",
     batch_size: int | None = None,
-    progress: Progress | None = None,
+    progress: str = "none",
 ) -> Mask:
     """Choose in one shot which channels go, so that at most a share of the network's cost is left.
 
@@ -49,7 +49,7 @@ def select_channels(
             ``rr.calibrate`` measures what its cache does not have, up to five minutes.
         engine: For ``latency`` without a table: ``onnxruntime``, ``openvino``, ``torch`` or ``torch.compile``.
         batch_size: For ``latency`` without a table: examples per call; as many as the example inputs have if None.
-        progress: For ``latency`` without a table: called as ``rr.calibrate`` calls it.
+        progress: For ``latency`` without a table: ``none``, ``bar``, ``lines`` or ``auto``, as of ``rr.calibrate``.
 
     Returns:
         The mask; nothing has been changed. ``rr.compact(net, example_inputs, mask=mask)`` removes the channels.

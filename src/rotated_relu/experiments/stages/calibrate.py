@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...core import messages
 from ...core.errors import LatencyError
-from ...core.formatting import plural
 from ...core.messages import Say
+from ...core.progress import showing
 from ...core.run_directory import Run
 from ..run_networks import RunNetworks
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from ...deploy.latency.calibrate import Progress
     from ...pruning.latency.table import LatencyTable
 
-TELL_SECONDS = 10.0  # between two lines of progress
 MINUTES = 5.0
 
 
@@ -42,9 +39,7 @@ class TableChoice:
     threads: int | None = None
     minutes: float = MINUTES
 
-    def obtain(
-        self, net: nn.Module, example_inputs: Tensor, say: Say, progress: Progress | None = None
-    ) -> LatencyTable:
+    def obtain(self, net: nn.Module, example_inputs: Tensor, say: Say) -> LatencyTable:
         """The table, with every layer of a network.
 
         Raises:
@@ -68,7 +63,6 @@ class TableChoice:
             batch_size=self.batch_size,
             threads=self.threads,
             minutes=self.minutes,
-            progress=progress or lines(say),
         )
 
 
@@ -77,7 +71,7 @@ def calibrate_run(
     choice: TableChoice,
     out: Path | None = None,
     *,
-    progress: Progress | None = None,
+    progress: str = "none",
     say: Say = messages.say,
 ) -> LatencyTable:
     """Measure the layers of a run's trained network, and keep the table in a file.
@@ -86,8 +80,8 @@ def calibrate_run(
         loaded: The run.
         choice: Engine, batch size and threads.
         out: The file; ``latency.json`` of the run if None.
-        progress: Called with how many measurements are done, how many there are and the seconds left.
-        say: Called with lines about it where there is no ``progress``.
+        progress: ``auto``, ``bar``, ``lines`` or ``none``.
+        say: Called with what is about to be done.
 
     Raises:
         UnknownNameError, MissingPackageError: If there is no such engine, or it is not installed.
@@ -101,22 +95,10 @@ def calibrate_run(
         check_place(place)
     except OSError as error:
         raise LatencyError(f"cannot write {place}: {error.strerror or error}") from error
-    table = choice.obtain(loaded.network("trained"), loaded.example_inputs(), say, progress)
+    with showing(progress, say):
+        table = choice.obtain(loaded.network("trained"), loaded.example_inputs(), say)
     table.save(place)
     return table
-
-
-def lines(say: Say) -> Progress:
-    """Progress as a line now and then."""
-    told = time.monotonic()
-
-    def progress(done: int, total: int, seconds: float) -> None:
-        nonlocal told
-        if time.monotonic() - told >= TELL_SECONDS:
-            told = time.monotonic()
-            say(f"{done} of {plural(total, 'measurement')}, about {seconds:.0f} s left")
-
-    return progress
 
 
 def table_of(run: Run) -> LatencyTable | None:

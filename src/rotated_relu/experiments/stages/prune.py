@@ -197,15 +197,16 @@ class _InSteps:
         """The mask, with the accuracy on validation images before and after; no threshold leads to it."""
         from ...pruning.estimate import CostEstimate
         from ...pruning.mask import masked, zero_mask
-        from ...pruning.select import select_channels
+        from ...pruning.select import check_budget, choose_channels
         from ...pruning.threshold import SweepPoint, Threshold
         from ...training import evaluate_model
 
+        check_budget(self.keep, "latency")  # before anything is measured
         example, validation = loaded.example_inputs(), loaded.images.validation
         table = self.table.obtain(net, example, say)
         scores = _scores(self.score, loaded, net, say, per_mac=False)
         say(f"choosing channels in steps, to keep {self.keep:g} of the milliseconds")
-        mask = select_channels(net, example, keep=self.keep, unit="latency", scores=scores, table=table)
+        mask = choose_channels(net, example, keep=self.keep, unit="latency", scores=scores, table=table)
         table.save(loaded.run.file("latency"))
         estimate = CostEstimate(net, example, table)
         before = evaluate_model(net, validation)
