@@ -275,6 +275,7 @@ def _one(wanted: Shrinking, out: Path, circumstances: dict[str, Any]) -> None:
     with console.stoppable(f"shrinking in {out}", again):
         summary = shrink_run(wanted, out, command=again, **circumstances)
     console.show(verdict(summary), *(f"  {out / name}" for name in FILES))
+    console.show(f"use it: python {out / 'classify.py'} PICTURE")
 
 
 def _several(wanted: Sequence[Shrinking], out: Path, circumstances: dict[str, Any]) -> None:

@@ -1,5 +1,5 @@
-"""The slope penalty in other people's training loops; each file needs its own package, and nobody imports it for you.
+"""The slope penalty and the budget in other people's training loops; nobody imports these files for you.
 
-``from rotated_relu.integrations.lightning import SlopePenalty`` (or ``.huggingface``, ``.criterion``). See
-docs/your-own-loop.md.
+Each needs its own package: ``from rotated_relu.integrations.lightning import SlopePenalty`` (or ``.huggingface``,
+``.criterion``). See docs/your-own-loop.md.
 """

@@ -36,6 +36,7 @@ def test_what_it_leaves(whole):
     assert summary["macs_kept"] <= 0.5
     assert summary["macs_kept"] * 12960 == pytest.approx(round(summary["macs_kept"] * 12960))
     assert summary["original_test_accuracy"] > 70
+    assert summary["validation_images"] == "held out of the training images"
     assert summary["shrunk_test_accuracy"] > summary["original_test_accuracy"] - 8
     assert summary["certificate_max_relative_difference"] <= 1e-9
     assert (summary["epochs"], summary["latency_batch_size"]) == (2, 1)
@@ -147,6 +148,7 @@ def test_the_command_says_what_it_cost(capsys, whole, owner):
     assert code == 0
     assert f"{100 * whole[1]['macs_kept']:.1f} % of the MACs" in out
     assert "report.html" in out
+    assert f"use it: python {whole[0]}/classify.py PICTURE" in out
     code, _, error = call(capsys, "shrink", *arguments, "--model-option", "width", "--out", whole[0])
     assert code == 2
     assert "is not NAME=VALUE" in error

@@ -18,6 +18,7 @@ from ..stages.evaluate import evaluate_run, keep_accuracy, kept_accuracies
 from ..stages.export import export_run
 from ..stages.measure import measure_run
 from .classify import CLASSIFY
+from .original import HELD_OUT
 from .settings import settings_of
 from .trainings import macs_share, teacher_of
 
@@ -83,6 +84,7 @@ def _summary(loaded: RunNetworks) -> dict[str, Any]:
         "shrunk_test_accuracy": accuracies["compact"]["test"],
         "original_validation_accuracy": accuracies["trained"]["validation"],
         "shrunk_validation_accuracy": accuracies["compact"]["validation"],
+        "validation_images": read_json(run.file("provenance")).get("validation", HELD_OUT),
         "macs_kept": 1 - saved["macs"],
         **first,
         "parameters_kept": 1 - saved["parameters"],

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ...training import Config
     from ...training.data.splits import ImageData
 
+HELD_OUT = "held out of the training images"
 CHANCE_ERRORS = 3.0  # standard errors above guessing that a trained network must reach
 # What runs from one original have in common; the config comes last.
 SHARED = ("weights", "teacher", "provenance", "config")
@@ -133,7 +134,7 @@ def _check_outputs(net: nn.Module, images: ImageData) -> int:
 def validation_images(images: ImageData) -> str:
     """Where the validation images come from, and what their accuracy is worth."""
     own = images.provenance.get("validation")
-    return own or "held out of the training images, which the network may have seen: it says little"
+    return own or f"{HELD_OUT}, which the network may have seen: it says little"
 
 
 def record(run: Run, wanted: Shrinking, config: Config, images: ImageData, accuracy: float) -> None:
