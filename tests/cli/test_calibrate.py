@@ -82,3 +82,32 @@ def test_what_cannot_be_is_one_line_and_leaves_the_run_alone(capsys, run, option
     assert message in error
     assert not (run / "threshold.json").exists()
     assert not (run / "latency.json").exists()
+
+
+def test_a_training_may_be_asked_for_a_speed_up(capsys, run, tmp_path):
+    out = tmp_path / "fast"
+    options = (*SETTINGS, "--epochs", "1", "--speedup", "1.3", "--engine", "toy", "--out", out)
+    code, _, error = call(capsys, "train", *options)
+    assert code == 0, error
+    budget = json.loads((out / "config.json").read_text())["budget"]
+    assert (budget["unit"], budget["keep"]) == ("latency", pytest.approx(1 / 1.3))
+    assert budget["table"] == str((out / "latency.json").resolve())
+    # Resumed, it has the same budget: nothing is measured again, and the settings are those that it began with.
+    assert call(capsys, "train", "--out", out, "--progress", "none")[0] == 0
+
+
+def test_a_budget_of_latency_needs_a_table(capsys, run, tmp_path):
+    options = (
+        *SETTINGS,
+        "--epochs",
+        "1",
+        "--budget-unit",
+        "latency",
+        "--keep-macs",
+        "0.5",
+        "--out",
+        tmp_path / "x",
+    )
+    code, _, error = call(capsys, "train", *options)
+    assert code != 0
+    assert "budget.table is None, but must be a file of measured times where budget.unit is latency" in error

@@ -106,6 +106,35 @@ def shrink(
             rich_help_panel=SIZE,
         ),
     ] = [0.5],  # noqa: B006 - typer copies it
+    speedup: Annotated[
+        float | None,
+        typer.Option(
+            min=1.0,
+            help="Be so many times faster in --engine, by measured latency; in place of --keep-macs.",
+            show_default=False,
+            rich_help_panel=SIZE,
+        ),
+    ] = None,
+    engine: Annotated[
+        str,
+        typer.Option(
+            metavar="onnxruntime|openvino|torch|torch.compile",
+            help="With --speedup: in what.",
+            rich_help_panel=SIZE,
+        ),
+    ] = "onnxruntime",
+    engine_batch_size: Annotated[
+        int, typer.Option(min=1, help="With --speedup: images per call.", rich_help_panel=SIZE)
+    ] = 64,
+    latency_table: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="With --speedup: times of another machine (see calibrate). Default: they are measured here.",
+            show_default=False,
+            rich_help_panel=SIZE,
+        ),
+    ] = None,
     epochs: Annotated[
         int, typer.Option(min=1, help="Passes over the training images in all.", rich_help_panel=TRAINING)
     ] = 20,
@@ -248,6 +277,8 @@ def shrink(
     check_choices(device, progress)
     if precision not in ("bf16", "fp16", "32"):
         raise UnknownNameError("precision", precision, ("bf16", "fp16", "32"))
+    if speedup is not None and keep_macs != [0.5]:
+        raise typer.BadParameter("give either --speedup or --keep-macs, not both", param_hint="--speedup")
     wanted = [
         Shrinking(
             model=model or "", weights=weights or "", data=data or "", source=run, keep=keep, epochs=epochs,
@@ -257,6 +288,7 @@ def shrink(
             image_size=image_size, resize=resize, interpolation=interpolation,
             lr=lr, batch_size=batch_size, distill=distill, temperature=temperature, validation=validation,
             flip=flip, crop_padding=crop_padding, ema=ema, precision=precision, seed=seed,
+            speedup=speedup, engine=engine, engine_batch_size=engine_batch_size, latency_table=latency_table,
         )
         for keep in dict.fromkeys(keep_macs)
     ]  # fmt: skip

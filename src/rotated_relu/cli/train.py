@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
+from ..core.progress import showing
 from ..core.run_directory import Run, is_first_process
 from ..experiments.run_networks import open_run
-from ..experiments.stages.train import profile_run, settings
+from ..experiments.stages.train import profile_run, settings, with_speedup
 from . import console
 from .options import Device, Progress, check_choices, directory
 
@@ -34,6 +35,19 @@ def train(
     config: Annotated[
         Path | None, typer.Option(help="JSON file of settings, as config.json of a run.", show_default=False)
     ] = None,
+    speedup: Annotated[
+        float | None,
+        typer.Option(
+            min=1.0,
+            help="Be so many times faster in --engine: a budget of measured latency in place of --keep-macs, by "
+            "--latency-table or times that are measured first.",
+            show_default=False,
+        ),
+    ] = None,
+    engine: Annotated[
+        str, typer.Option(metavar="onnxruntime|openvino|torch|torch.compile", help="With --speedup: in what.")
+    ] = "onnxruntime",
+    engine_batch_size: Annotated[int, typer.Option(min=1, help="With --speedup: images per call.")] = 1,
     profile: Annotated[
         bool, typer.Option("--profile", help="Do not train: show where the time of a step goes.")
     ] = False,
@@ -50,6 +64,9 @@ def train(
 
     check_choices(device, progress)
     chosen = settings(recipe, config, out, given)
+    if speedup is not None:
+        with showing(progress):
+            chosen = with_speedup(chosen, out, speedup, engine, engine_batch_size)
     if profile:
         found = profile_run(chosen, out, device)
         if is_first_process():

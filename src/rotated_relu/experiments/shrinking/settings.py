@@ -57,6 +57,10 @@ class Shrinking:
         ema: Decay of a moving average of the small network's weights, which is what is kept; 0 is none.
         precision: ``bf16``, ``fp16`` or ``32``.
         seed: Of order and augmentation.
+        speedup: How many times faster the network is to be, at least 1, in place of ``keep``.
+        engine: In what.
+        engine_batch_size: At which batch size.
+        latency_table: File of measured times; they are measured if None.
 
     Raises:
         RunError: If parts of what is shrunk are missing, or given beside a run that has them; or the share is none.
@@ -85,8 +89,14 @@ class Shrinking:
     ema: float = 0.0
     precision: str = "bf16"
     seed: int = 0
+    speedup: float | None = None
+    engine: str = "onnxruntime"
+    engine_batch_size: int = 64
+    latency_table: str | None = None
 
     def __post_init__(self) -> None:
+        if self.speedup is not None and not 1 <= self.speedup < float("inf"):
+            raise RunError(f"the speed-up must be at least 1 (2 is twice as fast), got {self.speedup}")
         if not 0 < self.keep <= 1:
             raise RunError(f"the share of the MACs to keep is above 0 and at most 1, got {self.keep:g}")
         if self.source is None:
@@ -114,6 +124,7 @@ class Shrinking:
             weights=_place(self.weights),
             data=_place(self.data),
             source=None if self.source is None else _place(self.source),
+            latency_table=None if self.latency_table is None else _place(self.latency_table),
         )
 
 
@@ -238,13 +249,16 @@ def parts(epochs: int) -> tuple[int, int]:
     return first, epochs - first
 
 
-def phases(config: Config, keep: float, ema: float = 0.0) -> tuple[Config, Config | None]:
+def phases(
+    config: Config, keep: float, ema: float = 0.0, budget: dict[str, Any] | None = None
+) -> tuple[Config, Config | None]:
     """Settings of the two trainings, which share one learning rate schedule.
 
     Args:
         config: Of the whole.
         keep: Share of the multiply-accumulates that may remain.
         ema: Decay of the moving average in the last of them: what is kept is the end.
+        budget: Settings of another budget than that of multiply-accumulates.
     """
     first, second = parts(config.epochs)
     share = first / config.epochs
@@ -255,7 +269,14 @@ def phases(config: Config, keep: float, ema: float = 0.0) -> tuple[Config, Confi
             "schedule.part": [0.0, share],
             "model.rotated": True,
             "model.slope_init": "ones",
-            "budget": {"keep": keep, "unit": "macs", "start": START, "end": END, "window": WINDOW},
+            "budget": {
+                "keep": keep,
+                "unit": "macs",
+                "start": START,
+                "end": END,
+                "window": WINDOW,
+                **(budget or {}),
+            },
             "ema": 0.0 if second else ema,
         },
     )

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...core.formatting import plural
 from ...core.messages import Say
 from ...core.run_directory import Run, read_metrics, replacing
 from ..run_networks import RunNetworks
+from ..stages.calibrate import TableChoice, speedup_budget
 from .settings import CHOOSING, TRAINING_ON, phases, settings_of
 
 if TYPE_CHECKING:
@@ -29,11 +30,13 @@ def shrink_network(loaded: RunNetworks, device: str, progress: str, say: Say) ->
 
     run, images = loaded.run, loaded.images
     asked = settings_of(run)
-    choosing, training_on = phases(loaded.config, asked["keep"], asked["ema"])
     original = loaded.network("trained")
-    say(f"choosing what goes: {plural(choosing.epochs, 'epoch')}, to {100 * asked['keep']:.0f} % of the MACs")
-    teacher = teacher_of(loaded, original)
     net = _with_slopes(original, loaded)
+    budget = _latency_budget(net, loaded, asked, say)
+    choosing, training_on = phases(loaded.config, asked["keep"], asked["ema"], budget)
+    target = f"{asked['speedup']:g} times as fast" if budget else f"{100 * asked['keep']:.0f} % of the MACs"
+    say(f"choosing what goes: {plural(choosing.epochs, 'epoch')}, to {target}")
+    teacher = teacher_of(loaded, original)
     finetune(net, choosing, images, run.path / CHOOSING, progress=progress, device=device, teacher=teacher)
     result = _compacted(net, loaded)
     small = result.model
@@ -47,6 +50,16 @@ def shrink_network(loaded: RunNetworks, device: str, progress: str, say: Say) ->
         finetune(small, training_on, images, place, progress=progress, device=device, teacher=teacher)
     _join_metrics(run, training_on is not None)
     save(dataclasses.replace(result, model=small.eval()), run.file("compact"), metadata=loaded.metadata)
+
+
+def _latency_budget(
+    net: nn.Module, loaded: RunNetworks, asked: dict[str, Any], say: Say
+) -> dict[str, Any] | None:
+    """The budget of a speed-up that was asked for; None if the share of the multiply-accumulates counts."""
+    if asked["speedup"] is None:
+        return None
+    choice = TableChoice(asked["latency_table"], asked["engine"], asked["engine_batch_size"])
+    return speedup_budget(net, loaded.example_inputs(), loaded.run, asked["speedup"], choice, say)
 
 
 def macs_share(small: nn.Module, whole: nn.Module, loaded: RunNetworks) -> float:

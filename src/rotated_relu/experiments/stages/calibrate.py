@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...core import messages
-from ...core.errors import LatencyError
+from ...core.arguments import need_number
+from ...core.errors import ArgumentError, LatencyError
 from ...core.messages import Say
 from ...core.progress import showing
 from ...core.run_directory import Run
@@ -106,3 +107,26 @@ def table_of(run: Run) -> LatencyTable | None:
     from ...pruning.latency.table import LatencyTable
 
     return LatencyTable.load(run.file("latency")) if run.has("latency") else None
+
+
+def speedup_budget(
+    net: nn.Module, example_inputs: Tensor, run: Run, speedup: float, choice: TableChoice, say: Say
+) -> dict[str, Any]:
+    """Settings of a training that makes a network so many times faster; the table is kept in the run.
+
+    Args:
+        net: With its full widths.
+        example_inputs: For one forward pass.
+        run: Where the table is kept; one that is there already is used again, so that a resumed run has its budget.
+        speedup: At least 1.
+        choice: In which engine, or whose times.
+        say: Called with what is about to be done.
+
+    Raises:
+        ArgumentError: If the speed-up is below 1.
+    """
+    if not need_number(speedup, "speedup") >= 1 or speedup == float("inf"):
+        raise ArgumentError(f"speedup must be at least 1, got {speedup}")
+    if not run.has("latency"):
+        choice.obtain(net, example_inputs, say).save(run.file("latency"))
+    return {"keep": 1 / speedup, "unit": "latency", "table": str(run.file("latency").resolve())}

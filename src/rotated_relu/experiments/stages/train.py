@@ -6,9 +6,12 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...core import messages
 from ...core.environment import environment
 from ...core.errors import RunError
+from ...core.messages import Say
 from ...core.run_directory import Run, is_first_process, read_json, write_json
+from .calibrate import TableChoice, speedup_budget
 
 if TYPE_CHECKING:
     from ...training import Config
@@ -58,6 +61,36 @@ def settings(recipe: str | None, file: Path | None, out: Path, given: dict[str, 
         RunError: If both a recipe and a file are given, or there is nothing to begin with.
     """
     return override(_start(recipe, file, out, given), given)
+
+
+def with_speedup(
+    config: Config, out: Path, speedup: float, engine: str, batch_size: int, say: Say = messages.say
+) -> Config:
+    """The same settings with a budget of latency, in place of what they say about MACs.
+
+    Args:
+        config: Of a training with slopes; ``budget.table`` names the times, or they are measured.
+        out: The run directory, which is made, and in which the table is kept.
+        speedup: How many times faster the network is to be, at least 1.
+        engine: In what, where the times are measured.
+        batch_size: At which batch size, likewise.
+        say: Called with what is about to be done.
+
+    Raises:
+        ArgumentError: If the speed-up is below 1.
+        UnknownNameError, MissingPackageError: If there is no such engine, or it is not installed.
+        LatencyError: If the network has operations that cannot be measured, or the table lacks a layer.
+    """
+    import torch
+
+    from ...training import build_model, load_data
+
+    run = Run.create(out)
+    images = load_data(config)
+    net = build_model(config, images)
+    choice = TableChoice(config.budget.table, engine, batch_size)
+    budget = speedup_budget(net, torch.zeros(1, *images.image_shape), run, speedup, choice, say)
+    return override(config, {f"budget.{name}": value for name, value in budget.items()})
 
 
 def _start(recipe: str | None, file: Path | None, out: Path, given: dict[str, Any]) -> Config:
