@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...core import messages
-from ...core.arguments import need_number
 from ...core.errors import ArgumentError, LatencyError
 from ...core.messages import Say
 from ...core.progress import showing
@@ -125,6 +124,8 @@ def speedup_budget(
     Raises:
         ArgumentError: If the speed-up is below 1.
     """
+    from ...core.arguments import need_number
+
     if not need_number(speedup, "speedup") >= 1 or speedup == float("inf"):
         raise ArgumentError(f"speedup must be at least 1, got {speedup}")
     if not run.has("latency"):
