@@ -255,7 +255,8 @@ def compare(
             settings, out, recipe or base.model.name, device=device, progress=progress, command=again
         )
     found = results(comparison)
-    console.show(*equal_tables(found), savings_table(found["table"]))
+    # What a brought network loses on images that it may have been trained on says nothing.
+    console.show(*equal_tables(found), *([] if found["brought"] else [savings_table(found["table"])]))
     console.show(f"open {out / 'compare.html'}")
 
 
