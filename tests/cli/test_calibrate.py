@@ -111,3 +111,18 @@ def test_a_budget_of_latency_needs_a_table(capsys, run, tmp_path):
     code, _, error = call(capsys, "train", *options)
     assert code != 0
     assert "budget.table is None, but must be a file of measured times where budget.unit is latency" in error
+
+
+def test_what_is_measured_stands_beside_the_estimate(capsys, run):
+    options = ("--engine", "toy", "--batch-size", "1")
+    assert call(capsys, "prune", run, "--keep-latency", "0.7", *options)[0] == 0
+    code, shown, error = call(capsys, "measure", run, *options, "--batch-size", "2", "--repeats", "1")
+    assert code == 0, error
+    assert "estimated, batch 1" in shown
+    assert "estimated, batch 2" not in shown  # the table is for 1
+    timed = json.loads((run / "measure.json").read_text())["latency"][0]
+    assert timed["estimated_ms"]["rotated"] == pytest.approx(WHOLE)
+    assert timed["layer_ms"]["rotated"] == pytest.approx(
+        {"fc1": linear_ms(784, 500), "fc2": linear_ms(500, 10)}
+    )
+    assert timed["estimated_ms"]["compact"] <= 0.7 * WHOLE

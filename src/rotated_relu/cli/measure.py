@@ -90,6 +90,10 @@ def measurement_table(data: Mapping[str, Any]) -> Table:
         rows.append(
             (f"latency, batch {size}", *(console.milliseconds(timed["medians_ms"][n]) for n in names))
         )
+        if "estimated_ms" in timed:
+            known = timed["estimated_ms"]
+            cells = (console.milliseconds(known[n]) if n in known else "" for n in names)
+            rows.append((f"estimated, batch {size}", *cells))
         rows.append((f"speed-up, batch {size}", "", *(f"{timed['speedup'][n]:.2f} x" for n in names[1:])))
     where = data["environment"]
     title = f"{data['engine']}, {where['processor']}, {console.plural(where['threads'], 'thread')}"

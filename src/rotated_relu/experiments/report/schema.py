@@ -87,13 +87,16 @@ class CurvePart(TypedDict):
 class LatencyPart(TypedDict, total=False):
     """Interleaved timings at one batch size: per network key the time of one call in each round, in ms.
 
-    ``speedup`` gives, per key, how many times faster than the reference (median of the rounds' ratios).
+    ``speedup`` gives, per key, how many times faster than the reference (median of the rounds' ratios);
+    ``estimated_ms`` what a latency table says, where the run has one, and ``layer_ms`` the same per layer.
     """
 
     batch_size: int
     milliseconds: dict[str, list[float]]
     medians_ms: dict[str, float]
     speedup: dict[str, float]
+    estimated_ms: dict[str, float]
+    layer_ms: dict[str, dict[str, float]]
 
 
 class HeldRow(TypedDict):

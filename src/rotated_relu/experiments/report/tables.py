@@ -136,7 +136,10 @@ def _latency(timed: Any, row: NetworkRow) -> Cell:
     key = row["key"] if row["key"] in medians else row.get("same_cost_as")
     if key not in medians:
         return Cell("")
-    return Cell(words.milliseconds(medians[key]), words.factor(speedups.get(key)))
+    estimated = timed.get("estimated_ms", {}).get(key)
+    notes = [words.factor(speedups.get(key))]
+    notes += [] if estimated is None else [f"estimated {words.milliseconds(estimated)}"]
+    return Cell(words.milliseconds(medians[key]), ", ".join(filter(None, notes)))
 
 
 def attack(data: ReportData) -> NetworkTable | None:

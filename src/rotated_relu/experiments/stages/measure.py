@@ -11,11 +11,13 @@ from ...core.environment import environment
 from ...core.messages import Say
 from ...core.run_directory import write_json
 from ..run_networks import RunNetworks, reference_key
+from .calibrate import table_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ...deploy.timing import LatencyComparison, Runnable
+    from ...pruning.latency.table import LatencyTable
 
 BATCH_SIZES = (1, 64)
 COSTS = ("parameters", "conv_linear_weights", "macs", "file_bytes", "peak_memory_bytes")
@@ -52,16 +54,49 @@ def measure_run(
     """
     names = _engines(engines, say)
     loaded.run.check_writable()
+    nets = networks_of(loaded, reference)
     data = measure_networks(
-        networks_of(loaded, reference),
+        nets,
         loaded.example_inputs,
         batch_sizes,
         engine=names,
         repeats=repeats,
         threads=threads,
     )
+    table = table_of(loaded.run)
+    if table is not None:
+        _add_estimates(data, nets, loaded.example_inputs(1), table)
     write_json(loaded.run.file("measure"), data)
     return data
+
+
+def _add_estimates(
+    data: dict[str, Any], nets: Mapping[str, nn.Module], one: Tensor, table: LatencyTable
+) -> None:
+    """Beside what was timed as the run's latency table has it: what the table says, in all and per layer, in ms."""
+    fitting = [
+        timed
+        for engine in data["engines"]
+        if engine["engine"] == f"{table.engine} {table.engine_version}"
+        and data["environment"]["threads"] == table.threads
+        for timed in engine["latency"]
+        if timed["batch_size"] == table.batch_size
+    ]
+    layers = {name: found for name, net in nets.items() if (found := _layers(net, one, table)) is not None}
+    for timed in fitting:
+        timed["layer_ms"] = layers
+        timed["estimated_ms"] = {name: table.call_ms + sum(found.values()) for name, found in layers.items()}
+
+
+def _layers(net: nn.Module, one: Tensor, table: LatencyTable) -> dict[str, float] | None:
+    """Time per layer; None if the table lacks one, as it may for another run's network."""
+    from ...core.errors import CaptureError, LatencyError
+    from ...pruning.latency.model import layer_milliseconds
+
+    try:
+        return layer_milliseconds(net, one, table)
+    except (CaptureError, LatencyError):
+        return None
 
 
 def _engines(names: Sequence[str], say: Say) -> list[str]:
