@@ -47,7 +47,9 @@ def equal_training_table(data: Data, split: str) -> dict[str, Any]:
         "rows": rows,
         "caption": (
             "Mean ± standard deviation over the seeds. Every method has had the same epochs in all; the ReLU network "
-            + ("is as it was brought" if data.get("brought") else "too") + ". Nothing is picked by accuracy. Against the best rival: the difference of the means and its pooled standard error."
+            + ("is as it was brought" if data.get("brought") else "too")
+            + ". Nothing is picked by accuracy. Against the best rival: the difference of the means and its "
+            "pooled standard error."
         ),
     }  # fmt: skip
 
