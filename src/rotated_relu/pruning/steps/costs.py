@@ -77,7 +77,10 @@ class StepCosts:
         self.terms = list(terms)
         self.neighbours: dict[int, set[int]] = defaultdict(set)
         self._on: dict[int, list[Term]] = defaultdict(list)
+        self._owned: dict[Node, list[Term]] = defaultdict(list)
         for term in self.terms:
+            for node in term.owners:
+                self._owned[node].append(term)
             for axis in term.axes:
                 self._on[axis].append(term)
                 self.neighbours[axis].update(term.axes)
@@ -96,11 +99,16 @@ class StepCosts:
         after = list(counts)
         for axis, count in changes.items():
             after[axis] = count
-        if any((counts[axis] == 0) != (count == 0) for axis, count in changes.items()):
-            return self.total(counts) - self.total(after)
-        idle = self._idle(counts)
         touched = {id(term): term for axis in changes for term in self.on(axis)}
-        return sum(term.at(counts) - term.at(after) for term in touched.values() if term.paid(idle))
+        before = now = self._idle(counts)
+        if any((counts[axis] == 0) != (count == 0) for axis, count in changes.items()):
+            now = self._idle(after)
+            for node in before ^ now:
+                touched.update((id(term), term) for term in self._owned.get(node, ()))
+        return sum(
+            (term.at(counts) if term.paid(before) else 0.0) - (term.at(after) if term.paid(now) else 0.0)
+            for term in touched.values()
+        )
 
     def connected(self, counts: Sequence[int]) -> bool:
         """Whether a way still leads from the inputs to the output."""

@@ -23,7 +23,7 @@ from typing import Protocol
 
 State = tuple[int, ...]  # bundles left of each axis
 AHEAD = 8  # levels to look ahead, besides the lowest
-EXCHANGES = 2000  # exchanges tried at most, times the number of axes: what they bring shrinks with that
+EXCHANGES = 1000  # exchanges tried at most, times the number of axes: what they bring shrinks with that
 TINY = 1e-9  # of the whole cost: what rounding makes of nothing
 
 
@@ -85,10 +85,11 @@ class Knapsack:
 
     def solve(self, target: float) -> State:
         """The state to take; above the target only if the greedy order does not reach it."""
-        found = [self._greedy(target, capped) for capped in (False, True)]
-        reached = [state for state in found if self.meets(state, target)]
+        found, fork = self._greedy(self.start, target, capped=False)
+        every = [found] if fork is None else [found, self._greedy(fork, target, capped=True)[0]]
+        reached = [state for state in every if self.meets(state, target)]
         if not reached:
-            return self._free(min(found, key=self.costs.total))
+            return self._free(min(every, key=self.costs.total))
         polished = [self._polish(state, target) for state in dict.fromkeys(reached)]
         return self._free(min(polished, key=self.lost))
 
@@ -102,22 +103,22 @@ class Knapsack:
 
     # --- down -------------------------------------------------------------------------------------------------------
 
-    def _greedy(self, target: float, capped: bool) -> State:
-        state, cost = self.start, self.whole
+    def _greedy(self, state: State, target: float, capped: bool) -> tuple[State, State | None]:
+        """A state, and the first on the way there from which a move would save more than is needed."""
+        cost, fork = self.costs.total(state), None
         moves: dict[int, list[Move]] = {}
         complete: list[tuple[float, State]] = []
         while cost > target + TINY * self.whole:
             for axis in range(len(self.axes)):
                 if axis not in moves:
                     moves[axis] = self._moves(state, axis)
-            every = [move for own in moves.values() for move in own]
-            if not every:
-                every = self._pairs(state)
+            every = [move for own in moves.values() for move in own] or self._pairs(state)
             if not every:
                 break
             need = cost - target
             enough = [move for move in every if move.saved >= need - TINY * self.whole]
             if enough:
+                fork = fork or state
                 last = _after(state, min(enough, key=lambda move: move.lost).changes)
                 complete.append((self.lost(last), last))
             best = min(every, key=lambda move: _rate(move, need if capped else math.inf))
@@ -126,12 +127,12 @@ class Knapsack:
             self._forget(moves, before, state)
         if self.meets(state, target):
             complete.append((self.lost(state), state))
-        return min(complete)[1] if complete else state
+        return (min(complete)[1] if complete else state), fork
 
-    def _forget(self, moves: dict[int, list[Move]], before: State, state: State) -> None:
+    def _forget(self, moves: dict[int, list[Move]], before: State, after: State) -> None:
         """Moves whose saving may have changed."""
-        changed = [axis for axis, count in enumerate(state) if count != before[axis]]
-        if any(state[axis] == 0 for axis in changed):
+        changed = [axis for axis, count in enumerate(after) if count != before[axis]]
+        if any(0 in (before[axis], after[axis]) for axis in changed):
             moves.clear()  # whether another may go as a whole depends on those that went, wherever they are
         for axis in changed:
             for other in {axis, *self.costs.neighbours.get(axis, ())}:
@@ -203,18 +204,25 @@ class Knapsack:
     def _give_back(self, state: State, target: float, but: frozenset[int] = frozenset()) -> State:
         """Raise axes within the target, what brings back most importance first; ``but`` some."""
         room = target + TINY * self.whole - self.costs.total(state)
+        moves: dict[int, list[Move]] = {}
         while True:
-            best: Move | None = None
             for axis in range(len(self.axes)):
-                for count in () if axis in but else self._above(state, axis):
-                    costs = -self.costs.saved(state, {axis: count})
-                    gained = self.axes[axis].lost[state[axis]] - self.axes[axis].lost[count]
-                    if costs <= room and gained > (best.lost if best else 0):
-                        best = Move({axis: count}, costs, gained)
-            if best is None:
+                if axis not in moves and axis not in but:
+                    moves[axis] = [self._back(state, axis, count) for count in self._above(state, axis)]
+            fitting = [
+                move for own in moves.values() for move in own if -move.saved <= room and move.lost < 0
+            ]
+            if not fitting:
                 return state
-            state = _after(state, best.changes)
-            room -= best.saved
+            best = min(fitting, key=lambda move: move.lost)
+            before, state = state, _after(state, best.changes)
+            room += best.saved
+            self._forget(moves, before, state)
+
+    def _back(self, state: State, axis: int, count: int) -> Move:
+        """A move up: what it saves and loses is negative."""
+        lost = self.axes[axis].lost
+        return Move({axis: count}, self.costs.saved(state, {axis: count}), lost[count] - lost[state[axis]])
 
     def _free(self, state: State) -> State:
         """Raise each axis as long as that costs nothing."""
