@@ -33,6 +33,7 @@ from ..nn.folding import fast_training, plain_training
 from ..nn.rotate import rotate
 from ..nn.slopes import slopes
 from .budget import SlopeBudget
+from .latency.table import LatencyTable
 from .mask import zero_mask
 from .removal import Compacted, remove_channels
 
@@ -81,6 +82,8 @@ def shrink(
     keep: float = 0.5,
     steps: int,
     unit: str = "macs",
+    round_to: int | None = None,
+    table: LatencyTable | None = None,
     loss: Loss | None = None,
     teacher: nn.Module | bool = False,
     weight: float = 0.9,
@@ -102,7 +105,9 @@ def shrink(
             that is neither trained on nor the test set.
         keep: Share of the ``unit`` that may remain, above 0 and at most 1.
         steps: Optimizer steps in all.
-        unit: ``macs``, ``parameters`` or ``channels``.
+        unit: ``macs``, ``parameters``, ``channels`` or ``latency``.
+        round_to: Widths that are left are multiples of it; see :class:`~rotated_relu.SlopeBudget`.
+        table: Measured times, for ``latency``; likewise.
         loss: ``loss(net, batch)``, a scalar, for any task. Classification by cross entropy if None.
         teacher: Another network to learn from, or True for the one that was brought; for the default loss only. With a
             loss of your own, call :func:`~rotated_relu.distillation_loss` in it.
@@ -140,7 +145,18 @@ def shrink(
         _check_pair(first)
     inputs = _examples(first) if example_inputs is None else example_inputs
     student = _with_slopes(net, inputs)
-    budget = SlopeBudget(student, inputs, steps, keep, unit=unit, start=start, end=end, window=window)
+    budget = SlopeBudget(
+        student,
+        inputs,
+        steps,
+        keep,
+        unit=unit,
+        table=table,
+        round_to=round_to,
+        start=start,
+        end=end,
+        window=window,
+    )
     original = None if evaluate is None else _score(evaluate, net)
     objective = loss or Classification(net if teacher is True else teacher or None, weight, temperature)
     trainer = _Trainer(student, budget, objective, optimizer or _default(first), inputs, steps)

@@ -224,6 +224,8 @@ class BudgetConfig:
     """Share of the run at which all are chosen."""
     window: Annotated[float, Flag(("--budget-window",))] = 0.05
     """Share of the run that a chosen slope takes to reach zero."""
+    round_to: Annotated[int, Gt(0), Flag(("--budget-round-to",))] = 1
+    """Leave widths that are multiples of it, such as 8 or 16, in which engines compute; whole branches go too."""
 
     def __post_init__(self) -> None:
         timed = self.unit != "latency" or self.keep == 1 or self.table is not None

@@ -10,7 +10,7 @@ activation others may be zero, too, which overestimates what is left.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 
 from torch.fx import Node
@@ -49,6 +49,10 @@ class Reach:
             for place, width in widths.items()
             if isinstance(place[0], Node) and width.per and not width.fixed
         ]
+        self._sources = [(node, node.all_input_nodes) for node in graph.nodes]
+        self._passing = [
+            (node, sources, how) for node, sources in self._sources for how in [_passes_zero(node)] if how
+        ]
         self.idle = lru_cache(maxsize=4096)(self._idle)
         self.connected = lru_cache(maxsize=4096)(self._connected)
 
@@ -61,8 +65,8 @@ class Reach:
                     dead[name] += 1
         zero = {node for node, name in self._gates.items() if dead[name] == self._sizes[name]}
         zero.update(node for node, axes in self._follow if axes <= gone)
-        for node in self._graph.nodes if zero else ():
-            if _passes_zero(node, zero):
+        for node, sources, how in self._passing if zero else ():
+            if how(source in zero for source in sources):
                 zero.add(node)
         return zero
 
@@ -72,29 +76,30 @@ class Reach:
         if not zero:
             return frozenset()
         read = set(self._graph.outputs) - zero
-        for node in reversed(self._graph.nodes):
+        for node, sources in reversed(self._sources):
             if node in read:
-                read.update(source for source in node.all_input_nodes if source not in zero)
+                read.update(source for source in sources if source not in zero)
         return frozenset(node for node in self._graph.nodes if node not in read)
 
     def _connected(self, gone: frozenset[int]) -> bool:
         """Whether a way leads from the inputs to the output."""
         zero = self._zero(gone)
         reached = set(self._graph.inputs)
-        for node in self._graph.nodes:
-            if node not in zero and not reached.isdisjoint(node.all_input_nodes):
+        for node, sources in self._sources:
+            if node not in zero and not reached.isdisjoint(sources):
                 reached.add(node)
         return any(node in reached for node in self._graph.outputs)
 
 
-def _passes_zero(node: Node, zero: set[Node]) -> bool:
-    """Whether an operation's result is 0, given those of others."""
-    name, sources = op_name(node), node.all_input_nodes
-    if zero.isdisjoint(sources):
-        return False
+def _passes_zero(node: Node) -> Callable[[Iterable[bool]], bool] | None:
+    """Of which of its arguments an operation's result is 0 if they are: ``any`` or ``all`` of them; None if of none."""
+    name = op_name(node)
+    if name in _ANY:
+        return any
     if name in _WEIGHTED:
-        return sources[0] in zero and len(sources) == 2  # without a bias
-    return name in _ANY or (name in _ALL and zero.issuperset(sources))
+        # Without a bias, a layer makes 0 of 0.
+        return any if len(node.all_input_nodes) == 2 else None
+    return all if name in _ALL else None
 
 
 def _gates(graph: Graph, sizes: dict[str, int]) -> dict[Node, str]:
