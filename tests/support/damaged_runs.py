@@ -29,8 +29,8 @@ from rotated_relu.training import fit
 from support.training_data import CONFIG
 
 
-def trained(run: Path, hidden: int) -> None:
-    """A run with every kind of file, on digits that need no download."""
+def trained(run: Path, hidden: int, verbs: bool = True) -> None:
+    """A run with every kind of file, or that of the training alone, on digits that need no download."""
     from rotated_relu.training import DataConfig, ModelConfig
 
     config = dataclasses.replace(
@@ -41,6 +41,8 @@ def trained(run: Path, hidden: int) -> None:
         batch_size=500,
     )
     fit(config, run, progress="none", device="cpu")
+    if not verbs:
+        return
     for arguments in (
         ("prune", run, "--round-to", "1", "--keep-macs", "0.5"),
         ("finetune", run, "--epochs", "1", "--device", "cpu", "--progress", "none"),

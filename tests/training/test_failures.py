@@ -2,16 +2,26 @@
 
 import dataclasses
 import errno
+import json
 
 import pytest
 import torch
 from PIL import Image
 
-from rotated_relu.core.errors import DataError, RotatedReLUError, RunError, UnknownNameError
+from rotated_relu.core.errors import DataError, RotatedReLUError, RunError, SlopeError, UnknownNameError
 from rotated_relu.core.run_directory import read_json
 from rotated_relu.experiments.stages.finetune import finetune_config
 from rotated_relu.experiments.stages.train import override
-from rotated_relu.training import ConfigError, DataConfig, LogConfig, ModelConfig, build_model, fit
+from rotated_relu.training import (
+    BudgetConfig,
+    Config,
+    ConfigError,
+    DataConfig,
+    LogConfig,
+    ModelConfig,
+    build_model,
+    fit,
+)
 from rotated_relu.training.trained import write_weights
 from support.training_data import CONFIG, IMAGES
 
@@ -184,3 +194,29 @@ def test_a_relative_folder_is_stored_by_its_absolute_path(tmp_path, monkeypatch)
 def test_fine_tuning_does_not_log_where_the_training_did():
     config = dataclasses.replace(CONFIG, log=LogConfig(wandb="someone-elses"))
     assert finetune_config(config, 1).log.wandb is None
+
+
+def test_a_budget_that_cannot_be_met_does_not_block_the_corrected_command(tmp_path):
+    run = tmp_path / "run"
+    impossible = dataclasses.replace(CONFIG, budget=BudgetConfig(0.001))
+    with pytest.raises(SlopeError, match="keep at least that much"):
+        train(run, impossible)
+    assert not (run / "config.json").exists()
+    assert len(train(run).history) == CONFIG.epochs
+
+
+def test_a_folder_that_is_gone_is_not_looked_up_on_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = class_folders(tmp_path / "some" / "pictures")
+    config = dataclasses.replace(CONFIG, data=dataclasses.replace(CONFIG.data, name=str(folder)), epochs=1)
+    run = train(tmp_path / "run", config, images=None).run
+    # As 0.1.0 kept it: the path as it was typed. Read elsewhere, it could be a name on the Hub.
+    settings = json.loads(run.file("config").read_text())
+    settings["data"]["name"] = "some/pictures"
+    run.file("config").write_text(json.dumps(settings))
+    run.discard("weights")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("connected"))
+    with pytest.raises(RunError, match="trained on the folder some/pictures, which is not there any more"):
+        train(run.path, Config.from_dict(settings), images=None)

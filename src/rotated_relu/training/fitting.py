@@ -99,7 +99,7 @@ def fit(
 def _trained(run: Run, config: Config, images: ImageData | None, progress: str, device: str) -> nn.Module:
     """The network, trained to the end, with all files of its run written."""
     check_device(device)
-    images = load_data(config) if images is None else images
+    images = load_data(config, offline=_read_a_folder(run, config)) if images is None else images
     net = build_model(config, images)
     if is_first_process():
         record_provenance(run, images)
@@ -109,6 +109,24 @@ def _trained(run: Run, config: Config, images: ImageData | None, progress: str, 
         _write_slopes(run, net, "end")
         write_weights(run, net)
     return net
+
+
+def _read_a_folder(run: Run, config: Config) -> bool:
+    """Whether a run that goes on read a folder when it began: its name is not looked up on the Hub then.
+
+    Raises:
+        RunError: If that folder is not there any more.
+    """
+    path = run.file("provenance")
+    known = read_json(path, dict[str, Any]) if path.is_file() else {}
+    if known.get("source") != "folder":
+        return False
+    if not Path(config.data.name).expanduser().is_dir():
+        raise RunError(
+            f"{run.path} was trained on the folder {config.data.name}, which is not there any more: put it back, from "
+            "the directory in which the training began if that is no absolute path"
+        )
+    return True
 
 
 @contextlib.contextmanager

@@ -45,15 +45,19 @@ def evaluate_run(
 
     Raises:
         UnknownNameError: If there is no such split or choice of weights.
+        RunError: If the run is in use, or those weights have not been written yet.
     """
     if split not in SPLITS:
         raise UnknownNameError("split", split, SPLITS)
-    weights = weights or loaded.newest()
-    net = loaded.network(weights)
     if loaded.run.is_writable():
-        return Accuracy(weights, split, keep_accuracy(loaded, weights, net, split))
+        # Not while another verb replaces what is read here, nor another evaluation adds its result.
+        with loaded.run.claimed():
+            weights = weights or loaded.newest()
+            return Accuracy(weights, split, keep_accuracy(loaded, weights, loaded.network(weights), split))
     from ...training import evaluate_model
 
+    weights = weights or loaded.newest()
+    net = loaded.network(weights)
     say(f"{loaded.run.path} may only be read: the result is not kept")
     return Accuracy(weights, split, evaluate_model(net, getattr(loaded.images, split)))
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from ...core.arguments import check_fields, need_path
@@ -267,10 +267,12 @@ def write_tensors(
     plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     try:
         with replacing(path) as beside:
-            save_file(plain, beside, metadata=metadata)
+            # Not by save_file, which words a full disk as an error of its own.
+            beside.write_bytes(to_bytes(plain, metadata=metadata))
     except (KeyError, OSError, RuntimeError, SafetensorError, ValueError) as error:
         raise FileFormatError(
-            f"cannot write {path}: {error}; check that the directory exists, is writable and has space left"
+            f"cannot write {path}: {getattr(error, 'strerror', None) or error}; check that the directory exists, is "
+            "writable and has space left"
         ) from error
     return path
 
