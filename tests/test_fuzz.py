@@ -4,6 +4,8 @@ import pytest
 
 from support import damaged_runs, fuzzed_calls
 
+pytestmark = pytest.mark.slow
+
 
 def test_public_functions_raise_nothing_but_errors_of_ours(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -374,6 +374,8 @@ def test_progress_lines(tmp_path, capsys):
     assert shown.out == ""
     lines = [line for line in shown.err.splitlines() if line.startswith("epoch")]
     assert len(lines) == 2
+    assert lines[0].endswith(" left")
+    assert "left" not in lines[1]
     assert lines[1].startswith("epoch 2/2  loss ")
     assert "validation" in lines[1]
     assert "alive 8" in lines[1]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from ..core.arguments import checked
 from ..core.errors import ArgumentError
 
+LONGEST_SAMPLE_MS = 60_000.0
 Runnable = Callable[[], object]
 
 
@@ -64,14 +65,14 @@ def compare_latency(
         min_sample_ms: A faster callable is called several times per round, and the time divided.
 
     Raises:
-        ArgumentError: If there is nothing to time, ``repeats`` is below 1, or ``min_sample_ms`` is not finite.
+        ArgumentError: If there is nothing to time, ``repeats`` is below 1, or ``min_sample_ms`` is more than a minute.
     """
     if not runnables or repeats < 1:
         raise ArgumentError(
             f"compare_latency needs at least one callable and one round, got {len(runnables)}, {repeats}"
         )
-    if not 0 <= min_sample_ms < math.inf:
-        raise ArgumentError(f"min_sample_ms must be 0 or a positive number, got {min_sample_ms}")
+    if not 0 <= min_sample_ms <= LONGEST_SAMPLE_MS:
+        raise ArgumentError(f"min_sample_ms must be between 0 and {LONGEST_SAMPLE_MS:g}, got {min_sample_ms}")
     calls = {name: _calls_per_sample(run, warmup, min_sample_ms) for name, run in runnables.items()}
     milliseconds: dict[str, list[float]] = {name: [] for name in runnables}
     names = list(runnables)
