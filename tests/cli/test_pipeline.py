@@ -1,12 +1,14 @@
 """Every verb on one small trained run, as a person would go through them."""
 
 import csv
+import errno
 import json
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -224,15 +226,33 @@ def test_prune_again_says_what_went_and_keeps_what_is_of_the_trained_network(cap
     assert (run / "trained.onnx").is_file()
 
 
-def test_prune_again_loses_nothing_when_a_file_cannot_be_deleted(capsys, run):
+def test_a_folder_where_a_file_belongs_is_refused_before_any_work(capsys, run):
     (run / "compact.onnx").mkdir()
     (run / "compact.onnx" / "mine").write_text("not ours")
+    before = {path.name for path in run.iterdir()}
+    code, _, err = call(capsys, "prune", run, "--threshold", "0.5", "--round-to", "1")
+    assert code == 1
+    assert "compact.onnx is a folder, where a file of the run belongs: move it away" in err
+    assert {path.name for path in run.iterdir()} == before
+    assert (run / "compact.onnx" / "mine").is_file()
+
+
+def test_prune_again_loses_nothing_when_a_file_cannot_be_deleted(capsys, monkeypatch, run):
+    (run / "compact.onnx").write_text("of another threshold")
     before = (run / "weights.safetensors").read_bytes()
+    unlink = Path.unlink
+
+    def refuse(path, *arguments, **options):
+        if path.name == "compact.onnx":
+            raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+        unlink(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
     code, _, err = call(capsys, "prune", run, "--threshold", "0.5", "--round-to", "1")
     assert code == 1
     assert "compact.safetensors is new" in err
     assert "cannot be deleted: compact.onnx" in err
-    assert (run / "compact.onnx" / "mine").is_file()
+    assert (run / "compact.onnx").is_file()
     found = read(run / "threshold.json")
     assert found["value"] == 0.5
     plan, certificate = read_plan(run / "compact.safetensors")

@@ -197,6 +197,14 @@ class Run:
             finally:
                 probe.unlink(missing_ok=True)
 
+    def _check_files(self) -> None:
+        """Find out before the work that a file can neither be written nor retired, as a folder has its name."""
+        for name in FILES:
+            if self.file(name).is_dir():
+                raise RunError(
+                    f"{self.file(name)} is a folder, where a file of the run belongs: move it away"
+                )
+
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
         """Within the ``with`` block no other process can claim this run; what a killed one left is cleared away.
@@ -205,7 +213,7 @@ class Run:
         the first one claims for all.
 
         Raises:
-            RunError: If another process holds it; says which.
+            RunError: If another process holds it; says which. If a folder lies where a file of the run belongs.
         """
         if not is_first_process():
             yield
@@ -216,6 +224,7 @@ class Run:
             with explained(self.path):
                 _hold(file, self.path)
             self.check_writable()
+            self._check_files()
             for folder in (self.path, self.checkpoints):
                 atomic.remove_leftovers(folder)
             yield

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ..core.extras import needs
+
 
 @dataclass(frozen=True)
 class KeptSlopes:
@@ -35,9 +37,14 @@ class OnnxModel(NamedTuple):
 
 
 def with_metadata(content: bytes, metadata: Mapping[str, str]) -> bytes:
-    """A serialised model with text by key added to its ``metadata_props``."""
+    """A serialised model with text by key added to its ``metadata_props``.
+
+    Raises:
+        MissingPackageError: If there is text to add and onnx is not installed.
+    """
     if not metadata:
         return content
+    needs("onnx")
     import onnx
 
     model = onnx.load_from_string(content)
