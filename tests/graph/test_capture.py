@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch._subclasses import FakeTensorMode
 
 from rotated_relu.core.errors import CaptureError, ShapeError
 from rotated_relu.graph.capture import capture, op_name
@@ -100,7 +101,14 @@ def test_wrong_shape_says_which_shape():
 
 
 def test_wrong_device_says_which_device():
-    with pytest.raises(ShapeError, match="example input 0 is on meta, the model on cpu"):
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        elsewhere = torch.empty(1, 3, 8, 8, device="cuda")  # says so without such a device
+    with pytest.raises(ShapeError, match="example input 0 is on cuda:0, the model on cpu"):
+        capture(nn.Conv2d(3, 4, 3), elsewhere)
+
+
+def test_inputs_without_values_are_refused():
+    with pytest.raises(ShapeError, match=r"example_inputs are on the meta device, which holds no values"):
         capture(nn.Conv2d(3, 4, 3), torch.randn(1, 3, 8, 8, device="meta"))
 
 
