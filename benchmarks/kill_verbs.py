@@ -16,6 +16,7 @@ trainings: that they end bit for bit as if nothing had happened.
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import platform
@@ -105,9 +106,17 @@ def _page(path: Path) -> None:
     assert path.read_text(encoding="utf-8").rstrip().endswith("</html>")
 
 
+def _table(path: Path) -> None:
+    """Every line has as many cells as the first; metrics of epochs are numbers, other tables hold names too."""
+    if "metrics" in path.name:
+        read_metrics(path)
+    with path.open(newline="", encoding="utf-8") as file:
+        assert len({len(row) for row in csv.reader(file)}) == 1
+
+
 READERS: dict[str, Any] = {
     ".json": read_json,
-    ".csv": read_metrics,
+    ".csv": _table,
     ".safetensors": _weights,
     ".onnx": _graph,
     ".html": _page,
