@@ -4,6 +4,7 @@ import collections
 import copy
 import dataclasses
 import functools
+from pathlib import Path
 
 import pytest
 import torch
@@ -311,11 +312,11 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_beside(tmp_path, monkeypatc
     path = rr.save(result, tmp_path / "a.safetensors")
     old = path.read_bytes()
 
-    def full(tensors, name, metadata=None):
-        name.write_bytes(b"half")
+    def full(name, content):
+        name.write_text("half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("rotated_relu.pruning.removal.checkpoint.save_file", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(FileFormatError, match="No space left on device"):
         rr.save(result, path)
     assert path.read_bytes() == old

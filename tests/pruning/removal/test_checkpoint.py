@@ -4,6 +4,7 @@ import json
 import pathlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -158,7 +159,7 @@ def test_a_failed_write_keeps_what_existed(saved, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files, "save_file", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(FileFormatError, match=r"cannot write .*No space left.*has space left"):
         rr.save(loaded, path)
     assert path.read_bytes() == before

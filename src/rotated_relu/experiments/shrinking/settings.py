@@ -57,6 +57,8 @@ class Shrinking:
         ema: Decay of a moving average of the small network's weights, which is what is kept; 0 is none.
         precision: ``bf16``, ``fp16`` or ``32``.
         seed: Of order and augmentation.
+        round_to: Widths that are left are multiples of it; whole branches go too. See
+            :func:`rotated_relu.select_channels`.
         speedup: How many times faster the network is to be, at least 1, in place of ``keep``.
         engine: In what.
         engine_batch_size: At which batch size.
@@ -89,6 +91,7 @@ class Shrinking:
     ema: float = 0.0
     precision: str = "bf16"
     seed: int = 0
+    round_to: int = 1
     speedup: float | None = None
     engine: str = "onnxruntime"
     engine_batch_size: int = 64
@@ -258,7 +261,7 @@ def phases(
         config: Of the whole.
         keep: Share of the multiply-accumulates that may remain.
         ema: Decay of the moving average in the last of them: what is kept is the end.
-        budget: Settings of another budget than that of multiply-accumulates.
+        budget: Further settings of the budget, in place of those of multiply-accumulates.
     """
     first, second = parts(config.epochs)
     share = first / config.epochs

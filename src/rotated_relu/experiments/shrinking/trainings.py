@@ -32,9 +32,13 @@ def shrink_network(loaded: RunNetworks, device: str, progress: str, say: Say) ->
     asked = settings_of(run)
     original = loaded.network("trained")
     net = _with_slopes(original, loaded)
-    budget = _latency_budget(net, loaded, asked, say)
+    budget = _budget(net, loaded, asked, say)
     choosing, training_on = phases(loaded.config, asked["keep"], asked["ema"], budget)
-    target = f"{asked['speedup']:g} times as fast" if budget else f"{100 * asked['keep']:.0f} % of the MACs"
+    target = (
+        f"{asked['speedup']:g} times as fast"
+        if asked["speedup"]
+        else f"{100 * asked['keep']:.0f} % of the MACs"
+    )
     say(f"choosing what goes: {plural(choosing.epochs, 'epoch')}, to {target}")
     teacher = teacher_of(loaded, original)
     finetune(net, choosing, images, run.path / CHOOSING, progress=progress, device=device, teacher=teacher)
@@ -52,14 +56,13 @@ def shrink_network(loaded: RunNetworks, device: str, progress: str, say: Say) ->
     save(dataclasses.replace(result, model=small.eval()), run.file("compact"), metadata=loaded.metadata)
 
 
-def _latency_budget(
-    net: nn.Module, loaded: RunNetworks, asked: dict[str, Any], say: Say
-) -> dict[str, Any] | None:
-    """The budget of a speed-up that was asked for; None if the share of the multiply-accumulates counts."""
+def _budget(net: nn.Module, loaded: RunNetworks, asked: dict[str, Any], say: Say) -> dict[str, Any]:
+    """What else the budget is than a share of the multiply-accumulates: the steps, and milliseconds if asked for."""
     if asked["speedup"] is None:
-        return None
+        return {"round_to": asked["round_to"]}
     choice = TableChoice(asked["latency_table"], asked["engine"], asked["engine_batch_size"])
-    return speedup_budget(net, loaded.example_inputs(), loaded.run, asked["speedup"], choice, say)
+    milliseconds = speedup_budget(net, loaded.example_inputs(), loaded.run, asked["speedup"], choice, say)
+    return {"round_to": asked["round_to"], **milliseconds}
 
 
 def macs_share(small: nn.Module, whole: nn.Module, loaded: RunNetworks) -> float:
