@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import console
-from .options import Device, Progress, check_choices, directory
+from . import console, options
+from .options import NETWORK, TRAINING, check_choices, directory
 from .shrink import json_value, numbers, pairs
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-NETWORK, TRAINING, SIZES, LATENCY = "What is pruned", "How it trains", "By how much", "Latency"
+SIZES, LATENCY = "By how much", "Latency"
 EXAMPLE = "rotated-relu compare resnet20_cifar10_compare --out runs/compare"
 
 
@@ -55,36 +55,10 @@ def compare(
             rich_help_panel=NETWORK,
         ),
     ] = None,
-    model_options: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--model-option",
-            metavar="NAME=VALUE",
-            help="For its builder; repeat.",
-            rich_help_panel=NETWORK,
-        ),
-    ] = None,
-    rename: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="OLD=NEW",
-            help="A module is called OLD in the file of weights and NEW in the network; repeat.",
-            rich_help_panel=NETWORK,
-        ),
-    ] = None,
-    mean: Annotated[
-        str | None,
-        typer.Option(
-            metavar="R,G,B",
-            help="Of pixels in [0, 1], as the weights were trained.",
-            show_default=False,
-            rich_help_panel=NETWORK,
-        ),
-    ] = None,
-    std: Annotated[
-        str | None,
-        typer.Option(metavar="R,G,B", help="Likewise.", show_default=False, rich_help_panel=NETWORK),
-    ] = None,
+    model_options: options.ModelOptions = None,
+    rename: options.Rename = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
     data: Annotated[
         str | None,
         typer.Option(
@@ -133,9 +107,7 @@ def compare(
             rich_help_panel=TRAINING,
         ),
     ] = 0.0,
-    temperature: Annotated[
-        float, typer.Option(min=0.01, help="Of that part.", rich_help_panel=TRAINING)
-    ] = 4.0,
+    temperature: options.Temperature = 4.0,
     compiled: Annotated[
         bool | None,
         typer.Option(
@@ -212,8 +184,8 @@ def compare(
     repeats: Annotated[
         int, typer.Option(min=0, help="Rounds of the measurement; 0: none.", rich_help_panel=LATENCY)
     ] = 30,
-    device: Device = "auto",
-    progress: Progress = "auto",
+    device: options.Device = "auto",
+    progress: options.Progress = "auto",
 ) -> None:
     """Train and prune ReLU, rotated ReLU and their rivals alike, and show what each saves at which accuracy.
 

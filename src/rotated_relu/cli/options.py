@@ -37,6 +37,42 @@ Progress = Annotated[
     ),
 ]
 
+# Panels of help, and what belongs to a network that is brought, whatever is done to it.
+NETWORK = "The network and its images"
+TRAINING = "How it trains"
+ModelOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model-option",
+        metavar="NAME=VALUE",
+        help="For the network's builder; repeat.",
+        rich_help_panel=NETWORK,
+    ),
+]
+Rename = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="OLD=NEW",
+        help="A module is called OLD in the file of weights and NEW in the network; repeat.",
+        rich_help_panel=NETWORK,
+    ),
+]
+Mean = Annotated[
+    str | None,
+    typer.Option(
+        metavar="R,G,B",
+        help="Of pixels in [0, 1], as the weights were trained. Default: what is known of the weights, else that "
+        "of the images.",
+        show_default=False,
+        rich_help_panel=NETWORK,
+    ),
+]
+Std = Annotated[
+    str | None,
+    typer.Option(metavar="R,G,B", help="Likewise.", show_default=False, rich_help_panel=NETWORK),
+]
+Temperature = Annotated[float, typer.Option(min=0.01, help="Of that part.", rich_help_panel=TRAINING)]
+
 
 def check_choices(device: str, progress: str) -> None:
     """Raise :class:`UnknownNameError` unless both are among those that the help lists."""

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from . import console
-from .options import Device, Progress, check_choices, directory
+from . import console, options
+from .options import NETWORK, TRAINING, check_choices, directory
 
 if TYPE_CHECKING:
     from ..experiments.shrinking.settings import Shrinking
@@ -22,7 +22,7 @@ EXAMPLE = (
     "rotated-relu shrink --model my_net.py:build --weights my_net.pt --data my/images --keep-macs 0.5 "
     "--out runs/small"
 )
-NETWORK, SIZE, TRAINING = "What is shrunk", "By how much", "How it trains on"
+SIZE = "By how much"
 KEEP = "--keep-macs"
 FILES = ("compact.safetensors", "compact.onnx", "report.html")
 # Fields of a shrinking whose option is called otherwise, or takes another form.
@@ -147,37 +147,10 @@ def shrink(
     epochs: Annotated[
         int, typer.Option(min=1, help="Passes over the training images in all.", rich_help_panel=TRAINING)
     ] = 20,
-    model_options: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--model-option",
-            metavar="NAME=VALUE",
-            help="For the network's builder; repeat.",
-            rich_help_panel=NETWORK,
-        ),
-    ] = None,
-    rename: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="OLD=NEW",
-            help="A module is called OLD in the file of weights and NEW in the network; repeat.",
-            rich_help_panel=NETWORK,
-        ),
-    ] = None,
-    mean: Annotated[
-        str | None,
-        typer.Option(
-            metavar="R,G,B",
-            help="Of pixels in [0, 1], as the weights were trained. Default: what is known of the weights, else that "
-            "of the images.",
-            show_default=False,
-            rich_help_panel=NETWORK,
-        ),
-    ] = None,
-    std: Annotated[
-        str | None,
-        typer.Option(metavar="R,G,B", help="Likewise.", show_default=False, rich_help_panel=NETWORK),
-    ] = None,
+    model_options: options.ModelOptions = None,
+    rename: options.Rename = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
     image_size: Annotated[
         int | None,
         typer.Option(
@@ -225,9 +198,7 @@ def shrink(
             rich_help_panel=TRAINING,
         ),
     ] = 0.9,
-    temperature: Annotated[
-        float, typer.Option(min=0.01, help="Of that part.", rich_help_panel=TRAINING)
-    ] = 4.0,
+    temperature: options.Temperature = 4.0,
     validation: Annotated[
         float,
         typer.Option(
@@ -272,8 +243,8 @@ def shrink(
         int, typer.Option(min=0, help="Of order and augmentation.", rich_help_panel=TRAINING)
     ] = 0,
     openvino: Annotated[bool, typer.Option("--openvino", help="Export for OpenVINO as well.")] = False,
-    device: Device = "auto",
-    progress: Progress = "auto",
+    device: options.Device = "auto",
+    progress: options.Progress = "auto",
 ) -> None:
     """Make a trained network smaller and faster, at nearly the same accuracy.
 

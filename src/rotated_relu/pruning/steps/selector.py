@@ -68,14 +68,7 @@ class StepSelector:
         dead: Mapping[str, Tensor],
         saved: Mapping[str, float] | None = None,
     ) -> dict[str, Tensor]:
-        """Masks of what goes so that at most ``share`` is left, or as little as can be; ``dead`` included.
-
-        Args:
-            share: Of the unit, 0 to 1.
-            scores: By name, shape (channels,), higher matters more; not divided by a cost.
-            dead: What is gone already, by name; every activation.
-            saved: Not needed here.
-        """
+        """As the other selector does; what one channel saves need not be known here."""
         masks = self._choose(share, scores, dead, self._gathering)
         if self._gathering and not self.meets(masks, share):
             masks = self._choose(share, scores, dead, frozenset())
