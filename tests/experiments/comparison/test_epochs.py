@@ -79,7 +79,7 @@ def test_stand_ins_do_not_train():
 def test_short_runs_have_first_parts_of_the_same_length():
     for settings in (SCRATCH, BROUGHT):
         assert (
-            first_part(shortened(settings), "slimming", seed=0, strength=1.0).epochs == settings.tune_epochs
+            first_part(shortened(settings), "slimming", seed=0, strength=1.0).epochs == settings.tuning_epochs
         )
 
 
