@@ -14,7 +14,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTHON ?=
-MIN_COVERAGE ?= 90
+MIN_COVERAGE ?= 95
 
 .PHONY: install demo test test-fast test-oldest lint docs format clean
 .DEFAULT_GOAL := install

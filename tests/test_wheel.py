@@ -140,5 +140,5 @@ def test_the_command_without_its_extra_is_one_line(bare):
     )
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
-        "error: typer, rich, pydantic are not installed: pip install 'rotated-relu[cli]'"
+        "error: typer, rich, pydantic, platformdirs are not installed: pip install 'rotated-relu[cli]'"
     ]

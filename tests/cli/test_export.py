@@ -167,7 +167,7 @@ def test_slopes_that_stay_are_listed_with_the_reason(capsys, run):
     # two in each of three blocks; the stem's slopes are read by the first block's convolution and by its addition
     assert "slopes of 6 activations cost nothing" in out
     reason = "two kinds of consumers: an addition, which has no weights, and Conv"
-    assert out.endswith(f"slopes of relu stay: {reason}")
+    assert f"slopes of relu stay: {reason} next: rotated-relu finetune" in out
 
 
 SPEED = {"torch.compile": 1.0, "openvino": 2.0, "torch": 3.0, "onnxruntime": 4.0}

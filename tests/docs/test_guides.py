@@ -21,6 +21,7 @@ from rotated_relu.core.counting import count_macs
 from rotated_relu.core.modules import as_inputs
 from rotated_relu.core.nested import tensors_in
 from rotated_relu.deploy.engines import ENGINES
+from support.latency_tables import table_for
 
 DOCS = Path(__file__).parents[2] / "docs"
 BLOCK = re.compile(r"(<!-- not run: [^\n]+ -->\n+)?```python\n(.*?)```", flags=re.DOTALL)
@@ -189,7 +190,14 @@ def detector():
     return {"weights": "narrow-yolov8n.yaml", "data": "set.yaml", "options": options, "epochs": 8}
 
 
+def milliseconds():
+    """A network with slopes, and a table of its layers, each paid channel by channel."""
+    net, images = rr.rotate(small_net(), torch.zeros(1, 3, 16, 16)), torch.randn(8, 3, 16, 16)
+    return {"net": net, "images": images, "table": table_for(net, images[:1])}
+
+
 MORE = {
+    "latency.md": milliseconds,
     "torchvision.md": torchvision_weights,
     "timm.md": timm_network,
     "yolo.md": detector,

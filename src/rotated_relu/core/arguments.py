@@ -154,10 +154,11 @@ def accepts(hint: Any, value: Any) -> bool:
         return callable(value)
     if not isinstance(origin or hint, type):
         return True
-    # Text is a sequence of text; nobody means its letters.
+    # Text is a sequence of text, and a tensor a collection of tensors; nobody means its letters or rows.
+    loose = origin in _CONTAINERS and isinstance(value, torch.Tensor)
     return (
         isinstance(value, origin or hint)
-        and not isinstance(value, (str, bytes))
+        and not (loose or isinstance(value, (str, bytes)))
         and _items_fit(origin, parts, value)
     )
 

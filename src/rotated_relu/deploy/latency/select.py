@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from ...core.arguments import checked
 from ...core.errors import ArgumentError
 from ...core.modules import Inputs
 from ...pruning.latency.table import LatencyTable
@@ -14,6 +15,7 @@ from ...pruning.select import check_choice, choose_channels
 from .calibrate import calibrate
 
 
+@checked("round_to", "batch_size")
 def select_channels(
     net: nn.Module,
     example_inputs: Inputs,
