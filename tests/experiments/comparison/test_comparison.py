@@ -198,7 +198,7 @@ def test_torch_pruning_on_a_compacted_network():
 
 SMALL = Settings(
     CONV,
-    methods=("rotated", "budget", "slimming", "random"),
+    methods=("budget", "slimming"),
     levels=(0.3,),
     finetuned_levels=(0.3,),
     finetune_epochs=1,
@@ -237,8 +237,8 @@ def test_a_whole_comparison_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
         blind.finetune()
     trained = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("weights.safetensors")}
     tried = json.loads((tmp_path / "tuning" / "slimming.json").read_text())["validation_accuracy"]
-    # slimming at each strength tried, four trainings in full, the plain one and a pruned one trained on
-    assert len(trained) == len(tried) + 4 + 2
+    # slimming at each strength tried, three trainings in full, the plain one and a pruned one trained on
+    assert len(trained) == len(tried) + 3 + 2
     monkeypatch.undo()
     again = comparison(tmp_path)
     for stage in stages(again):
@@ -249,11 +249,7 @@ def test_a_whole_comparison_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     assert all({"test", "finetuned_test", "latency"} <= r.keys() for r in rows if r["level"] == 0.3)
     # A training that has killed nothing is not fine-tuned: its level 0 is the trained network.
     starts = [r for r in rows if r["level"] == 0]
-    assert {r["method"]: "finetuned_test" in r for r in starts} == {
-        "rotated": False,
-        "slimming": False,
-        "budget": True,
-    }
+    assert {r["method"]: "finetuned_test" in r for r in starts} == {"slimming": False, "budget": True}
     budget = next(r for r in rows if r["method"] == "budget" and r["level"] == 0)
     assert budget["macs_saved"] >= 0.4
     assert {f"{strength:g}" for strength in SMALL.strengths} <= tried.keys()
