@@ -1,7 +1,9 @@
 """The command line as a person meets it: help, suggestions, messages, exit codes. Nothing is trained here."""
 
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +48,25 @@ def test_examples_use_options_that_exist(verb):
     known = {name for parameter in command.params for name in parameter.opts}
     used = {word for word in app.VERBS[verb][1].split() if word.startswith("--")}
     assert used <= known
+
+
+@pytest.mark.parametrize("verb", app.VERBS)
+def test_examples_are_read_with_what_is_left_to_its_default(verb):
+    """A default goes through the same reading as what is typed, and is only seen where nothing is."""
+    import typer
+
+    words = shlex.split(app.VERBS[verb][1])[2:]
+    command = typer.main.get_command(app.build_app([verb])).commands[verb]
+    assert command.make_context(verb, words).params.keys() == {
+        p.name for p in command.params if p.name != "help"
+    }
+
+
+def test_the_demo_needs_no_options():
+    import typer
+
+    command = typer.main.get_command(app.build_app(["demo"])).commands["demo"]
+    assert command.make_context("demo", []).params["out"] == Path("runs/demo")
 
 
 def test_no_arguments_shows_help(capsys):

@@ -82,8 +82,8 @@ def build_app(given: Sequence[str] = ()) -> typer.Typer:
     columns = shutil.get_terminal_size().columns
     app = typer.Typer(
         name="rotated-relu",
-        help="Train a network with one slope per filter, drop the filters whose slope is small, prove the "
-        "smaller network equal, and measure it. A run is a directory that every verb understands.",
+        help="Train a network with one slope per filter, drop the filters whose slope is small, verify the "
+        "smaller network, and measure it. A run is a directory that every verb understands.",
         epilog="Start with: rotated-relu demo. Help for a verb, with an example: rotated-relu prune --help",
         no_args_is_help=True,
         # Boxes with three columns cut the names of options where the terminal is narrow.

@@ -13,9 +13,9 @@ from ..core.progress import KINDS
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
-def directory(value: str) -> Path:
-    """The directory of an option; an empty one, as of a variable that is not set, would be the present directory."""
-    if not value.strip():
+def directory(value: str | Path) -> Path:
+    """The directory of an option, typed or by default; an empty one, as of a variable that is not set, is refused."""
+    if not str(value).strip():  # it would be the present directory
         raise typer.BadParameter("give the name of a directory ('.' is the present one)")
     return Path(value)
 
