@@ -125,9 +125,9 @@ def torchvision_weights():
 
 
 def with_loader(size):
-    """Few images of a size, in batches of 2."""
+    """Few images of a size, in one batch: a guide trains for so many passes over it."""
     images, labels = torch.randn(4, 3, size, size), torch.randint(10, (4,))
-    loader = DataLoader(TensorDataset(images, labels), batch_size=2)
+    loader = DataLoader(TensorDataset(images, labels), batch_size=4)
     return {"images": images, "labels": labels, "loader": loader}
 
 
