@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
@@ -28,6 +27,7 @@ import torch
 
 torch.set_num_threads(1)
 
+from rotated_relu.core.environment import environment  # noqa: E402
 from support import damaged_runs, fuzzed_calls  # noqa: E402
 
 EXPORTS = 3  # an export takes as long as all other verbs: every third damaged run is given one
@@ -50,11 +50,8 @@ def main() -> None:
         result["functions"] = {"calls": made, "foreign_exceptions": foreign}
         result["runs"] = damaged(Path(place), options.runs, options.jobs)
         os.chdir("/")
-    result |= {
-        "versions": {name: version(name) for name in ("torch", "lightning", "hypothesis", "rotated-relu")},
-        "system": platform.platform(terse=True),
-        "python": platform.python_version(),
-    }
+    result |= environment()
+    result["versions"]["hypothesis"] = version("hypothesis")
     options.out.write_text(json.dumps(result, indent=2) + "\n")
     print(f"{made} calls, {len(foreign)} exceptions that are not ours")
     print(f"{options.runs} damaged runs, {len(result['runs']['complaints'])} complaints; see {options.out}")

@@ -15,15 +15,15 @@ import argparse
 import hashlib
 import json
 import os
-import platform
 import random
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
+
+from rotated_relu.core.environment import environment
 
 TESTS = Path(__file__).parent.parent / "tests"
 RUN = """
@@ -123,10 +123,7 @@ def write(path: Path, found: list[dict[str, object]]) -> None:
         "kills": len(found),
         "bitwise_equal": sum(bool(one["equal"]) for one in found),
         "found": found,
-        "versions": {name: version(name) for name in ("torch", "lightning", "rotated-relu")},
-        "system": platform.platform(terse=True),
-        "processor": platform.processor() or platform.machine(),
-        "python": platform.python_version(),
+        **environment(),
     }
     path.write_text(json.dumps(result, indent=2) + "\n")
 

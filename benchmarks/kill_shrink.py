@@ -15,7 +15,6 @@ import argparse
 import hashlib
 import json
 import os
-import platform
 import random
 import signal
 import subprocess
@@ -23,9 +22,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from rotated_relu.core.environment import environment
 
 EARLY = 0.6  # of a phase: a run that goes on has less of it left, and a machine may be faster than it was
 TESTS = Path(__file__).parent.parent / "tests"
@@ -189,10 +189,7 @@ def write(path: Path, found: list[dict[str, Any]]) -> None:
         "runs": len(found),
         "bitwise_equal": sum(not run["different"] for run in found),
         "found": found,
-        "versions": {name: version(name) for name in ("torch", "lightning", "rotated-relu")},
-        "system": platform.platform(terse=True),
-        "processor": platform.processor() or platform.machine(),
-        "python": platform.python_version(),
+        **environment(),
     }
     path.write_text(json.dumps(result, indent=2) + "\n")
 

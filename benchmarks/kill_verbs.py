@@ -19,7 +19,6 @@ import argparse
 import csv
 import json
 import os
-import platform
 import random
 import shutil
 import signal
@@ -27,7 +26,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +36,7 @@ import torch  # noqa: E402
 
 torch.set_num_threads(1)
 
+from rotated_relu.core.environment import environment  # noqa: E402
 from rotated_relu.core.run_directory import FILES, MADE_FROM, read_json, read_metrics  # noqa: E402
 from rotated_relu.pruning.removal import read_plan  # noqa: E402
 from rotated_relu.pruning.removal.checkpoint import read_tensors  # noqa: E402
@@ -204,9 +203,7 @@ def write(path: Path, found: list[dict[str, Any]]) -> None:
         "kills": len(found),
         "nothing_lost": sum(not one["problems"] for one in found),
         "found": found,
-        "versions": {name: version(name) for name in ("torch", "lightning", "rotated-relu")},
-        "system": platform.platform(terse=True),
-        "python": platform.python_version(),
+        **environment(),
     }
     path.write_text(json.dumps(result, indent=2) + "\n")
 

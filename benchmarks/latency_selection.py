@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
+from latency_networks import OWN, batch_sizes, build
 
 import rotated_relu as rr
 from rotated_relu.core.environment import environment
@@ -40,7 +40,6 @@ from rotated_relu.deploy.timing import compare_latency
 from rotated_relu.pruning.estimate import CostEstimate
 from rotated_relu.pruning.latency.table import LatencyTable
 
-OWN = ("resnet20", "resnet56", "wrn_16_4")
 TORCHVISION = ("resnet18", "resnet50", "vgg16_bn", "mobilenet_v2", "efficientnet_b0", "densenet121")
 NETWORKS = (*OWN, *TORCHVISION)
 ENGINES = ("onnxruntime", "openvino", "torch", "torch.compile")
@@ -49,24 +48,6 @@ WAYS = {"time": None, "macs": 1, "macs8": 8, "macs16": 16}
 THREADS = 2
 ROUNDS = 21
 Row = dict[str, Any]
-
-
-def batch_sizes(name: str) -> tuple[int, int]:
-    return (1, 64) if name in OWN else (1, 8)
-
-
-def build(name: str) -> tuple[torch.nn.Module, torch.Tensor]:
-    torch.manual_seed(0)
-    size = 32 if name in OWN else 224
-    inputs = torch.randn(1, 3, size, size)
-    if name in OWN:
-        net = getattr(rr.models, name)()
-    else:
-        net = rr.rotate(getattr(torchvision.models, name)(weights=None), inputs)
-    with torch.no_grad():
-        for slope in rr.slopes(net).values():
-            slope.abs_().clamp_(min=0.1)  # those of a trained network, none of which is 0
-    return net.eval(), inputs
 
 
 def random_scores(net: torch.nn.Module) -> dict[str, torch.Tensor]:

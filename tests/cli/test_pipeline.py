@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -23,6 +22,7 @@ from rotated_relu.experiments.stages.prune import prune_run
 from rotated_relu.pruning.removal import read_plan
 from rotated_relu.training import Terminated
 from support.command_line import call, done
+from support.undeletable import refuse_deletion
 
 # One hidden layer of 500 on 5,000 digits: an epoch takes a fraction of a second.
 SETTINGS = ["--model", "fcnn", "--data", "mnist5k", "--precision", "32", "--lr", "0.05", "--progress", "none"]
@@ -240,14 +240,7 @@ def test_a_folder_where_a_file_belongs_is_refused_before_any_work(capsys, run):
 def test_prune_again_loses_nothing_when_a_file_cannot_be_deleted(capsys, monkeypatch, run):
     (run / "compact.onnx").write_text("of another threshold")
     before = (run / "weights.safetensors").read_bytes()
-    unlink = Path.unlink
-
-    def refuse(path, *arguments, **options):
-        if path.name == "compact.onnx":
-            raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
-        unlink(path, *arguments, **options)
-
-    monkeypatch.setattr(Path, "unlink", refuse)
+    refuse_deletion(monkeypatch, "compact.onnx")
     code, _, err = call(capsys, "prune", run, "--threshold", "0.5", "--round-to", "1")
     assert code == 1
     assert "compact.safetensors is new" in err
@@ -549,7 +542,6 @@ def test_ctrl_c_in_a_real_training_and_resuming_it(capsys, tmp_path):
 
 def test_a_full_disk_leaves_the_run_as_it_was(capsys, monkeypatch, run):
     """Every writer of the verbs goes through a rename; what fails is what comes before it."""
-    import errno
     import os
 
     def full(self, *_, **__):

@@ -19,6 +19,7 @@ from rotated_relu.core.run_directory import (
     replacing,
     write_json,
 )
+from support.undeletable import refuse_deletion
 
 
 def test_json_round_trip_leaves_nothing_beside_it(tmp_path):
@@ -157,14 +158,7 @@ def test_what_cannot_be_retired_is_named_and_the_rest_goes(tmp_path, monkeypatch
     run = Run.create(tmp_path / "run")
     for name in ("compact", "finetuned", "onnx", "report"):
         run.file(name).write_text("x")
-    unlink = Path.unlink
-
-    def refuse(path, *arguments, **options):
-        if path.name == "compact.onnx":
-            raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
-        unlink(path, *arguments, **options)
-
-    monkeypatch.setattr(Path, "unlink", refuse)
+    refuse_deletion(monkeypatch, "compact.onnx")
     with pytest.raises(RunError, match=r"cannot be deleted: compact\.onnx \(Operation not permitted\)"):
         run.retire("compact")
     assert run.has("compact")

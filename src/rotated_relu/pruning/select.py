@@ -48,11 +48,14 @@ def choose_channels(
     """What :func:`rotated_relu.select_channels` does with a table at hand; see there.
 
     Raises:
-        ArgumentError: If the unit is ``latency`` and there is no table; and what that function raises.
+        ArgumentError: If the unit is ``latency`` and there is no table, or it is not and there is one; and what that
+            function raises.
     """
     check_choice(net, keep, unit, scores, round_to)
     if unit == "latency":
         check_table(table)
+    elif table is not None:
+        raise ArgumentError(f'a table of times is for unit="latency", not for {unit!r}')
     scores = slope_scores(net) if scores is None else scores
     selector = selector_for(CostEstimate(net, example_inputs, table), unit, round_to)
     masks = selector.choose(keep, scores, zero_mask(net))

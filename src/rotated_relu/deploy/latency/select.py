@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from ...core.arguments import checked
-from ...core.errors import ArgumentError
 from ...core.modules import Inputs
 from ...pruning.latency.table import LatencyTable
 from ...pruning.mask import Mask
@@ -72,10 +71,8 @@ def select_channels(
 
     Source: ours; the score per cost is that of a greedy knapsack.
     """
-    check_choice(net, keep, unit, scores, round_to)
-    if table is not None and unit != "latency":
-        raise ArgumentError(f'a table of times is for unit="latency", not for {unit!r}')
     if table is None and unit == "latency":
+        check_choice(net, keep, unit, scores, round_to)  # before minutes of measuring
         table = calibrate(net, example_inputs, engine=engine, batch_size=batch_size, progress=progress)
     return choose_channels(
         net, example_inputs, keep=keep, unit=unit, scores=scores, table=table, round_to=round_to
