@@ -34,7 +34,7 @@ from .steps.selector import StepSelector
 Channel = tuple[str, int]  # name of a slope, position
 
 
-@checked()
+@checked("round_to")
 def choose_channels(
     net: nn.Module,
     example_inputs: Inputs,
