@@ -113,6 +113,7 @@ def test_a_budget_of_latency_needs_a_table(capsys, run, tmp_path):
     assert "budget.table is None, but must be a file of measured times where budget.unit is latency" in error
 
 
+@pytest.mark.slow
 def test_what_is_measured_stands_beside_the_estimate(capsys, run):
     options = ("--engine", "toy", "--batch-size", "1")
     assert call(capsys, "prune", run, "--keep-latency", "0.7", *options)[0] == 0

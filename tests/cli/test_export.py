@@ -130,6 +130,7 @@ def test_the_layout_is_chosen_by_timing_unless_told_otherwise(capsys, monkeypatc
     assert shape_of(run / "compact.onnx") == ["batch", 1, 8, 8]
 
 
+@pytest.mark.slow
 def test_a_layout_that_prune_has_timed_is_used_and_not_timed_again(capsys, monkeypatch, run):
     compact = load_compacted(run / "compact.safetensors", open_run(str(run)).network("trained"))
     wide = next(layout for layout in LAYOUTS if layout.name == "widths of 8")

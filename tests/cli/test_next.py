@@ -33,7 +33,11 @@ def page(out):
 @pytest.mark.parametrize(
     ("kind", "verbs"),
     [
-        (["--keep-macs", "0.5"], ["train", "prune", "finetune", "export", "measure", "evaluate", "report"]),
+        pytest.param(
+            ["--keep-macs", "0.5"],
+            ["train", "prune", "finetune", "export", "measure", "evaluate", "report"],
+            marks=pytest.mark.slow,
+        ),
         (["--relu"], ["train", "measure", "evaluate", "report"]),
     ],
 )

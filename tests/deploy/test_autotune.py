@@ -70,26 +70,27 @@ def test_graphs_may_keep_widths_of_16(monkeypatch):
     )
 
 
-def tuned(monkeypatch):
+@pytest.fixture(scope="module")
+def tuned():
     """A compaction that was fastest in exact widths."""
     net, x = residual()
     times = dict.fromkeys([layout.name for layout in LAYOUTS] + [autotune.WIDE_MODULES, ORIGINAL], 4.0)
-    made_up(monkeypatch, times | {"exact widths": 2.0})
-    return rr.compact(net, x, mask=zero_mask(net), round_to="auto", batch_size=(1, 2))
+    with pytest.MonkeyPatch.context() as patch:
+        made_up(patch, times | {"exact widths": 2.0})
+        return rr.compact(net, x, mask=zero_mask(net), round_to="auto", batch_size=(1, 2))
 
 
-def test_the_chosen_layout_stays_with_the_result_and_its_file(monkeypatch, tmp_path):
-    result = tuned(monkeypatch)
-    assert result.layout == EXACT_WIDTHS
-    assert (result.tuned.engine, result.tuned.batch_sizes) == ("onnxruntime", (1, 2))
-    path = rr.save(result, tmp_path / "small.safetensors")
-    assert rr.load_compacted(path, nets.Residual()).tuned == result.tuned
+def test_the_chosen_layout_stays_with_the_result_and_its_file(tuned, tmp_path):
+    assert tuned.layout == EXACT_WIDTHS
+    assert (tuned.tuned.engine, tuned.tuned.batch_sizes) == ("onnxruntime", (1, 2))
+    path = rr.save(tuned, tmp_path / "small.safetensors")
+    assert rr.load_compacted(path, nets.Residual()).tuned == tuned.tuned
     untimed = rr.save(rr.compact(*residual()), path)
     assert rr.load_compacted(untimed, nets.Residual()).layout is None
 
 
-def test_a_damaged_layout_is_named(monkeypatch, tmp_path):
-    path = rr.save(tuned(monkeypatch), tmp_path / "small.safetensors")
+def test_a_damaged_layout_is_named(tuned, tmp_path):
+    path = rr.save(tuned, tmp_path / "small.safetensors")
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() | {"rotated_relu.tuned": '{"layout": 3}'}
     save_file(read_tensors(path), path, metadata)

@@ -185,6 +185,7 @@ def test_seconds_are_apart_from_the_metrics(tmp_path):
     assert os.listdir(tmp_path / "checkpoints") != []
 
 
+@pytest.mark.slow
 def test_profile_on_the_command_line(tmp_path, capsys):
     done("train", "demo", "--no-fast", "--profile", "--device", "cpu", "--out", tmp_path / "run")
     shown = capsys.readouterr().out

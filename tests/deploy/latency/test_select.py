@@ -40,7 +40,9 @@ def milliseconds(net):
     return time_of(model)
 
 
-@pytest.mark.parametrize("speedup", [1.5, 2, 3])
+@pytest.mark.parametrize(
+    "speedup", [pytest.param(1.5, marks=pytest.mark.slow), 2, pytest.param(3, marks=pytest.mark.slow)]
+)
 def test_what_is_chosen_for_a_speed_up_has_it(toy, scores, speedup):
     net = Residual(64)
     mask = rr.select_channels(net, X, keep=1 / speedup, unit="latency", scores=scores, engine="toy")

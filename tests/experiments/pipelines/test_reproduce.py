@@ -225,6 +225,7 @@ def test_killed_within_stages_it_ends_the_same(capsys, whole, tmp_path):
     assert outcome(out) == outcome(whole)
 
 
+@pytest.mark.slow
 def test_the_test_images_are_read_last(capsys, monkeypatch, whole, tmp_path):
     """Once per network, after everything else."""
     out = tmp_path / "run"

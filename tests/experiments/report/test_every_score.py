@@ -48,10 +48,11 @@ def checked(loaded, alive):
     ("score", "axis", "words"),
     [
         ("slope", "threshold ζ on |slope|", "ζ = "),
-        (
+        pytest.param(
             "consumer",
             "threshold on |slope| times the consumers' norm",
             "|slope| times the consumers' norm below ",
+            marks=pytest.mark.slow,
         ),
         ("taylor", "threshold on Taylor score per MAC", "Taylor score per MAC below "),
     ],

@@ -44,7 +44,12 @@ def picture(path, mode, size):
     ("mode", "size", "how"),
     [
         ("RGB", (61, 40), Preprocessing((0.5, 0.4, 0.3), (0.2, 0.3, 0.25), (24, 24), 28, "bicubic")),
-        ("RGB", (31, 45), Preprocessing((0.5, 0.4, 0.3), (0.2, 0.3, 0.25), (24, 24))),
+        pytest.param(
+            "RGB",
+            (31, 45),
+            Preprocessing((0.5, 0.4, 0.3), (0.2, 0.3, 0.25), (24, 24)),
+            marks=pytest.mark.slow,
+        ),
         ("L", (28, 28), Preprocessing((0.13,), (0.3,), (28, 28))),
     ],
 )

@@ -70,6 +70,7 @@ def test_the_page_has_every_run_with_a_link(curve):
     assert 'id="time-1"' in page
 
 
+@pytest.mark.slow
 def test_a_run_of_a_frontier_is_that_of_its_budget_alone(curve, wanted, tmp_path):
     from safetensors.torch import load_file
 
@@ -81,6 +82,7 @@ def test_a_run_of_a_frontier_is_that_of_its_budget_alone(curve, wanted, tmp_path
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.slow
 def test_stopped_while_measuring_it_goes_on_and_a_budget_more_keeps_the_others(
     curve, wanted, tmp_path, monkeypatch
 ):

@@ -20,8 +20,8 @@ from rotated_relu.training.brought import trust
 def runs(wanted, tmp_path_factory):
     """Small, and smaller from there."""
     folder = tmp_path_factory.mktemp("twice")
-    first = shrink_run(wanted(keep=0.6), folder / "small")
-    settings = Shrinking(wanted().model, source=str(folder / "small"), keep=0.6, epochs=2, precision="32")
+    first = shrink_run(wanted(keep=0.6, epochs=1), folder / "small")
+    settings = Shrinking(wanted().model, source=str(folder / "small"), keep=0.6, epochs=1, precision="32")
     return folder, first, settings, shrink_run(settings, folder / "smaller")
 
 

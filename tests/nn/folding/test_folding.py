@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import sys
+import types
 
 import pytest
 import torch
@@ -371,6 +373,29 @@ def saved_bytes(compute):
     return sum(kept.values()), out
 
 
+def test_compiled_for_training_a_graph_has_a_budget_of_memory(monkeypatch):
+    """The compiler itself takes seconds: in its place stands one that notes the setting and runs the graph."""
+    from torch._functorch import config
+
+    noted = []
+
+    def compile_fx(graph, inputs):
+        noted.append(config.activation_memory_budget)
+        return graph.forward
+
+    fake = types.ModuleType("torch._inductor.compile_fx")
+    fake.compile_fx = compile_fx
+    monkeypatch.setitem(sys.modules, "torch._inductor.compile_fx", fake)
+    net = torch.nn.Sequential(torch.nn.Linear(4, 6), rr.RotatedReLU(6))
+    before = config.activation_memory_budget
+    compiled = rr.compile_training(net)
+    x = torch.randn(2, 4)
+    torch.testing.assert_close(compiled(x), net(x))
+    assert len(noted) == 1
+    assert noted[0] < before == config.activation_memory_budget
+
+
+@pytest.mark.slow
 def test_compiled_for_training_it_computes_the_same_and_keeps_less():
     torch.manual_seed(0)
     net = CifarResNet(1, widths=(8,)).double()
