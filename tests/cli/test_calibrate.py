@@ -123,7 +123,7 @@ def test_what_is_measured_stands_beside_the_estimate(capsys, run):
     assert "estimated, batch 2" not in shown  # the table is for 1
     timed = json.loads((run / "measure.json").read_text())["latency"][0]
     assert timed["estimated_ms"]["rotated"] == pytest.approx(WHOLE)
-    assert timed["layer_ms"]["rotated"] == pytest.approx(
+    assert timed["estimated_layer_ms"]["rotated"] == pytest.approx(
         {"fc1": linear_ms(784, 500), "fc2": linear_ms(500, 10)}
     )
     assert timed["estimated_ms"]["compact"] <= 0.7 * WHOLE

@@ -18,9 +18,11 @@ An engine of kind ``graph`` runs exported ONNX models, one of kind ``module`` th
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -37,6 +39,7 @@ from .timing import Runnable
 
 Kind = Literal["graph", "module"]
 MANY = 2**16  # compiled networks of one class
+Profile = Callable[[bytes, Call, int | None, int], list[tuple[str, float]]]
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,9 @@ class Engine:
             torch's setting); returns a callable that runs once and returns when the work is done.
         version: Version of the package behind it.
         packages: What must be installed, by the names that are imported.
+        profile: Called with a serialised model, its inputs, the number of threads and how many calls to make; returns
+            name and time in ms of the operations that ran, in order, as :mod:`.profiling` reads them. None if the
+            engine cannot tell.
     """
 
     name: str
@@ -58,6 +64,7 @@ class Engine:
     start: Callable[[Any, Call, int | None], Runnable]
     version: Callable[[], str]
     packages: tuple[str, ...] = ()
+    profile: Profile | None = None
 
     @property
     def label(self) -> str:
@@ -178,6 +185,32 @@ def _threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+# --- profilers ------------------------------------------------------------------------------------------------------
+
+
+def _profile_onnxruntime(
+    content: bytes, inputs: Call, threads: int | None, calls: int
+) -> list[tuple[str, float]]:
+    with tempfile.TemporaryDirectory() as folder:
+        session = OnnxRuntimeSession(content, threads, profile=Path(folder) / "profile")
+        run = session.runnable(inputs)
+        for _ in range(calls):
+            run()
+        return session.profiled()
+
+
+def _profile_openvino(
+    content: bytes, inputs: Call, threads: int | None, calls: int
+) -> list[tuple[str, float]]:
+    session = OpenVinoSession(content, threads, profile=True)
+    run = session.runnable(inputs)
+    found = []
+    for _ in range(calls):
+        run()
+        found += session.profiled()
+    return found
+
+
 # --- packages -------------------------------------------------------------------------------------------------------
 
 
@@ -195,6 +228,7 @@ register_engine(
         lambda content, inputs, threads: OnnxRuntimeSession(content, threads).runnable(inputs),
         lambda: _version_of("onnxruntime"),
         EXTRAS["onnx"],
+        _profile_onnxruntime,
     )
 )
 register_engine(
@@ -204,6 +238,7 @@ register_engine(
         lambda content, inputs, threads: OpenVinoSession(content, threads).runnable(inputs),
         lambda: _version_of("openvino"),
         (*EXTRAS["onnx"], "openvino"),
+        _profile_openvino,
     )
 )
 register_engine(Engine("torch", "module", _start_torch, lambda: str(torch.__version__)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +16,7 @@ from ..core.modules import Inputs, as_inputs
 from .timing import Runnable
 
 Source = str | Path | bytes  # a file or a serialised model
+KERNEL = "_kernel_time"  # ends the name of an event of onnxruntime's profiler that is an operation
 
 
 class Session(Protocol):
@@ -33,13 +35,16 @@ class OnnxRuntimeSession:
     Args:
         source: An ``.onnx`` file or a serialised model.
         threads: Threads inside one operation; torch's own setting if None.
+        profile: Beginning of the path of a file in which onnxruntime notes what each operation takes; None for none.
 
     Raises:
         MissingPackageError: If onnxruntime is not installed.
         FileFormatError: If the file does not exist or onnxruntime cannot read it.
     """
 
-    def __init__(self, source: Source, threads: int | None = None) -> None:
+    def __init__(
+        self, source: Source, threads: int | None = None, profile: str | os.PathLike[str] | None = None
+    ) -> None:
         needs("onnxruntime")
         import onnxruntime as ort
 
@@ -47,6 +52,9 @@ class OnnxRuntimeSession:
         options.intra_op_num_threads = threads or torch.get_num_threads()
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        if profile is not None:
+            options.enable_profiling = True
+            options.profile_file_prefix = os.fspath(profile)
         # Idle threads that spin would slow down whatever is timed next.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         try:
@@ -71,6 +79,16 @@ class OnnxRuntimeSession:
         feed = self._feed(example_inputs)
         return lambda: self._session.run(None, feed)
 
+    def profiled(self) -> list[tuple[str, float]]:
+        """Name and time in ms of every operation of the calls so far, one after the other; no more are noted.
+
+        An operation that was fused or laid out anew has the name of its result with an ending.
+        """
+        path = Path(self._session.end_profiling())
+        events = json.loads(path.read_text())
+        kernels = [event for event in events if event["name"].endswith(KERNEL)]
+        return [(event["name"].removesuffix(KERNEL), event["dur"] / 1000) for event in kernels]
+
     def _feed(self, example_inputs: Inputs) -> dict[str, Any]:
         return dict(zip(self.input_names, arrays(example_inputs), strict=True))
 
@@ -81,18 +99,20 @@ class OpenVinoSession:
     Args:
         source: An ``.xml`` or ``.onnx`` file, or a serialised ONNX model.
         threads: Threads of the engine; torch's own setting if None.
+        profile: Whether OpenVINO counts what each operation takes.
 
     Raises:
         MissingPackageError: If OpenVINO is not installed.
         ExportError: If it cannot read or compile the model.
     """
 
-    def __init__(self, source: Source, threads: int | None = None) -> None:
+    def __init__(self, source: Source, threads: int | None = None, profile: bool = False) -> None:
         package = openvino()
         settings = {
             "INFERENCE_NUM_THREADS": threads or torch.get_num_threads(),
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": "f32",
+            "PERF_COUNT": profile,
         }
         try:
             core = package.Core()
@@ -114,6 +134,11 @@ class OpenVinoSession:
         for position, array in enumerate(arrays(example_inputs)):
             self._request.set_input_tensor(position, package.Tensor(array))
         return self._request.infer
+
+    def profiled(self) -> list[tuple[str, float]]:
+        """Name and time in ms of every operation of the latest call."""
+        found = self._request.get_profiling_info()
+        return [(one.node_name, one.real_time.total_seconds() * 1000) for one in found if one.real_time]
 
 
 def openvino() -> Any:

@@ -11,7 +11,7 @@ from rotated_relu.experiments.report.tables import attack, certificate, counts, 
 from rotated_relu.experiments.report.words import count, lead, paths, percent, points, share, size, verdict
 from support.report_data import full_report, trained_report
 
-ALL_FIGURES = {"threshold", "slopes", "alive", "paths", "layers", "curves", "latency"}
+ALL_FIGURES = {"threshold", "slopes", "alive", "paths", "layers", "curves", "latency", "layer_latency"}
 
 
 def plain(text):
@@ -293,3 +293,36 @@ def test_unknown_part_and_unwritable_place(tmp_path):
         render({"latencies": []})
     with pytest.raises(RunError):
         build(trained_report(), tmp_path / "missing" / "report.html")
+
+
+def two_timed(**parts):
+    """Two networks of two layers, timed at batch 8: 6 ms and 3 ms."""
+    data = two_networks()
+    data["latency"][0] |= {"medians_ms": {"relu": 6.0, "compact": 3.0}} | parts
+    return data
+
+
+def test_where_the_milliseconds_went_is_drawn_as_measured_and_as_estimated():
+    measured = {"relu": {"conv": 4.0, "fc": 2.0}, "compact": {"conv": 2.5, "fc": 0.5}}
+    estimated = {"relu": {"conv": 4.0, "fc": 1.0}, "compact": {"conv": 2.0, "fc": 0.5}}
+    drawn = figures(two_timed(measured_layer_ms=measured, estimated_layer_ms=estimated))["layer_latency"]
+    # 4 + 2 and 2.5 + 0.5; 4 + 1 and 2 + 0.5
+    assert plain(drawn.caption).startswith(
+        "One call at batch 8, before and after: measured 6.00 ms → 3.00 ms, estimated 5.00 ms → 2.50 ms."
+    )
+    assert [(trace["name"], trace["yaxis"], trace["y"]) for trace in drawn.spec["data"]] == [
+        ("before", "y", [4.0, 2.0]),
+        ("after", "y", [2.5, 0.5]),
+        ("before", "y2", [4.0, 1.0]),
+        ("after", "y2", [2.0, 0.5]),
+    ]
+
+
+def test_where_the_milliseconds_went_needs_both_networks():
+    one = {"relu": {"conv": 4.0}}
+    both = one | {"compact": {"conv": 3.0}}
+    assert "layer_latency" not in figures(two_timed(measured_layer_ms=one))
+    assert "layer_latency" not in figures(two_timed())
+    drawn = figures(two_timed(measured_layer_ms=both, estimated_layer_ms=one))["layer_latency"]
+    assert "estimated" not in drawn.caption
+    assert len(drawn.spec["data"]) == 2

@@ -67,10 +67,20 @@ def open_page(browser, path, width, scheme="light"):
     ("data", "traces"),
     [
         # Threshold: two lines, two chosen points; slopes, alive, paths: two; layers: two in two panels; curves: two
-        # networks, two splits, two quantities; latency: three networks at two batch sizes.
+        # networks, two splits, two quantities; latency: three networks at two batch sizes; layer_latency: two networks
+        # in two panels.
         (
             full_report(),
-            {"threshold": 4, "slopes": 2, "alive": 2, "paths": 2, "layers": 4, "curves": 8, "latency": 6},
+            {
+                "threshold": 4,
+                "slopes": 2,
+                "alive": 2,
+                "paths": 2,
+                "layers": 4,
+                "curves": 8,
+                "latency": 6,
+                "layer_latency": 4,
+            },
         ),
         (trained_report(), {"slopes": 2, "curves": 4}),
     ],

@@ -59,9 +59,10 @@ class Editor:
         self.graph.insert_before(self.before, [node])
         return result
 
-    def constant(self, values: Any, dtype: Any) -> Value:
-        """A new constant."""
-        return add_initializer(self.graph, f"{self._name()}_value", np.asarray(values, dtype=dtype))
+    def constant(self, values: Any, dtype: Any, of: Value | None = None) -> Value:
+        """A new constant; named after the one that it is made of, so that the file still says whose weights it has."""
+        origin = "" if of is None else f"{str(of.name).partition(f'_{self.prefix}_')[0]}_"
+        return add_initializer(self.graph, f"{origin}{self._name()}_value", np.asarray(values, dtype=dtype))
 
     def _name(self) -> str:
         self._count += 1

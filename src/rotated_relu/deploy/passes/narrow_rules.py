@@ -128,8 +128,10 @@ def _norm_of_base(state: Narrowing, node: Node, inside: ChannelView, offset: Arr
     channels, dtype = inside.base_channels, node.inputs[1].dtype.numpy()
     scales, shifts = inside.over_base(inside.scale), inside.over_base(offset)
     terms = [
-        state.editor.constant(value, dtype)
-        for value in (scales, shifts, np.zeros(channels), np.ones(channels))
+        state.editor.constant(value, dtype, of=old)
+        for value, old in zip(
+            (scales, shifts, np.zeros(channels), np.ones(channels)), node.inputs[1:5], strict=True
+        )
     ]
     base = state.editor.node(
         "BatchNormalization", [inside.base, *terms], channels, node.outputs[0], {"epsilon": 0.0}

@@ -104,7 +104,7 @@ class Narrowing:
     ) -> Value:
         """A convolution or matrix product like a given one, with other weights."""
         dtype = node.inputs[1].dtype.numpy()
-        terms = [source, self.editor.constant(weight, dtype)]
+        terms = [source, self.editor.constant(weight, dtype, of=node.inputs[1])]
         if bias.any():
             terms.append(self.editor.constant(bias, dtype))
         settings = attributes(node) | ({} if groups is None else {"group": groups})

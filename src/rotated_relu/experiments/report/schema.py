@@ -88,7 +88,8 @@ class LatencyPart(TypedDict, total=False):
     """Interleaved timings at one batch size: per network key the time of one call in each round, in ms.
 
     ``speedup`` gives, per key, how many times faster than the reference (median of the rounds' ratios);
-    ``estimated_ms`` what a latency table says, where the run has one, and ``layer_ms`` the same per layer.
+    ``estimated_ms`` what a latency table says, where the run has one, and ``estimated_layer_ms`` the same per layer;
+    ``measured_layer_ms`` is the median time per layer, where the engine has a profiler.
     """
 
     batch_size: int
@@ -96,7 +97,8 @@ class LatencyPart(TypedDict, total=False):
     medians_ms: dict[str, float]
     speedup: dict[str, float]
     estimated_ms: dict[str, float]
-    layer_ms: dict[str, dict[str, float]]
+    estimated_layer_ms: dict[str, dict[str, float]]
+    measured_layer_ms: dict[str, dict[str, float]]
 
 
 class HeldRow(TypedDict):

@@ -16,7 +16,7 @@ from .calibrate import table_of
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from ...deploy.timing import LatencyComparison, Runnable
+    from ...deploy.timing import LatencyComparison
     from ...pruning.latency.table import LatencyTable
 
 BATCH_SIZES = (1, 64)
@@ -84,7 +84,7 @@ def _add_estimates(
     ]
     layers = {name: found for name, net in nets.items() if (found := _layers(net, one, table)) is not None}
     for timed in fitting:
-        timed["layer_ms"] = layers
+        timed["estimated_layer_ms"] = layers
         timed["estimated_ms"] = {name: table.call_ms + sum(found.values()) for name, found in layers.items()}
 
 
@@ -148,9 +148,9 @@ def measure_networks(
     Returns:
         Plain data: ``reference`` (name of the first), ``networks`` (name to costs), ``saved`` (name to shares
         of the reference's costs), ``layer_macs`` and ``layer_weights`` (name to layer to count), ``latency``
-        (per batch size ``milliseconds`` of each round, ``medians_ms``, ``speedup``) and ``engine`` of the first
-        engine, ``engines`` (the same for each), ``fastest`` (per batch size the engine that runs the smallest network
-        fastest), ``environment``.
+        (per batch size ``milliseconds`` of each round, ``medians_ms``, ``speedup``, and ``measured_layer_ms`` where
+        the engine has a profiler) and ``engine`` of the first engine, ``engines`` (the same for each), ``fastest``
+        (per batch size the engine that runs the smallest network fastest), ``environment``.
     """
     from ...core.counting import count_macs, count_weights
 
@@ -204,38 +204,66 @@ class _Bench:
         """Timings in one engine, as plain data."""
         from ...deploy.engines import engine_named
 
-        timed = [self.timed(engine, size) for size in self.batch_sizes]
-        latency = [
-            {"batch_size": size, **found.to_dict(), "speedup": self.speedup(found)}
-            for size, found in zip(self.batch_sizes, timed, strict=True)
-        ]
-        return {"engine": engine_named(engine).label, "latency": latency}
+        return {
+            "engine": engine_named(engine).label,
+            "latency": [self.timed(engine, size) for size in self.batch_sizes],
+        }
 
-    def timed(self, engine: str, size: int) -> LatencyComparison:
-        """Timings at one batch size."""
+    def timed(self, engine: str, size: int) -> dict[str, Any]:
+        """Timings at one batch size, as plain data."""
+        from ...deploy.engines import engine_named, graph_runner, runner
         from ...deploy.timing import compare_latency
 
         inputs = self.example_inputs(size)
-        runs = {name: self.runnable(name, engine, inputs) for name in self.nets}
-        return compare_latency(runs, self.repeats)
+        settings: dict[str, Any] = {"engine": engine, "threads": self.threads}
+        if engine_named(engine).kind == "module":
+            found = compare_latency(
+                {name: runner(net, inputs, **settings) for name, net in self.nets.items()}, self.repeats
+            )
+            return self.plain(size, found)
+        graphs = {name: self.graph(name, engine, inputs) for name in self.nets}
+        runs = {name: graph_runner(graph, inputs, **settings) for name, graph in graphs.items()}
+        found = compare_latency(runs, self.repeats)
+        return self.plain(size, found) | self.per_layer(graphs, inputs, found, settings)
 
-    def runnable(self, name: str, engine: str, inputs: Tensor) -> Runnable:
-        """A network in an engine; graphs in the layout that is fastest at this batch size.
+    def plain(self, size: int, found: LatencyComparison) -> dict[str, Any]:
+        """Timings and what they say."""
+        return {"batch_size": size, **found.to_dict(), "speedup": self.speedup(found)}
+
+    def per_layer(
+        self,
+        graphs: Mapping[str, bytes],
+        inputs: Tensor,
+        found: LatencyComparison,
+        settings: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        """Each network's median time, divided among its layers as the engine's profiler divides it; ms."""
+        from ...deploy.profiling import layer_shares
+
+        shares = {
+            name: layer_shares(graph, inputs, self.nets[name], **settings) for name, graph in graphs.items()
+        }
+        times = {
+            name: {layer: share * found.medians_ms[name] for layer, share in of_layer.items()}
+            for name, of_layer in shares.items()
+            if of_layer is not None
+        }
+        return {"measured_layer_ms": times} if times else {}
+
+    def graph(self, name: str, engine: str, inputs: Tensor) -> bytes:
+        """A network as a serialised model, in the layout that is fastest at this batch size.
 
         The one that the others are compared with is as torch exports it: our exporter would take dead channels out.
         """
         from ...deploy.conversion import raw_onnx
-        from ...deploy.engines import engine_named, graph_runner, runner
         from ...deploy.fastest import fastest_graph
 
-        if engine_named(engine).kind == "module":
-            return runner(self.nets[name], inputs, engine=engine, threads=self.threads)
         if name not in self.raw:
             self.raw[name] = raw_onnx(self.nets[name], self.example_inputs(1))
         content = self.raw[name].content
         if name != next(iter(self.nets)) or len(self.nets) == 1:
             content = fastest_graph(self.raw[name], [inputs], engine=engine, threads=self.threads).content
-        return graph_runner(content, inputs, engine=engine, threads=self.threads)
+        return bytes(content)
 
     def speedup(self, found: LatencyComparison) -> dict[str, float]:
         """Of each network over the first."""

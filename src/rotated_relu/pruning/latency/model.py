@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 
 from torch import nn
+from torch.fx import Node
 
 from ...core.errors import LatencyError
 from ...core.modules import Inputs, as_inputs, unwrap
@@ -12,9 +14,10 @@ from ...core.state import copy_of
 from ...graph.capture import Graph, capture, check_static
 from ...graph.liveness import Liveness
 from ...nn.folding import as_plain
-from .operations import Width, find_operations
+from .operations import TimedOperation, Width, find_operations
 from .table import LatencyTable
 
+LAYERS = ("conv", "transposed", "linear", "batch_norm", "layer_norm", "group_norm")  # they have weights
 NAMED = 3  # missing geometries that a message names
 
 
@@ -45,16 +48,29 @@ def check_table_for(net: nn.Module, example_inputs: Inputs, table: LatencyTable)
 def layer_milliseconds(net: nn.Module, example_inputs: Inputs, table: LatencyTable) -> dict[str, float]:
     """Time of each layer of a network with the widths that it has, in ms, by module ('' is the root).
 
-    Their sum and the table's ``call_ms`` are the estimate of the whole.
+    What has no weights counts with the layer whose result it reads. Their sum and the table's ``call_ms`` are the
+    estimate of the whole.
 
     Raises:
         LatencyError: If the table lacks a layer.
     """
-    operations = LatencyModel(*captured(net, example_inputs), table).operations
+    graph, batch_size = captured(net, example_inputs)
+    operations = LatencyModel(graph, batch_size, table).operations
+    layers = _layers(graph, operations)
     totals: dict[str, float] = defaultdict(float)
     for one in operations:
-        totals[one.name] += table.milliseconds(one.geometry, one.inputs, one.outputs)
+        totals[layers[one.nodes[0]]] += table.milliseconds(one.geometry, one.inputs, one.outputs)
     return dict(totals)
+
+
+def _layers(graph: Graph, operations: Sequence[TimedOperation]) -> dict[Node, str]:
+    """The layer that each node counts with: its module if it has weights, else that of the first tensor it reads."""
+    own = {one.nodes[0]: one.name for one in operations if one.geometry.kind in LAYERS}
+    layers: dict[Node, str] = {}
+    for node in graph.nodes:
+        before = (layers[source] for source in node.all_input_nodes if layers.get(source))
+        layers[node] = own.get(node) or next(before, "")
+    return layers
 
 
 class LatencyModel:

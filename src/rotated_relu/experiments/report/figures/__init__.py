@@ -4,6 +4,7 @@ from ..schema import ReportData
 from .alive import alive_figure
 from .curves import curves_figure
 from .latency import latency_figure
+from .layer_latency import layer_latency_figure
 from .layers import layers_figure
 from .paths import paths_figure
 from .slopes import slopes_figure
@@ -21,5 +22,6 @@ def figures(data: ReportData) -> dict[str, Figure]:
         layers_figure(data),
         curves_figure(data),
         latency_figure(data),
+        layer_latency_figure(data),
     )
     return {figure.key: figure for figure in made if figure is not None}

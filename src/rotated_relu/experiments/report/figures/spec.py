@@ -63,16 +63,18 @@ def line(
     }
 
 
-def bars(names: list[str], heights: list[int], name: str, fill: str, axis: str = "y") -> Spec:
-    """Bars side by side, one for each name."""
+def bars(
+    names: list[str], heights: Sequence[float], name: str, fill: str, axis: str = "y", form: str = "%{y:,}"
+) -> Spec:
+    """Bars side by side, one for each name; ``form`` is how plotly writes a height."""
     return {
         "type": "bar",
         "x": names,
-        "y": heights,
+        "y": list(heights),
         "name": name,
         "yaxis": axis,
         "marker": {"color": fill, "line": {"width": 0}},
-        "hovertemplate": f"%{{x}}<br>%{{y:,}} {name}<extra></extra>",
+        "hovertemplate": f"%{{x}}<br>{form} {name}<extra></extra>",
     }
 
 
