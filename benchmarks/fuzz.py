@@ -2,9 +2,12 @@
 
     python benchmarks/fuzz.py [--calls 2000] [--runs 500] [--seed 0] [--out benchmarks/fuzz.json]
 
+With 0 calls or 0 runs the file keeps what it says of that part.
+
 Two parts. Public functions are called with arguments of the wrong kind, drawn by hypothesis
 (``tests/support/fuzzed_calls.py``); and every verb that reads a run is given run directories of which one file is
-damaged in one of ten ways (``tests/support/damaged_runs.py``). CI runs a tenth of both (``tests/test_fuzz.py``).
+damaged in one of ten ways (``tests/support/damaged_runs.py``), as are directories of ``shrink``, ``compare`` and
+``reproduce``. CI runs a tenth of both (``tests/test_fuzz.py``).
 """
 
 from __future__ import annotations
@@ -30,8 +33,6 @@ torch.set_num_threads(1)
 from rotated_relu.core.environment import environment  # noqa: E402
 from support import damaged_runs, fuzzed_calls  # noqa: E402
 
-EXPORTS = 3  # an export takes as long as all other verbs: every third damaged run is given one
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(
@@ -43,45 +44,59 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="processes for the runs")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json").resolve())
     options = parser.parse_args()
-    result: dict[str, Any] = {"command": " ".join(["python", "benchmarks/fuzz.py", *sys.argv[1:]])}
+    result: dict[str, Any] = json.loads(options.out.read_text()) if options.out.exists() else {}
+    result |= {"command": " ".join(["python", "benchmarks/fuzz.py", *sys.argv[1:]]), **environment()}
+    result["versions"]["hypothesis"] = version("hypothesis")
     with tempfile.TemporaryDirectory() as place:
         os.chdir(place)
-        made, foreign = fuzzed_calls.foreign_exceptions(options.calls, Path(place), options.seed)
-        result["functions"] = {"calls": made, "foreign_exceptions": foreign}
-        result["runs"] = damaged(Path(place), options.runs, options.jobs)
+        if options.runs:
+            result["runs"] = damaged(Path(place), options.runs, options.jobs, options.seed)
+            print(
+                f"{options.runs} damaged directories, {len(result['runs']['complaints'])} complaints",
+                flush=True,
+            )
+            options.out.write_text(json.dumps(result, indent=2) + "\n")
+        if options.calls:
+            made, foreign = fuzzed_calls.foreign_exceptions(options.calls, Path(place), options.seed)
+            result["functions"] = {"calls": made, "foreign_exceptions": foreign}
+            print(*foreign, f"{made} calls, {len(foreign)} exceptions that are not ours", sep="\n")
         os.chdir("/")
-    result |= environment()
-    result["versions"]["hypothesis"] = version("hypothesis")
     options.out.write_text(json.dumps(result, indent=2) + "\n")
-    print(f"{made} calls, {len(foreign)} exceptions that are not ours")
-    print(f"{options.runs} damaged runs, {len(result['runs']['complaints'])} complaints; see {options.out}")
 
 
-def tried(place: Path, case: damaged_runs.Damaged) -> tuple[int, list[str]]:
-    """Verbs that one damaged run was given, and what they did wrong."""
-    verbs = [verb for verb in damaged_runs.VERBS if verb != "export" or case.number % EXPORTS == 0]
+SHRINKS = 3  # to shrink further takes as long as all other verbs: every third directory is
+
+
+def tried(
+    wholes: dict[str, Path], other: Path, place: Path, case: damaged_runs.Damaged
+) -> tuple[int, list[str]]:
+    """How many verbs one damaged directory was given, and what they did wrong."""
+    verbs = [verb for verb in damaged_runs.VERBS[case.kind] if verb != "shrink" or case.number % SHRINKS == 0]
     found: list[str] = []
     for verb in verbs:
         own = Path(tempfile.mkdtemp(dir=place))
-        found += damaged_runs.complaints(case, verb, place / "whole", place / "other", own)
+        found += damaged_runs.complaints(case, verb, wholes, other, own)
     if found:
         print("\n".join(found), flush=True)
     return len(verbs), found
 
 
-def damaged(place: Path, count: int, jobs: int) -> dict[str, Any]:
-    damaged_runs.trained(place / "whole", 8)
+def damaged(place: Path, count: int, jobs: int, seed: int) -> dict[str, Any]:
+    wholes = damaged_runs.finished(place / "whole", *damaged_runs.RESUMED)
     damaged_runs.trained(place / "other", 12, verbs=False)
-    whole = place / "whole"
-    cases = damaged_runs.all_damaged(whole, count)
+    cases = damaged_runs.all_damaged(wholes, count, seed)
+    results = []
     with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        results = list(pool.map(partial(tried, place), cases))
+        for result in pool.map(partial(tried, wholes, place / "other", place), cases):
+            results.append(result)
+            if len(results) % 25 == 0:
+                print(f"{len(results)} of {len(cases)} damaged directories", flush=True)
     found = [complaint for _, complaints in results for complaint in complaints]
     return {
-        "directories": len(cases),
-        "files": damaged_runs.files_of(whole),
+        "directories": {kind: sum(case.kind == kind for case in cases) for kind in wholes},
+        "files": {kind: damaged_runs.files_of(whole) for kind, whole in wholes.items()},
         "damages": [damage.__name__ for damage in damaged_runs.DAMAGES],
-        "verbs": list(damaged_runs.VERBS),
+        "verbs": {kind: list(verbs) for kind, verbs in damaged_runs.VERBS.items()},
         "verb_calls": sum(calls for calls, _ in results),
         "complaints": found,
     }

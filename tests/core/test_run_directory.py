@@ -177,6 +177,14 @@ def test_clear_deletes_what_the_verbs_write_and_nothing_else(tmp_path):
     assert [child.name for child in run.path.iterdir()] == ["notes.txt"]
 
 
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999", "-1e999", "9" * 400])
+def test_numbers_that_no_verb_writes_are_no_json(tmp_path, number):
+    """Infinite ones spread to every file that is made from them, and huge whole numbers become infinite there."""
+    (tmp_path / "measure.json").write_text(f'{{"seconds": {number}}}')
+    with pytest.raises(RunError, match=r"measure\.json is not valid JSON .*no finite number"):
+        read_json(tmp_path / "measure.json")
+
+
 def test_broken_json_says_which_file(tmp_path):
     (tmp_path / "config.json").write_text('{"model": ')
     with pytest.raises(RunError, match=r"config\.json is not valid JSON"):

@@ -1,8 +1,9 @@
-"""A finished run, each of its files damaged in ten ways, and what the verbs do with it.
+"""Finished directories, each of their files damaged in ten ways, and what the verbs do with them.
 
-Whatever is in a run directory, a verb ends with exit code 0, 1 or 2 and no traceback, touches nothing outside the
+Whatever is in a directory, a verb ends with exit code 0, 1 or 2 and no traceback, touches nothing outside the
 directory, and loses nothing: after a failure every other file is as it was, after a success there is none less, but for
-those that the verb says it retires.
+those that the verb says it retires. Verbs of several stages keep the files of those that they had done when they fail.
+A directory that a verb makes out of a damaged one is not there as a run when it fails.
 """
 
 from __future__ import annotations
@@ -11,20 +12,27 @@ import contextlib
 import dataclasses
 import hashlib
 import io
+import itertools
 import json
 import os
 import random
 import shutil
+import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
+from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from rotated_relu import cli
 from rotated_relu.core.run_directory import FILES, MADE_FROM
+from rotated_relu.experiments.pipelines import reproduce as reproduction
+from rotated_relu.experiments.shrinking import delivery
 from rotated_relu.training import fit
 from support.training_data import CONFIG
 
@@ -37,8 +45,8 @@ def trained(run: Path, hidden: int, verbs: bool = True) -> None:
         CONFIG,
         model=ModelConfig("fcnn", options={"hidden": hidden}),
         data=DataConfig("mnist5k", validation=0.02, flip=False, crop_padding=0),
-        epochs=1,
-        batch_size=500,
+        epochs=2,
+        batch_size=50,
     )
     fit(config, run, progress="none", device="cpu")
     if not verbs:
@@ -50,34 +58,97 @@ def trained(run: Path, hidden: int, verbs: bool = True) -> None:
         ("export", run, "--no-tune"),
         ("measure", run, "--engine", "torch", "--repeats", "1", "--batch-size", "1"),
         ("attack", run, "--images", "4", "--steps", "1", "--device", "cpu", "--progress", "none"),
+        ("calibrate", run, "--engine", "torch", "--minutes", "0.01", "--progress", "none"),
         ("report", run),
     ):
         code, said = called(arguments)
         assert code == 0, said
 
 
-# Every verb that reads a run, at its cheapest.
-VERBS: dict[str, tuple[Any, ...]] = {
+def finished(folder: Path, *kinds: str) -> dict[str, Path]:
+    """Directories of these kinds; a shrunken one is made from the run."""
+    made = {kind: folder / kind for kind in ("run", *kinds)}
+    trained(made["run"], 8)
+    for kind in kinds:
+        words = {"RUN": str(made[kind]), "SOURCE": str(made["run"])}
+        code, said = called(tuple(words.get(part, part) for part in RESUMED[kind]))
+        assert code == 0, said
+    return made
+
+
+SHORT = ("--epochs", "1", "--device", "cpu", "--progress", "none")
+# Kind of directory -> the command that made it, which goes on with it.
+RESUMED: dict[str, tuple[str, ...]] = {
+    "shrunken": ("shrink", "SOURCE", "--keep-macs", "0.9", *SHORT, "--out", "RUN"),
+    "curve": ("shrink", "SOURCE", "--keep-macs", "0.9", "0.8", *SHORT, "--out", "RUN"),
+    "comparison": (
+        "compare", "fcnn_mnist", "--data", "mnist5k", "--model-option", "hidden=8", "--method", "rotated",
+        "--level", "0.5", "--finetune-level", "0.5", "--finetune-epochs", "1", "--repeats", "1", *SHORT, "--out", "RUN",
+    ),
+    "reproduction": ("reproduce", "fcnn_mnist", "--data", "mnist5k", "--no-baseline", *SHORT, "--out", "RUN"),
+}  # fmt: skip
+# Every verb that reads a run, at its cheapest. NEW is a directory that it makes.
+OF_A_RUN: dict[str, tuple[str, ...]] = {
     "train": ("train", "--out", "RUN", "--progress", "none", "--device", "cpu"),
     "prune": ("prune", "RUN", "--round-to", "1", "--threshold", "0.1"),
-    "finetune": ("finetune", "RUN", "--epochs", "1", "--progress", "none", "--device", "cpu"),
+    "finetune": ("finetune", "RUN", *SHORT),
     "evaluate": ("evaluate", "RUN"),
     "export": ("export", "RUN", "--no-tune"),
     "measure": ("measure", "RUN", "--engine", "torch", "--repeats", "1", "--batch-size", "1"),
     "attack": ("attack", "RUN", "--images", "4", "--steps", "1", "--progress", "none", "--device", "cpu"),
+    "calibrate": ("calibrate", "RUN", "--engine", "torch", "--minutes", "0.01", "--progress", "none"),
     "report": ("report", "RUN"),
+    "shrink": ("shrink", "RUN", "--keep-macs", "0.9", *SHORT, "--out", "NEW"),
+}
+VERBS: dict[str, dict[str, tuple[str, ...]]] = {
+    "run": OF_A_RUN,
+    "shrunken": {
+        "resume": RESUMED["shrunken"],
+        **{verb: OF_A_RUN[verb] for verb in ("evaluate", "export", "measure", "report", "shrink")},
+    },
+    **{kind: {"resume": RESUMED[kind]} for kind in ("curve", "comparison", "reproduction")},
 }
 # What a verb may delete when it succeeds.
 RETIRES = {
     "prune": {*MADE_FROM["compact"], "search"},
     "finetune": {*MADE_FROM["finetuned"], "finetune"},
+    "resume": {*MADE_FROM["compact"], "search"},
 }
+OF_SEVERAL_STAGES = ("resume",)
+# Of all directories that are damaged; runs are given to ten verbs, most others to one.
+SHARES = {"run": 44, "shrunken": 22, "curve": 12, "comparison": 12, "reproduction": 10}
+
+
+@cache
+def _tables() -> tempfile.TemporaryDirectory[str]:
+    """Where measured times are kept, in place of the cache directory of whoever runs this."""
+    return tempfile.TemporaryDirectory()
+
+
+@cache
+def _operations(make: Callable[..., Any], **version: Any) -> Any:
+    """Torch's table of operations for exports, which it makes anew each time: half of the time of a small one."""
+    return make(**version)
 
 
 def called(arguments: tuple[Any, ...]) -> tuple[int | str, str]:
     """Exit code of a verb, or its traceback; and what it said."""
     said = io.StringIO()
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said), warnings.catch_warnings():
+    own = mock.patch.dict(os.environ, {"XDG_CACHE_HOME": _tables().name})
+    quick = [mock.patch.multiple(module, ROUNDS=1, BATCH_SIZES=(1,)) for module in (delivery, reproduction)]
+    registry = mock.patch.object(
+        ONNXRegistry, "from_torchlib", partial(_operations, ONNXRegistry.from_torchlib)
+    )
+    with contextlib.ExitStack() as within:
+        for one in (
+            contextlib.redirect_stdout(said),
+            contextlib.redirect_stderr(said),
+            own,
+            registry,
+            *quick,
+        ):
+            within.enter_context(one)
+        within.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
         try:
             cli.main(list(map(str, arguments)))
@@ -185,32 +256,44 @@ DAMAGES: tuple[Callable[[Path, Path, Path, random.Random], None], ...] = (
 
 @dataclasses.dataclass(frozen=True)
 class Damaged:
-    """One damaged run directory."""
+    """One damaged directory."""
 
+    kind: str
     file: str
     damage: Callable[..., None]
     number: int
 
     def __str__(self) -> str:
-        return f"{self.file}, {self.damage.__name__}, {self.number}"
+        return f"{self.kind}, {self.file}, {self.damage.__name__}, {self.number}"
 
 
 def files_of(run: Path) -> list[str]:
     return sorted(str(path.relative_to(run)) for path in run.rglob("*") if path.is_file())
 
 
-def all_damaged(run: Path, count: int) -> list[Damaged]:
-    """So many: every file in every way, again with other chances until there are enough."""
-    every = [(file, damage) for file in files_of(run) for damage in DAMAGES]
-    return [Damaged(*every[number % len(every)], number) for number in range(count)]
+def all_damaged(wholes: dict[str, Path], count: int, number: int = 0) -> list[Damaged]:
+    """So many, by the shares of their kinds: every file in every way, in a random order, again until there are enough.
+
+    Args:
+        wholes: Directories by kind.
+        count: How many.
+        number: Of the random order.
+    """
+    found: list[tuple[str, str, Callable[..., None]]] = []
+    whole_share = sum(SHARES[kind] for kind in wholes)
+    for kind, whole in wholes.items():
+        every = [(kind, file, damage) for file in files_of(whole) for damage in DAMAGES]
+        random.Random(f"{number}/{kind}").shuffle(every)
+        found += itertools.islice(itertools.cycle(every), round(count * SHARES[kind] / whole_share))
+    random.Random(number).shuffle(found)
+    return [Damaged(*one, index) for index, one in enumerate(found)]
 
 
-def digests(folder: Path, without: Path | None = None) -> dict[str, str]:
-    """Content of every file below a folder, but for those below another one."""
+def digests(folder: Path, *without: Path) -> dict[str, str]:
+    """Content of every file below a folder, but for those below some others."""
     found = {}
     for place, folders, names in os.walk(folder):
-        if without is not None:
-            folders[:] = [name for name in folders if Path(place, name) != without]
+        folders[:] = [name for name in folders if Path(place, name) not in without]
         for name in names:
             path = Path(place, name)
             content = os.readlink(path).encode() if path.is_symlink() else path.read_bytes()
@@ -218,34 +301,37 @@ def digests(folder: Path, without: Path | None = None) -> dict[str, str]:
     return found
 
 
-def complaints(case: Damaged, verb: str, whole: Path, other: Path, place: Path) -> list[str]:
-    """What one verb does wrong with one damaged run; nothing if all is well.
+def complaints(case: Damaged, verb: str, wholes: dict[str, Path], other: Path, place: Path) -> list[str]:
+    """What one verb does wrong with one damaged directory; nothing if all is well.
 
     Args:
         case: What is damaged.
-        verb: One of ``VERBS``.
-        whole: The run before.
-        other: Another run, of a larger network.
+        verb: One of ``VERBS`` of that kind.
+        wholes: The directories before, by kind, and the run that a shrunken one was made from.
+        other: Another run, of a larger network, with files of the same names.
         place: An empty folder to work in.
     """
-    run, outside = place / "run", place / "outside"
-    shutil.copytree(whole, run)
+    run, new, outside = place / "run", place / "new", place / "outside"
+    shutil.copytree(wholes[case.kind], run)
     outside.mkdir()
     (outside / "precious.txt").write_text("not yours")
     if case.file.startswith("checkpoints"):
         (run / FILES["weights"][0]).unlink()  # a run that was stopped: only that one reads them
     case.damage(run / case.file, other / case.file, outside, random.Random(case.number))
-    before, around = digests(run), digests(place, without=run)
+    before, around = digests(run), digests(place, run, new)
     torch.manual_seed(0)
-    code, said = called(tuple(str(run) if part == "RUN" else part for part in VERBS[verb]))
+    words = {"RUN": str(run), "NEW": str(new), "SOURCE": str(wholes["run"])}
+    code, said = called(tuple(words.get(part, part) for part in VERBS[case.kind][verb]))
     after = digests(run)
     found = [f"traceback {code}"] if isinstance(code, str) else []
     if code not in (0, 1, 2) and not found:
         found.append(f"exit code {code}: {said[-200:]}")
     if "Traceback" in said:
         found.append(f"prints a traceback: {said[-300:]}")
-    if digests(place, without=run) != around:
+    if digests(place, run, new) != around:
         found.append("touched what lies outside")
+    if code != 0 and (new / FILES["config"][0]).exists():
+        found.append(f"failed and left a run: {said[-200:]}")
     found += _losses(verb, code, "is new, but what was made" in said, before, after, case.file)
     shutil.rmtree(place)
     return [f"{verb} on {case}: {one}" for one in found]
@@ -256,9 +342,9 @@ def _losses(
 ) -> list[str]:
     """What is gone; ``late``: the result is in place, but something that it retires could not be deleted."""
     untouched = {name for name in before if name != damaged and not name.endswith(".lock")}
-    if code == 0 or late:
+    if code == 0 or late or verb in OF_SEVERAL_STAGES:
         retired = {FILES[key][0] if key in FILES else key for key in RETIRES.get(verb, ())}
-        gone = {name for name in untouched - after.keys() if Path(name).parts[0] not in retired}
+        gone = {name for name in untouched - after.keys() if not retired & set(Path(name).parts)}
         return [f"lost {', '.join(sorted(gone))}"] if gone else []
     changed = {name for name in untouched if after.get(name) != before[name]}
     return [f"changed {', '.join(sorted(changed))} and failed"] if changed else []

@@ -12,6 +12,7 @@ import csv
 import errno
 import io
 import json
+import math
 import os
 import platform
 import shutil
@@ -307,16 +308,31 @@ def read_json(path: Path, kind: Any = Any) -> Any:
         kind: What it must hold, as an annotation says it: ``dict[str, float]``.
 
     Raises:
-        RunError: If it is missing, unreadable, not JSON, or holds something of another kind.
+        RunError: If it is missing, unreadable, not JSON, holds a number that is not finite, or is of another kind.
     """
     with explained(path):
         content = path.read_bytes()
     try:
-        data = json.loads(content.decode("utf-8"))
+        data = json.loads(
+            content.decode("utf-8"), parse_constant=_finite, parse_float=_finite, parse_int=_whole
+        )
     except (ValueError, RecursionError) as error:  # no text, no JSON, or a number of thousands of digits
         raise RunError(f"{path} is not valid JSON ({error}); delete it and run its verb again") from error
     with as_written(path):
         return typed(kind, data, path.name)
+
+
+def _finite(text: str) -> float:
+    """A number of a JSON file: infinity and NaN are none, and no verb writes them."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:20]} is no finite number")
+    return value
+
+
+def _whole(text: str) -> int:
+    _finite(text)
+    return int(text)
 
 
 @contextlib.contextmanager

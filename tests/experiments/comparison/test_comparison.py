@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import re
 import sys
 
 import pytest
@@ -220,6 +221,30 @@ def comparison(path, settings=SMALL, images=IMAGES):
     made = Comparison(settings, path, say=lambda line: None, device="cpu", progress="none")
     made.task.__dict__["images"] = images
     return made
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"reached": "yes"}, "reached must be bool"),
+        ({"macs_saved": None}, "macs_saved must be float"),
+        ({"validation": [1]}, "validation must be float"),
+        ({"finetuned_test": {}}, "finetuned_test must be float"),
+        ({"latency": [{"engine": "onnxruntime"}]}, "KeyError: 'batch_size'"),
+    ],
+)
+def test_what_is_known_of_a_point_is_held_to_its_kinds(changes, says, tmp_path):
+    made = comparison(tmp_path)
+    point = next(iter(made.points))
+    known = {"reached": True, "macs_saved": 0.4, "parameters_saved": 0.3, "validation": 90.0}
+    made.file(point).write_text(json.dumps(known))
+    # Which point it is says the name of its file.
+    assert made.row(point) == {**known, "method": "budget", "label": METHODS["budget"].label, "seed": 0,
+                               "keep": 0.6, "level": 0.0}  # fmt: skip
+    made.file(point).write_text(json.dumps(known | changes))
+    with pytest.raises(RunError, match=re.escape(point.name)) as refused:
+        made.row(point)
+    assert says in str(refused.value)
 
 
 def stages(made):

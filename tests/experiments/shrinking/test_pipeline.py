@@ -1,6 +1,7 @@
 """A trained network of somebody's own file, shrunk: the whole path, stopped in every stage, and what is refused."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -110,6 +111,25 @@ def stopping(function, number):
         return function(*arguments, **keywords)
 
     return stopped
+
+
+@pytest.mark.parametrize("name", ["shrinking.json", "summary.json"])
+@pytest.mark.parametrize("content", ["[]", "{}", '{"settings": null, "seconds": "long"}'])
+def test_damaged_files_are_named(whole, tmp_path, wanted, name, content):
+    shutil.copytree(whole[0], tmp_path / "run")
+    (tmp_path / "run" / name).write_text(content)
+    with pytest.raises(RunError, match=name):
+        shrink_run(wanted(), tmp_path / "run")
+
+
+@pytest.mark.parametrize(("name", "key"), [("measure.json", "saved"), ("measure.json", "latency")])
+def test_what_the_summary_needs_is_named(whole, tmp_path, wanted, name, key):
+    shutil.copytree(whole[0], tmp_path / "run")
+    (tmp_path / "run" / "summary.json").unlink()
+    path = tmp_path / "run" / name
+    path.write_text(json.dumps({k: value for k, value in json.loads(path.read_text()).items() if k != key}))
+    with pytest.raises(RunError, match=f"{name}.*{key}"):
+        shrink_run(wanted(), tmp_path / "run")
 
 
 def test_other_settings_need_another_directory(whole, wanted):
@@ -229,8 +249,6 @@ def test_a_network_that_does_not_fit_the_images_is_refused_with_one_line(code, e
 
 
 def test_a_page_that_is_made_anew_names_the_same_command(whole, wanted, tmp_path):
-    import shutil
-
     from rotated_relu.experiments.report.collect import report_data
     from rotated_relu.experiments.run_networks import RunNetworks
 
@@ -256,8 +274,6 @@ def test_preprocessing_of_the_weights_counts_where_nothing_else_is_said(wanted):
 
 
 def test_openvino_is_exported_for_a_finished_run_too(whole, wanted, tmp_path):
-    import shutil
-
     pytest.importorskip("openvino")
     shutil.copytree(whole[0], tmp_path / "run")
     before = (tmp_path / "run" / "measure.json").read_bytes()

@@ -14,7 +14,7 @@ from ...core.environment import environment
 from ...core.formatting import plural
 from ...core.messages import Say
 from ...core.progress import showing
-from ...core.run_directory import read_json, write_json
+from ...core.run_directory import as_written, read_json, write_json
 from ..report.comparison import build_comparison
 from ..report.comparison_markdown import write_markdown
 from .epochs import total_epochs
@@ -75,7 +75,7 @@ def _clocked(comparison: Comparison) -> Iterator[None]:
 def seconds_of(comparison: Comparison) -> float:
     """Wall-clock time over all the calls that it took."""
     path = comparison.task.path / "seconds.json"
-    return float(read_json(path)["seconds"]) if path.is_file() else 0.0
+    return read_json(path, dict[str, float])["seconds"] if path.is_file() else 0.0
 
 
 def write_results(
@@ -92,10 +92,11 @@ def write_results(
     rows = comparison.rows()
     if not rows:
         return
-    data = {"title": f"{recipe}: pruning methods compared", **results(comparison)}
-    data["made"] = made(comparison, recipe, command)
-    data["finished"] = finished
     path = comparison.task.path
+    with as_written(path / "points", path / "trained.json", path / "tuning"):
+        data = {"title": f"{recipe}: pruning methods compared", **results(comparison)}
+        data["made"] = made(comparison, recipe, command)
+    data["finished"] = finished
     write_json(path / "compare.json", {**data, "environment": environment()})
     write_csv(rows, path / "compare.csv")
     build_comparison(data, path / "compare.html")

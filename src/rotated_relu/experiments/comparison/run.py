@@ -15,9 +15,11 @@ from torch import nn
 
 from ...core import messages
 from ...core.counting import count_parameters
+from ...core.errors import RunError
 from ...core.messages import Say
+from ...core.plain_data import typed
 from ...core.progress import in_turn
-from ...core.run_directory import read_json, write_json
+from ...core.run_directory import as_written, read_json, write_json
 from ...training import evaluate_model
 from .epochs import second_part
 from .fitting import trained_on
@@ -30,6 +32,37 @@ from .trainings import Training, Trainings
 
 REFERENCE = Method("reference", "ReLU", DENSE, "filter_l1")  # what it says of choosing is not used
 SLACK = 0.04  # a network that saves so much more than its level is another level's
+
+
+MEASURED = ("macs_saved", "parameters_saved", "validation")
+LATER = ("test", "finetuned_validation", "finetuned_test")
+TIMED = {"engine": str, "batch_size": int, "ms": float, "plain_ms": float, "speedup": float}
+
+
+def own_part(point: Point) -> dict[str, Any]:
+    """What the row of a point says of which point it is."""
+    method = point.method
+    return {
+        "method": method.name,
+        "label": method.label,
+        "seed": point.seed,
+        "keep": point.keep,
+        "level": point.level,
+    }
+
+
+def check_row(row: dict[str, Any]) -> None:
+    """Hold what is known about a point to the kinds that it is written with.
+
+    Raises:
+        KeyError, TypeError: If something is missing or of another kind.
+    """
+    reached = typed(bool, row["reached"], "reached")
+    for name in (*(MEASURED if reached else ()), *(name for name in LATER if name in row)):
+        typed(float, row[name], name)
+    for timed in typed(list[dict[str, Any]], row.get("latency", []), "latency"):
+        for name, kind in TIMED.items():
+            typed(kind, timed[name], name)
 
 
 class Comparison:
@@ -79,14 +112,7 @@ class Comparison:
     def _pruned_row(self, point: Point) -> dict[str, Any]:
         small = self.points.pruned(point)
         failure = self.points.failure(point)
-        row: dict[str, Any] = {
-            "method": point.method.name,
-            "label": point.method.label,
-            "seed": point.seed,
-            "keep": point.keep,
-            "level": point.level,
-            "reached": small is not None,
-        }
+        row: dict[str, Any] = {**own_part(point), "reached": small is not None}
         if failure is not None:
             self.task.say(f"{point.title}: {failure}")
             row["failure"] = failure
@@ -148,9 +174,16 @@ class Comparison:
 
     def finetuned(self, point: Point) -> nn.Module:
         """The fine-tuned network of a point, trained now if it has not been."""
-        net = self.points.pruned(point)
-        assert net is not None
+        net = self._small(point)
         return self._trained_on(net, point.method, point.seed, self.file(point).with_suffix(""))
+
+    def _small(self, point: Point) -> nn.Module:
+        small = self.points.pruned(point)
+        if small is None:
+            raise RunError(
+                f"{self.file(point)} tells of a network that is not there; delete it and run the same command again"
+            )
+        return small
 
     def reference(self, seed: int) -> nn.Module:
         """The plain network, trained for as many epochs as the pruned ones are in all; only where all are trained."""
@@ -171,8 +204,7 @@ class Comparison:
         for point in self.points:
             row = self.row(point)
             if row["reached"] and "test" not in row:
-                small = self.points.pruned(point)
-                assert small is not None
+                small = self._small(point)
                 row["test"] = evaluate_model(small, split)
                 write_json(self.file(point), row)
             if "finetuned_validation" in row and "finetuned_test" not in row:
@@ -192,8 +224,7 @@ class Comparison:
             "timing", self._trained_on_without(timed), lambda point: f"timing {point.title}"
         ):
             row = self.row(point)
-            small = self.points.pruned(point)
-            assert small is not None
+            small = self._small(point)
             row["latency"] = latencies(self.task, self.trainings.plain(point.seed), small)
             write_json(self.file(point), row)
 
@@ -203,8 +234,11 @@ class Comparison:
 
     def row(self, point: Point) -> dict[str, Any]:
         """What is known about a point."""
-        row: dict[str, Any] = read_json(self.file(point), dict[str, Any])
-        return row
+        path = self.file(point)
+        row: dict[str, Any] = read_json(path, dict[str, Any])
+        with as_written(path):
+            check_row(row)
+        return row | own_part(point)
 
     def rows(self) -> list[dict[str, Any]]:
         """What is known about all points that have been reached."""

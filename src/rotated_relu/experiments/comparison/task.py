@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +46,7 @@ class Task:
         """Keep the settings, and refuse a directory whose networks were made with other ones."""
         path, mine = self.path / "settings.json", self.settings.to_dict()
         if path.is_file():
-            found = read_json(path)
+            found = read_json(path, dict[str, Any])
             # Settings may have the names, and folders the relative paths, of an earlier version.
             found["base"] = resolved(Config.from_dict(found.get("base"))).identity()
             different = [name for name in FIXED if found.get(name) != json.loads(json.dumps(mine[name]))]

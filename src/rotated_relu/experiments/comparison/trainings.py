@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from ...core.plain_data import typed
 from ...core.progress import in_turn
 from ...core.run_directory import Run, as_written, read_json, write_json
 from ...training import Config, build_model, evaluate_model, fit
@@ -52,6 +53,19 @@ class Training:
 
     def __str__(self) -> str:
         return f"{self.name}{f'-keep{self.keep:g}' if self.keep < 1 else ''}-seed{self.seed}"
+
+
+def tuning_in(path: Path) -> dict[str, Any]:
+    """What a file of ``tuning/`` says.
+
+    Raises:
+        RunError: If it says something else.
+    """
+    found: dict[str, Any] = read_json(path, dict[str, Any])
+    with as_written(path):
+        typed(float, found["chosen"], "chosen")
+        typed(dict[str, float], found["validation_accuracy"], "validation_accuracy")
+    return found
 
 
 class Trainings:
@@ -143,8 +157,7 @@ class Trainings:
             return self.task.settings.strengths[0]
         path = self.task.path / "tuning" / f"{training}.json"
         if path.is_file():
-            with as_written(path):
-                return float(read_json(path)["chosen"])
+            return float(tuning_in(path)["chosen"])
         found = tuned(self.task.settings.strengths, lambda strength: self._tuning_score(training, strength))
         write_json(path, found.to_dict())
         self.task.say(f"{training}: total shrinkage {found}")
@@ -153,7 +166,7 @@ class Trainings:
     def tuning(self) -> dict[str, Any]:
         """What the short runs gave, by training."""
         paths = {name: self.task.path / "tuning" / f"{name}.json" for name in self.task.settings.tuned}
-        return {name: read_json(path) for name, path in paths.items() if path.is_file()}
+        return {name: tuning_in(path) for name, path in paths.items() if path.is_file()}
 
     def _tuning_score(self, name: str, strength: float) -> float:
         self.task.say(f"tuning {Training(name, 0).title}, total shrinkage {strength:g}")
@@ -174,22 +187,27 @@ class Trainings:
 
     def accuracies(self) -> dict[str, dict[str, float]]:
         """Of the networks as trained, as far as known: ``{name: {"validation": percent, "test": percent}}``."""
-        path = self.task.path / "trained.json"
+        path = self._known
         known: dict[str, dict[str, float]] = (
             read_json(path, dict[str, dict[str, float]]) if path.is_file() else {}
         )
         return known
 
+    @property
+    def _known(self) -> Path:
+        return self.task.path / "trained.json"
+
     def reference(self) -> dict[int, dict[str, float]]:
         """Those of the plain network, by seed."""
         found = self.accuracies()
-        return {seed: found[str(Training(DENSE, seed))] for seed in self.task.settings.seeds}
+        with as_written(self._known):
+            return {seed: found[str(Training(DENSE, seed))] for seed in self.task.settings.seeds}
 
     def note(self, training: Training, values: dict[str, float]) -> None:
         """Add accuracies of a network to what is known."""
         known = self.accuracies()
         known.setdefault(str(training), {}).update(values)
-        write_json(self.task.path / "trained.json", known)
+        write_json(self._known, known)
 
     def evaluate(self, split: str) -> None:
         """Add the accuracies of all networks on ``validation`` or ``test`` to what is known."""

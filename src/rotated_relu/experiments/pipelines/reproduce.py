@@ -19,7 +19,7 @@ from ...core.errors import RunError
 from ...core.formatting import plural
 from ...core.messages import Say
 from ...core.progress import showing, task
-from ...core.run_directory import read_json, write_json
+from ...core.run_directory import as_written, read_json, write_json
 from ..report.collect import report_run
 from ..run_networks import RunNetworks
 from ..stages.evaluate import SPLITS, keep_accuracy, kept_accuracies
@@ -165,16 +165,22 @@ def reproduce_run(
 
 def _finish(pair: BaselinePair, plan: Plan, command: str | None) -> None:
     """The outcome and its page; test images are read here."""
-    measured = read_json(pair.rotated.run.file("measure"), dict[str, Any])
-    write_json(pair.rotated.run.file("reproduction"), _record(pair, plan, measured))
+    measured: dict[str, Any] = read_json(pair.rotated.run.file("measure"), dict[str, Any])
+    run = pair.rotated.run
+    with as_written(*(run.file(name) for name in ("threshold", "measure", "evaluation"))):
+        record = _record(pair, plan, measured)
+    write_json(run.file("reproduction"), record)
     report_run(pair.rotated, pair.relu, command=command)
 
 
 def _prune(loaded: RunNetworks, plan: Plan, progress: str, say: Say) -> None:
     run = loaded.run
-    if run.has("threshold") and run.has("compact") and _as_asked(read_json(run.file("threshold")), plan):
-        say("threshold and compacted network: found")
-        return
+    if run.has("threshold") and run.has("compact"):
+        with as_written(run.file("threshold")):
+            is_found = _as_asked(read_json(run.file("threshold"), dict[str, Any]), plan)
+        if is_found:
+            say("threshold and compacted network: found")
+            return
     # Rounded to 1: what is compared with the paper is all that can go.
     tolerance = plan.tolerance if plan.tolerance is not None else TOLERANCE
     how: dict[str, Any] = {"round_to": 1, "progress": progress, "say": say}
@@ -207,8 +213,9 @@ def _retrain(loaded: RunNetworks, plan: Plan, device: str, progress: str, say: S
 def _measured(pair: BaselinePair, say: Say) -> None:
     run = pair.rotated.run
     known: dict[str, Any] = read_json(run.file("measure"), dict[str, Any]) if run.has("measure") else {}
-    if known and {"compact"} | ({"relu"} if pair.relu else set()) <= known["networks"].keys():
-        return
+    with as_written(run.file("measure")):
+        if known and {"compact"} | ({"relu"} if pair.relu else set()) <= known["networks"].keys():
+            return
     say("measuring all networks in turn")
     measure_pair(pair, BATCH_SIZES, ROUNDS)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ...core.environment import environment
 from ...core.messages import Say
-from ...core.run_directory import Run, read_json, replacing, write_json
+from ...core.run_directory import Run, as_written, read_json, replacing, write_json
 from ..report.collect import report_run
 from ..run_networks import RunNetworks
 from ..stages.evaluate import evaluate_run, keep_accuracy, kept_accuracies
@@ -19,7 +19,7 @@ from ..stages.export import export_run
 from ..stages.measure import measure_run
 from .classify import CLASSIFY
 from .original import HELD_OUT
-from .settings import settings_of
+from .settings import record_of, settings_of
 from .trainings import macs_share, teacher_of
 
 BATCH_SIZES = (1, 64)
@@ -55,18 +55,30 @@ def finish(loaded: RunNetworks, command: str | None, say: Say) -> dict[str, Any]
     """Accuracies, page and summary, which is returned."""
     run = loaded.run
     if run.has("summary"):
-        known: dict[str, Any] = read_json(run.file("summary"))
-        return known
+        return _known_summary(run)
     say("reading the test images, once for each network, and writing the page")
     if "validation" not in kept_accuracies(run).get("compact", {}):
         keep_accuracy(loaded, "compact", loaded.network("compact"), "validation")
     for weights in ("trained", "compact"):
         if "test" not in kept_accuracies(run).get(weights, {}):
             evaluate_run(loaded, weights, "test")
-    summary = _summary(loaded) | ({} if command is None else {"command": command})
+    with as_written(*(run.file(name) for name in ("measure", "evaluation", "provenance"))):
+        summary = _summary(loaded) | ({} if command is None else {"command": command})
     report_run(loaded, command=command)
     write_json(run.file("summary"), summary)
     return summary
+
+
+def _known_summary(run: Run) -> dict[str, Any]:
+    """What was written when it was finished.
+
+    Raises:
+        RunError: If it cannot be told any more.
+    """
+    known: dict[str, Any] = read_json(run.file("summary"), dict[str, Any])
+    with as_written(run.file("summary")):
+        verdict(known)
+    return known
 
 
 def _summary(loaded: RunNetworks) -> dict[str, Any]:
@@ -94,7 +106,7 @@ def _summary(loaded: RunNetworks) -> dict[str, Any]:
         "engine": measured["engine"],
         "certificate_max_relative_difference": certificate.max_relative_difference,
         "epochs": asked["epochs"],
-        "seconds": round(read_json(run.file("shrinking"))["seconds"], 1),
+        "seconds": round(record_of(run)["seconds"], 1),
         "settings": asked,
         "environment": environment(),
     }

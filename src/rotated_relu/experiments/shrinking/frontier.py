@@ -18,7 +18,7 @@ from ...core import messages
 from ...core.environment import environment
 from ...core.errors import RunError
 from ...core.messages import Say
-from ...core.run_directory import Run, read_json, write_json
+from ...core.run_directory import Run, as_written, read_json, write_json
 from ..report.frontier import build_frontier
 from ..run_networks import RunNetworks
 from ..stages.evaluate import evaluate_run, kept_accuracies
@@ -75,9 +75,12 @@ def shrink_frontier(
         for one, (name, loaded) in zip(ordered, runs.items(), strict=True)
     ]
     command = commands(ordered, out) if commands else None
-    summary = _summary(summaries, runs, place)
-    write_json(place.file("summary"), summary)
-    build_frontier({**summary, "title": _title(runs), "made": _made(summary, command)}, place.file("report"))
+    with as_written(place.file("measure"), *(loaded.run.file("summary") for loaded in runs.values())):
+        summary = _summary(summaries, runs, place)
+        write_json(place.file("summary"), summary)
+        build_frontier(
+            {**summary, "title": _title(runs), "made": _made(summary, command)}, place.file("report")
+        )
     return summary
 
 
@@ -104,8 +107,11 @@ def _sibling(wanted: Shrinking, out: Path) -> Run | None:
 
 def _measure(runs: Mapping[str, RunNetworks], place: Run, say: Say) -> None:
     """All networks in turn, the original once; each run gets its part of what was measured."""
-    known = read_json(place.file("measure")) if place.has("measure") else {"networks": {}}
-    if set(known["networks"]) != {ORIGINAL, *runs}:
+    measured = place.file("measure")
+    known = read_json(measured, dict[str, Any]) if place.has("measure") else {"networks": {}}
+    with as_written(measured):
+        is_complete = set(known["networks"]) == {ORIGINAL, *runs}
+    if not is_complete:
         say(f"measuring the original and {len(runs)} small networks in turn")
         first = next(iter(runs.values()))
         nets = {ORIGINAL: first.network("trained")}
@@ -113,9 +119,10 @@ def _measure(runs: Mapping[str, RunNetworks], place: Run, say: Say) -> None:
         begun = time.monotonic()
         known = measure_networks(nets, first.example_inputs, delivery.BATCH_SIZES, repeats=delivery.ROUNDS)
         known["seconds"] = round(time.monotonic() - begun, 1)
-        write_json(place.file("measure"), known)
+        write_json(measured, known)
     for name, loaded in runs.items():
-        part = part_of(known, name)
+        with as_written(measured):
+            part = part_of(known, name)
         if not loaded.run.has("measure") or read_json(loaded.run.file("measure")) != part:
             # What was said of former timings goes first.
             loaded.run.discard("summary", "report")

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from ...core.errors import RunError
 from ...core.messages import Say
-from ...core.run_directory import Run, read_json, replacing, write_json
+from ...core.run_directory import Run, as_written, replacing, write_json
 from ..run_networks import RunNetworks
+from ..stages.evaluate import kept_accuracies
 from ..stages.train import override
 from .settings import Shrinking, augmentation, continued_config, training_config
 
@@ -155,8 +156,9 @@ def begin(run: Run, wanted: Shrinking) -> None:
 
 def copy_original(sibling: Run, wanted: Shrinking, run: Run) -> None:
     """Begin a run with the original of another one, which was brought with the same settings but for the budget."""
-    known = read_json(sibling.file("evaluation"))
-    write_json(run.file("evaluation"), {"trained": known["trained"]})
+    with as_written(sibling.file("evaluation")):
+        known = kept_accuracies(sibling)["trained"]
+    write_json(run.file("evaluation"), {"trained": known})
     for name in SHARED:
         if sibling.has(name):
             _copy(sibling.file(name), run.file(name))

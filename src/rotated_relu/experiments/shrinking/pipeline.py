@@ -26,11 +26,11 @@ from typing import Any
 from ...core import messages
 from ...core.errors import RunError
 from ...core.messages import Say
-from ...core.run_directory import Run, read_json, write_json
+from ...core.run_directory import Run, write_json
 from ..run_networks import RunNetworks
 from . import delivery
 from .original import copy_original, write_original
-from .settings import CHOOSING, TRAINING_ON, Shrinking, holds
+from .settings import CHOOSING, TRAINING_ON, Shrinking, holds, record_of
 from .trainings import shrink_network
 
 
@@ -120,5 +120,5 @@ def clocked(run: Run, begun: float | None = None) -> Iterator[None]:
     try:
         yield
     finally:
-        known = read_json(run.file("shrinking"))
+        known = record_of(run)
         write_json(run.file("shrinking"), {**known, "seconds": known["seconds"] + time.monotonic() - begun})

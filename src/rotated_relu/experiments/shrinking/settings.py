@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...core.errors import RunError
-from ...core.run_directory import Run, read_json
+from ...core.plain_data import typed
+from ...core.run_directory import Run, as_written, read_json
 from ..stages.train import override
 
 if TYPE_CHECKING:
@@ -174,8 +175,21 @@ def settings_of(run: Run) -> dict[str, Any]:
     """What a run was asked for; a setting that came later than the run has its default."""
     defaults = {field.name: field.default for field in dataclasses.fields(Shrinking)}
     plain = {name: value for name, value in defaults.items() if value is not dataclasses.MISSING}
-    found: dict[str, Any] = read_json(run.file("shrinking"))["settings"]
+    with as_written(run.file("shrinking")):
+        found: dict[str, Any] = typed(dict[str, Any], record_of(run)["settings"], "settings")
     return {**plain, **found}
+
+
+def record_of(run: Run) -> dict[str, Any]:
+    """What ``shrinking.json`` holds: the ``settings``, and the ``seconds`` so far.
+
+    Raises:
+        RunError: If it holds something else.
+    """
+    found: dict[str, Any] = read_json(run.file("shrinking"), dict[str, Any])
+    with as_written(run.file("shrinking")):
+        typed(float, found["seconds"], "seconds")
+    return found
 
 
 # --- as settings of a training ---------------------------------------------------------------------------------------
