@@ -334,3 +334,16 @@ def test_of_two_ways_side_by_side_one_stays():
         net, budget, 200, {"act_a.slope": torch.tensor([1.0, 2.0]), "act_b.slope": torch.tensor([3.0, 4.0])}
     )
     assert sorted(slope.tolist() for slope in rr.slopes(net).values()) == [[0.0, 0.0], [0.0, 1.0]]
+
+
+def test_what_is_left_counts_exact_zeros_alone():
+    # Linear(3, 4), Linear(4, 2), Linear(2, 1): 12 + 8 + 2 weights. Without the first channel 9 + 6 + 2 are left.
+    net = two_layers()
+    budget = rr.SlopeBudget(net, X, 100, 0.5)
+    assert budget.left() == 1.0
+    with torch.no_grad():
+        net[1].slope[0] = 1e-9
+    assert budget.left() == 1.0
+    with torch.no_grad():
+        net[1].slope[0] = 0.0
+    assert budget.left() == pytest.approx(17 / 22)

@@ -399,11 +399,15 @@ def test_tensorboard_has_scalars_and_histograms(tmp_path):
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
-def test_a_budget_is_met_and_leaves_exact_zeros(tmp_path, ema):
+def test_a_budget_is_met_and_leaves_exact_zeros(tmp_path, capsys, ema):
     config = dataclasses.replace(CONFIG, budget=BudgetConfig(0.5, end=0.6, window=0.1), ema=ema, epochs=5)
-    net = fit(config, tmp_path, images=IMAGES, progress="none", device="cpu").net
+    net = fit(config, tmp_path, images=IMAGES, progress="lines", device="cpu").net
     # 36 -> 8 -> 3: every hidden unit costs 39, so half of 8 units is half of the multiplications.
     assert int((net.act1.slope == 0).sum()) == 4
+    assert float(rows(tmp_path)[-1]["macs_left"]) == 50
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("epoch")]
+    assert "MACs 100.0 %, target 50 %" in lines[0]  # the ramp begins at a fifth of the run
+    assert "alive 4 of 8  MACs 50.0 %, target 50 %" in lines[-1]
 
 
 def test_slopes_can_start_at_one():

@@ -158,6 +158,11 @@ class SlopeBudget:
         done = 1.0 if self._number >= last else max(0.0, (self._number - first) / (last - first))
         return 1 - (1 - self.keep) * (1 - (1 - done) ** 3)
 
+    @torch.no_grad()
+    def left(self) -> float:
+        """Share of the unit that is left now, 0 to 1: slopes of exactly 0 are gone, all others count as whole."""
+        return self._estimate.share(zero_mask(self._net), self.unit)
+
     def state_dict(self) -> dict[str, Any]:
         """All that the rest of the run depends on: tensors, numbers and names."""
         return {

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from ...core.criteria import UNIT_LABELS
 from ...core.errors import RunError
 from ...core.extras import needs
 from ...core.formatting import duration
@@ -47,7 +48,7 @@ def logs_for(run: Run, config: Config, say: Callable[[str], None] | None) -> lis
     if config.log.wandb is not None:
         found.append(WeightsAndBiases(run, config))
     if say is not None:
-        found.append(Lines(say, config.epochs))
+        found.append(Lines(say, config))
     return found
 
 
@@ -86,8 +87,8 @@ def _write_table(path: Path, rows: list[dict[str, float]]) -> None:
 class Lines:
     """One line per epoch for a person watching."""
 
-    def __init__(self, say: Callable[[str], None], epochs: int) -> None:
-        self.say, self.epochs = say, epochs
+    def __init__(self, say: Callable[[str], None], config: Config) -> None:
+        self.say, self.config = say, config
 
     def resume(self, progress: Progress) -> None:
         """Say where the run goes on."""
@@ -97,22 +98,25 @@ class Lines:
     def epoch(self, progress: Progress, slopes: dict[str, Tensor]) -> None:
         """Say how the epoch went."""
         count = sum(slope.numel() for slope in slopes.values())
-        self.say(_line(progress.rows[-1], progress.timings, self.epochs, count))
+        self.say(_line(progress.rows[-1], progress.timings, self.config, count))
 
     def close(self) -> None:
         """Nothing is open."""
 
 
-def _line(row: dict[str, float], timings: list[float], epochs: int, slopes: int) -> str:
-    text = f"epoch {row['epoch'] + 1:.0f}/{epochs}"
+def _line(row: dict[str, float], timings: list[float], config: Config, slopes: int) -> str:
+    text = f"epoch {row['epoch'] + 1:.0f}/{config.epochs}"
     if "train_loss" in row:
         text += f"  loss {row['train_loss']:.4f}  train {row['train_accuracy']:.2f} %"
     if "validation_accuracy" in row:
         text += f"  validation {row['validation_accuracy']:.2f} %"
     if "alive_at_0.01" in row:
         text += f"  alive {row['alive_at_0.01']:.0f} of {slopes}"
+    unit, keep = config.budget.unit, config.budget.keep
+    if f"{unit}_left" in row:
+        text += f"  {UNIT_LABELS[unit]} {row[f'{unit}_left']:.1f} %, target {100 * keep:.3g} %"
     text += f"  {timings[-1]:.1f} s"
-    left = sum(timings) / len(timings) * (epochs - len(timings))
+    left = sum(timings) / len(timings) * (config.epochs - len(timings))
     return f"{text}, {duration(left)} left" if left else text
 
 

@@ -183,7 +183,7 @@ class Loop:
         row["lr"] = self.stepper.learning_rate(self.progress)
         strength = self.stepper.regularizer.strength(self.stepper.position(self.progress))
         row["penalty"] = strength * float(whole(slope_l1(self.stepper.net).detach()))
-        return row | count_alive(named.values())
+        return row | count_alive(named.values()) | self.stepper.regularizer.left()
 
 
 def _is_divided(stepper: Stepper) -> bool:

@@ -65,6 +65,10 @@ class Regularizer:
             return {}
         return {name: slope.detach() == 0 for name, slope in self._slopes.items()}
 
+    def left(self) -> dict[str, float]:
+        """What a budget has left of its unit, in percent, as ``macs_left``; empty without a budget."""
+        return {} if self.budget is None else {f"{self.budget.unit}_left": 100 * self.budget.left()}
+
     def state_dict(self) -> dict[str, Any]:
         """What a run that is resumed needs."""
         return {} if self.budget is None else {"budget": self.budget.state_dict()}
