@@ -3,6 +3,7 @@
 import csv
 import errno
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -319,6 +320,58 @@ def test_export_waits_for_nobody_who_writes_into_the_run(capsys, run):
     assert code == 1
     assert "is in use by process" in err
     assert not (run / "compact.onnx").exists()
+
+
+def test_evaluate_waits_for_nobody_who_writes_into_the_run(capsys, run):
+    known = (run / "evaluation.json").read_bytes() if (run / "evaluation.json").exists() else None
+    with Run(run).claimed():
+        code, out, err = call(capsys, "evaluate", run)
+    assert (code, out) == (1, "")
+    assert "is in use by process" in err
+    assert ((run / "evaluation.json").read_bytes() if known else None) == known
+
+
+@pytest.mark.parametrize(
+    ("arguments", "progress", "result"),
+    [
+        (
+            ["prune", "--tolerance", "1", "--round-to", "1"],
+            r"searching the threshold: \d+ of \d+, .* left",
+            "filters alive",
+        ),
+        (
+            ["export", "--no-tune"],
+            r"comparing it in onnxruntime, .* left",
+            "compact.onnx",
+        ),
+    ],
+)
+def test_progress_goes_to_stderr_and_results_to_stdout(capsys, monkeypatch, run, arguments, progress, result):
+    monkeypatch.setattr("rotated_relu.core.progress.EVERY", 0.0)  # a line after every step
+    code, out, err = call(capsys, arguments[0], run, *arguments[1:], "--progress", "lines")
+    assert code == 0
+    assert re.search(progress, err)
+    assert not re.search(progress, out)
+    assert result in out
+    assert result not in err.replace(str(run), "")
+
+
+def test_prune_to_a_share_that_no_network_has_is_refused_with_what_it_can_have(capsys, run):
+    before = (run / "compact.safetensors").read_bytes()
+    code, _, err = call(capsys, "prune", run, "--keep-macs", "0.001")
+    assert code == 1
+    assert "no threshold keeps at most 0.001 of the macs" in " ".join(err.split())
+    assert (run / "compact.safetensors").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_nobody_is_shown_how_a_layout_is_spelled_within(capsys, run):
+    code, out, err = call(capsys, "export", run, "--batch-size", "1")
+    assert code == 0
+    assert call(capsys, "report", run)[0] == 0
+    page = (run / "report.html").read_text(encoding="utf-8")
+    shown = out + err + page[: page.index("<script")]
+    assert not re.search(r"\bForm\(|GraphLayout\(|narrowing_bias|eagerness", shown)
 
 
 def test_a_run_that_may_only_be_read_is_evaluated(capsys, monkeypatch, run):

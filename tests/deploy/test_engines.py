@@ -108,3 +108,23 @@ def test_every_network_of_a_class_is_compiled():
             run = runner(Wide(width), torch.ones(1, 3), engine="torch.compile")
             assert run().shape == (1, width)
     assert graphs["unique_graphs"] - before == 4
+
+
+@pytest.mark.parametrize(
+    "changes", [{"name": 3}, {"kind": "tpu"}, {"start": None}, {"version": "1"}, {"packages": "onnx"}]
+)
+def test_what_is_no_engine_is_refused_when_it_is_made(changes):
+    given = {"name": "mine", "kind": "graph", "start": lambda *_: print, "version": lambda: "1", **changes}
+    with pytest.raises(ArgumentError, match=f"Engine: {next(iter(changes))} must be"):
+        Engine(**given)
+
+
+def test_what_an_engine_starts_has_to_be_callable(table, tmp_path):
+    register_engine(Engine("mine", "module", lambda *_: None, lambda: "1"))
+    net, x = nn.Linear(3, 2), torch.randn(4, 3)
+    for use in (
+        lambda: runner(net, x, engine="mine"),
+        lambda: rr.calibrate(net, x, engine="mine", cache=tmp_path),
+    ):
+        with pytest.raises(ArgumentError, match="what the engine 'mine' starts must be a function, got None"):
+            use()

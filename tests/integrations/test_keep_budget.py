@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import rotated_relu as rr
-from rotated_relu.core.errors import SlopeError
+from rotated_relu.core.errors import ArgumentError, SlopeError
 
 RATE, STEPS = 0.1, 10
 X = torch.zeros(2, 4)
@@ -82,6 +82,14 @@ def test_lightning(tmp_path, expected):
     trainer = lightning_trainer(tmp_path, KeepBudget(X, part="net", **OPTIONS), max_epochs=1)
     trainer.fit(lightning_module(net), loader())
     assert_same(net, expected)
+
+
+@pytest.mark.parametrize("state", [None, [], torch.ones(2, dtype=torch.bool)])
+def test_lightning_refuses_what_is_no_state(state):
+    from rotated_relu.integrations.lightning import KeepBudget
+
+    with pytest.raises(ArgumentError, match="state_dict must be a dict"):
+        KeepBudget(X, **OPTIONS).load_state_dict(state)
 
 
 def test_lightning_goes_on_from_its_checkpoint(tmp_path, expected):

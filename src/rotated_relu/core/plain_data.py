@@ -49,7 +49,7 @@ def typed(hint: Any, value: Any, where: str) -> Any:
         return build(hint, value, where)  # type: ignore[arg-type]
     if origin is list and isinstance(value, list):
         return [typed(parts[0], item, where) for item in value]
-    if origin is tuple and parts[1:] == (...,) and isinstance(value, list):  # JSON has no tuples
+    if origin is tuple and parts[1:] == (...,) and isinstance(value, (list, tuple)):  # JSON has no tuples
         return tuple(typed(parts[0], item, where) for item in value)
     if origin is dict and isinstance(value, dict):
         return {typed(parts[0], key, where): typed(parts[1], item, where) for key, item in value.items()}

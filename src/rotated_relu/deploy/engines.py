@@ -28,7 +28,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from ..core.arguments import checked
+from ..core.arguments import checked, checked_fields, need_callable
 from ..core.errors import ArgumentError, UnknownNameError
 from ..core.extras import EXTRAS, needs
 from ..core.modules import Call, Inputs, as_inputs, unwrap
@@ -42,6 +42,7 @@ MANY = 2**16  # compiled networks of one class
 Profile = Callable[[bytes, Call, int | None, int], list[tuple[str, float]]]
 
 
+@checked_fields()
 @dataclass(frozen=True)
 class Engine:
     """What runs networks.
@@ -57,6 +58,9 @@ class Engine:
         profile: Called with a serialised model, its inputs, the number of threads and how many calls to make; returns
             name and time in ms of the operations that ran, in order, as :mod:`.profiling` reads them. None if the
             engine cannot tell.
+
+    Raises:
+        ArgumentError: If a field is of another kind.
     """
 
     name: str
@@ -65,6 +69,16 @@ class Engine:
     version: Callable[[], str]
     packages: tuple[str, ...] = ()
     profile: Profile | None = None
+
+    def started(self, program: Any, inputs: Call, threads: int | None) -> Runnable:
+        """What ``start`` returns.
+
+        Raises:
+            ArgumentError: If that cannot be called.
+        """
+        run = self.start(program, inputs, threads)
+        need_callable(run, f"what the engine {self.name!r} starts")
+        return run
 
     @property
     def label(self) -> str:
@@ -118,7 +132,7 @@ def runner(
     _check_threads(threads)
     inputs = as_inputs(example_inputs)
     program = to_onnx(net, inputs).content if found.kind == "graph" else copy_of(unwrap(net)).eval()
-    return found.start(program, inputs, threads)
+    return found.started(program, inputs, threads)
 
 
 def graph_runner(
@@ -133,7 +147,7 @@ def graph_runner(
     """
     found = engine_named(engine, "graph")
     _check_threads(threads)
-    return found.start(content, as_inputs(example_inputs), threads)
+    return found.started(content, as_inputs(example_inputs), threads)
 
 
 def _check_threads(threads: int | None) -> None:

@@ -121,6 +121,11 @@ class KeepBudget(Callback):
         """For the Trainer's checkpoint."""
         return {} if self.budget is None else self.budget.state_dict()
 
+    @checked()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """From the Trainer's checkpoint."""
+        """From the Trainer's checkpoint.
+
+        Raises:
+            ArgumentError: If it is no dictionary.
+        """
         self._kept = state_dict or None

@@ -13,10 +13,11 @@ from torch import nn
 import rotated_relu as rr
 from rotated_relu.core.counting import count_macs
 from rotated_relu.core.errors import MissingPackageError, RunError, UnknownNameError
+from rotated_relu.core.progress import showing
 from rotated_relu.experiments.comparison.coupled import CoupledGroups
 from rotated_relu.experiments.comparison.methods import METHODS, chosen, training_config
 from rotated_relu.experiments.comparison.prune import RankedChannels
-from rotated_relu.experiments.comparison.results import saved_at, write_csv
+from rotated_relu.experiments.comparison.results import saved_at, table, write_csv
 from rotated_relu.experiments.comparison.run import Comparison
 from rotated_relu.experiments.comparison.settings import Settings
 from rotated_relu.experiments.report.comparison import build_comparison, verdict
@@ -295,18 +296,58 @@ def stopping(calls, after):
     return wrapped
 
 
-def test_the_page(tmp_path):
-    from rotated_relu.experiments.comparison.results import table
-
+@pytest.fixture
+def told():
+    """What a page is made from."""
     rows = [row(0.3, 89.8, 88.9, finetuned_validation=90.1, finetuned_test=89.0), row(0.5, 88.0, 87.0)]
-    data = {
+    return {
         "title": "T", "rows": rows, "table": table(rows, PLAIN), "reference": PLAIN, "trained": {"relu": PLAIN[0]},
         "made": [("seeds", "0")],
     }  # fmt: skip
+
+
+def test_the_page(told, tmp_path):
     assert (
-        verdict(data).replace("\u202f", " ")
+        verdict(told).replace("\u202f", " ")
         == "M saves 30 % of the computation at a loss of at most half a point, before fine-tuning"
     )
-    page = build_comparison(data, tmp_path / "a.html").read_text()
+    page = build_comparison(told, tmp_path / "a.html").read_text()
     assert "MACs saved, after fine-tuning" in page
     assert page.count("frontier-") > 1
+
+
+def test_an_unfinished_page_says_so(told, tmp_path):
+    said = {
+        finished: build_comparison({**told, "finished": finished}, tmp_path / "a.html").read_text()
+        for finished in (True, False)
+    }
+    assert "Unfinished: the same command goes on, and what is missing comes then." in said[False]
+    assert "Unfinished" not in said[True]
+
+
+@pytest.mark.parametrize(("epochs", "tuning"), [(24, 3), (160, 20), (1, 1)])
+def test_tuning_runs_follow_the_length_of_the_training(epochs, tuning):
+    settings = Settings(dataclasses.replace(CONV, epochs=epochs), methods=("slimming",))
+    assert settings.tuning_epochs == tuning
+
+
+def test_it_says_what_is_done_how_many_of_how_many_and_the_time_left(tmp_path, monkeypatch):
+    said = []
+    made = comparison(tmp_path)
+    made.task.say = said.append
+    monkeypatch.setattr(made.trainings, "strength", lambda name: 1.0)
+    monkeypatch.setattr(made.trainings, "trained", lambda training: None)
+    monkeypatch.setattr(made, "_pruned_row", lambda point: {"reached": False})
+    monkeypatch.setattr(made.trainings, "evaluate", lambda split: None)
+    with showing("lines", said.append):
+        made.train()
+        made.prune()
+    # ReLU, Network Slimming and the budget; the budget and slimming as trained and at 30 %, the budget's own at 40 %.
+    assert [re.sub(", [^,]* left$", "", line) for line in said[:3]] == [
+        "training ReLU, 1 of 3",
+        "training Rotated ReLU + budget (ours) (budget 60 %), 2 of 3",
+        "training Network Slimming, 3 of 3",
+    ]
+    assert said[1].endswith(" left")
+    assert said[3] == "pruning Rotated ReLU + budget (ours) as trained (budget 60 %), 1 of 4"
+    assert said[-1].startswith("pruning Network Slimming at 30 %, 4 of 4")

@@ -13,7 +13,7 @@ import torch
 
 from rotated_relu.cli import reproduce
 from rotated_relu.core.errors import RunError
-from rotated_relu.core.run_directory import read_json
+from rotated_relu.core.run_directory import read_json, write_json
 from rotated_relu.experiments.pipelines import reproduce as reproduction
 from rotated_relu.pruning.removal import read_plan
 from rotated_relu.pruning.removal.checkpoint import read_tensors
@@ -325,3 +325,21 @@ def test_published_figures_stand_in_the_table(monkeypatch):
     assert list(columns[3].cells) == ["25.0 % / 20.0 %", "64.7 % / 53.0 %"]
     assert list(columns[4].cells) == ["10.0 % / 5.0 %", ""]
     assert not any("The published row is" in line for line in reproduce.notes(record))
+
+
+def test_it_says_how_many_stages_of_how_many_are_done_and_the_time_left(tmp_path, monkeypatch):
+    monkeypatch.setattr("rotated_relu.core.progress.EVERY", 0.0)
+    for name in ("train_baseline", "_prune", "_retrain", "_measured"):
+        monkeypatch.setattr(reproduction, name, lambda *args, **keywords: None)
+    monkeypatch.setattr(
+        reproduction, "_finish", lambda pair, *_: write_json(pair.rotated.run.file("reproduction"), {})
+    )
+    said = []
+    plan = reproduction.plan_for("fcnn_mnist", {"epochs": 1})
+    (tmp_path / "run").mkdir()
+    reproduction.reproduce_run(plan, tmp_path / "run", progress="lines", say=said.append)
+    # Two trainings, pruning, retraining, measuring, and the table, after which nothing is left.
+    assert [line.partition(", ")[0] for line in said] == [
+        f"reproducing fcnn_mnist: {done} of 6" for done in range(1, 6)
+    ]
+    assert all(line.endswith(" left") for line in said)

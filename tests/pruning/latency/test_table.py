@@ -1,11 +1,13 @@
 """Tables as files, and what they lack in words."""
 
+import dataclasses
 import json
 
 import pytest
+import torch
 
 import rotated_relu as rr
-from rotated_relu.core.errors import FileFormatError, LatencyError
+from rotated_relu.core.errors import ArgumentError, FileFormatError, LatencyError
 from rotated_relu.pruning.latency.geometry import LayerGeometry
 from rotated_relu.pruning.latency.grid import LatencyGrid
 from support.latency_tables import table_of
@@ -101,3 +103,32 @@ def test_a_file_that_is_not_there_or_cannot_be_written(tmp_path):
         rr.LatencyTable.load(tmp_path / "binary.json")
     with pytest.raises(LatencyError, match="cannot write"):
         TABLE.save(tmp_path / "missing" / "table.json")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"threads": "2"}, {"batch_size": [1]}, {"call_ms": None}, {"entries": {"conv": 3.0}}]
+)
+def test_fields_are_held_to_their_kinds(changes):
+    with pytest.raises(ArgumentError, match=f"LatencyTable: {next(iter(changes))} must be"):
+        dataclasses.replace(TABLE, **changes)
+
+
+@pytest.mark.parametrize("geometry", [None, "conv", -1, [None], {1}])
+def test_what_is_no_geometry_is_refused(geometry):
+    for ask in (TABLE.steps, TABLE.find, lambda one: TABLE.milliseconds(one, 1, 1)):
+        with pytest.raises(ArgumentError, match="a table has times of a LayerGeometry, not of"):
+            ask(geometry)
+
+
+@pytest.mark.parametrize("width", [None, "8", [8], torch.full((2, 4), torch.nan)])
+def test_what_is_no_width_is_refused(width):
+    with pytest.raises(ArgumentError, match="widths must be whole numbers"):
+        TABLE.milliseconds(next(iter(TABLE.entries)), width, 8)
+
+
+def test_plain_data_of_another_kind_is_one_error():
+    data = TABLE.to_dict()
+    assert rr.LatencyTable.from_dict(data) == TABLE
+    data["entries"][0]["grid"]["outputs"] = "8"
+    with pytest.raises(LatencyError, match=r"grid\.outputs must be"):
+        rr.LatencyTable.from_dict(data)

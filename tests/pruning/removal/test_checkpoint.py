@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import rotated_relu as rr
-from rotated_relu.core.errors import FileFormatError, PlanError
+from rotated_relu.core.errors import ArgumentError, FileFormatError, PlanError
 from rotated_relu.pruning.removal import checkpoint as files
 from support import nets
 
@@ -103,6 +103,17 @@ def test_the_header_is_readable_json(saved):
         plan = json.loads(file.metadata()["rotated_relu.plan"])
     assert plan["format"] == 4
     assert plan["slopes"]["act2.slope"] == {"total": 8, "alive": 6}
+
+
+@pytest.mark.parametrize("metadata", ["text", -1, {"count": 3}, {4: "four"}])
+def test_metadata_that_is_no_text_is_refused_and_nothing_written(metadata, tmp_path):
+    net = nn.Sequential(nn.Linear(3, 4), rr.RotatedReLU(4), nn.Linear(4, 2))
+    with torch.no_grad():
+        net[1].slope[0] = 0
+    result = rr.compact(net, torch.randn(2, 3))
+    with pytest.raises(ArgumentError, match="save: metadata must be a mapping of text or None"):
+        rr.save(result, tmp_path / "small.safetensors", metadata=metadata)
+    assert not list(tmp_path.iterdir())
 
 
 def test_truncated_file(saved):

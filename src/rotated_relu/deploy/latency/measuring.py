@@ -90,10 +90,10 @@ class Bench:
         if self._runs_graphs:
             return self._start(graph_of(probe))
         module, inputs = module_of(probe)
-        return self.engine.start(module, inputs, self.threads), 0
+        return self.engine.started(module, inputs, self.threads), 0
 
     def _start(self, program: Program) -> tuple[Runnable, int]:
-        return self.engine.start(program.content, program.inputs, self.threads), program.tails
+        return self.engine.started(program.content, program.inputs, self.threads), program.tails
 
     def _rounds(self, layers: Sequence[Layer]) -> int:
         work = sum(

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ...core.arguments import need_path
-from ...core.errors import FileFormatError, LatencyError
+from ...core.arguments import checked_fields, kind_of, need_path
+from ...core.errors import ArgumentError, FileFormatError, LatencyError
 from ...core.files import replacing
 from ...core.plain_data import build
 from .geometry import LayerGeometry
@@ -20,6 +20,7 @@ VERSION = 1
 PRECISIONS = ("fp32", "int8")
 
 
+@checked_fields()
 @dataclass(frozen=True)
 class LatencyTable:
     """Measured times of layers, by their geometry.
@@ -33,6 +34,10 @@ class LatencyTable:
         precision: ``fp32`` or ``int8``.
         call_ms: What a call costs whatever the network: the time of an empty graph, in ms.
         entries: The times, by geometry.
+
+    Raises:
+        LatencyError: If a number is out of range, or the precision is none.
+        ArgumentError: If a field is of another kind.
     """
 
     engine: str
@@ -57,8 +62,15 @@ class LatencyTable:
 
         Raises:
             LatencyError: If the table does not have the geometry, or a width is beyond what was measured.
+            ArgumentError: If a width is no number.
         """
-        return self.grid(geometry).at(inputs, outputs)
+        grid = self.grid(geometry)
+        try:
+            return grid.at(inputs, outputs)
+        except (TypeError, RuntimeError):  # looked at afterwards: budgets ask for millions of times
+            raise ArgumentError(
+                f"widths must be whole numbers, got {kind_of(inputs)} and {kind_of(outputs)}"
+            ) from None
 
     def steps(self, geometry: LayerGeometry) -> tuple[list[int], list[int]]:
         """Input and output widths of a layer at which its time may fall, ascending.
@@ -82,7 +94,13 @@ class LatencyTable:
         return found
 
     def find(self, geometry: LayerGeometry) -> LatencyGrid | None:
-        """The times of one geometry, or of the form that an exported graph has it in; None if there are none."""
+        """The times of one geometry, or of the form that an exported graph has it in; None if there are none.
+
+        Raises:
+            ArgumentError: If it is no geometry.
+        """
+        if not isinstance(geometry, LayerGeometry):
+            raise ArgumentError(f"a table has times of a LayerGeometry, not of {kind_of(geometry)}")
         return self.entries.get(geometry) or self.entries.get(geometry.exported())
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -125,7 +143,7 @@ class LatencyTable:
         """A table from plain data.
 
         Raises:
-            TypeError, LatencyError: If the data is something else; says what is wrong.
+            LatencyError: If the data is something else; says what is wrong.
         """
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise LatencyError(f'it has no "format": "{FORMAT}"')
@@ -134,7 +152,10 @@ class LatencyTable:
                 f"it has version {data.get('version')!r}, this release reads version {VERSION}"
             )
         fields = {key: value for key, value in data.items() if key not in ("format", "version")}
-        read = build(_TableData, fields, "the table")
+        try:
+            read = build(_TableData, fields, "the table")
+        except TypeError as error:
+            raise LatencyError(str(error)) from error
         entries = {entry.geometry: entry.grid for entry in read.entries}
         return cls(**{**vars(read), "entries": entries})
 

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
-from ...core.arguments import check_fields, need_path
+from ...core.arguments import check_fields, checked, need_path
 from ...core.errors import (
     ArgumentError,
     CaptureError,
@@ -57,6 +57,7 @@ _PLAN, _CERTIFICATE, _FORMAT = "rotated_relu.plan", "rotated_relu.certificate", 
 _TUNED = "rotated_relu.tuned"
 
 
+@checked("result", "path")
 def save(
     result: Compacted, path: str | os.PathLike[str], *, metadata: Mapping[str, str] | None = None
 ) -> Path:
@@ -71,7 +72,7 @@ def save(
         The path.
 
     Raises:
-        ArgumentError: If it is no result of :func:`compact`, or its plan has been tampered with.
+        ArgumentError: If it is no result of :func:`compact`, its plan has been tampered with, or metadata is no text.
         PlanError: If its ``model`` is not the network that its plan made.
         FileFormatError: If the file cannot be written (directory missing, read-only, disk full).
     """
