@@ -1,5 +1,6 @@
 """The verb that measures layers, and pruning to a share of the milliseconds, with an engine without a clock."""
 
+import errno
 import json
 import shutil
 
@@ -44,6 +45,48 @@ def test_a_table_is_measured_shown_and_written(capsys, run, tmp_path):
     assert "linear + relu" in shown
     table = LatencyTable.load(out)
     assert (table.engine, table.threads, table.batch_size) == ("toy", 1, 1)
+    assert not (run / "latency.json").exists()
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "config.json"])
+def test_other_files_are_not_written_over(capsys, run, name):
+    before = (run / name).read_bytes()
+    code, _, error = call(capsys, "calibrate", run, "--engine", "toy", "--out", run / name)
+    assert code == 1
+    assert "is there already and no latency table; choose another file" in " ".join(error.split())
+    assert (run / name).read_bytes() == before
+
+
+def test_tables_that_cannot_be_kept_are_found_before_measuring(capsys, monkeypatch, run):
+    def full(path):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(calibration, "check_place", full)
+    monkeypatch.setattr(measuring, "compare_latency", lambda *_, **__: pytest.fail("measured"))
+    code, _, error = call(capsys, "calibrate", run, "--engine", "toy")
+    assert code == 1
+    assert "cannot keep latency tables in" in error
+    assert "No space left on device" in " ".join(error.split())
+    assert not (run / "latency.json").exists()
+
+
+def test_ctrl_c_while_a_training_measures_says_how_to_go_on(capsys, monkeypatch, run, tmp_path):
+    engine = ToyEngine()
+    engine.stop_at = 2
+    engines.register_engine(engine.engine)
+    options = (*SETTINGS, "--epochs", "1", "--speedup", "1.3", "--engine", "toy", "--out", tmp_path / "fast")
+    monkeypatch.setattr("sys.argv", ["rotated-relu", "train", *map(str, options)])
+    code, _, error = call(capsys, "train", *options)
+    assert code == 130
+    assert "what was measured is kept. Go on with: rotated-relu train --model fcnn" in " ".join(error.split())
+    assert not (tmp_path / "fast" / "config.json").exists()
+
+
+def test_a_speed_up_is_not_begun_in_a_run_of_another_kind(capsys, run):
+    options = (*SETTINGS, "--epochs", "1", "--speedup", "1.3", "--engine", "toy", "--out", run)
+    code, _, error = call(capsys, "train", *options)
+    assert code == 1
+    assert "holds a run that was trained for no speed-up; choose another directory" in " ".join(error.split())
     assert not (run / "latency.json").exists()
 
 

@@ -78,3 +78,19 @@ def test_what_is_missing_or_too_much_is_named(capsys):
         Shrinking(source="runs/a", mean=[0.5])
     with pytest.raises(RunError, match="above 0 and at most 1, got 50"):
         Shrinking("resnet20", "w.pt", "mnist5k", keep=50)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--latency-table", "no.json"], "a latency table is for a speed-up: give --speedup as well"),
+        (["--speedup", "2", "--latency-table", "no.json"], "cannot read no.json: No such file or directory"),
+        (["--speedup", "2", "--engine", "openvinno"], "did you mean 'openvino'"),
+    ],
+)
+def test_times_that_there_are_not_are_found_before_any_work(capsys, monkeypatch, tmp_path, options, says):
+    monkeypatch.setattr(pipeline, "write_original", lambda *_: pytest.fail("worked"))
+    code, _, error = call(capsys, "shrink", *NET, *options, "--out", tmp_path / "run")
+    assert code == 1
+    assert says in " ".join(error.split())
+    assert not (tmp_path / "run").exists()

@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import socket
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 from PIL import Image
 
 from support.command_line import done
+from support.cut_network import cut
 
 pytestmark = pytest.mark.slow  # a training, an export and a comparison
 
@@ -33,28 +33,16 @@ def commands():
 @pytest.fixture
 def attempts(monkeypatch):
     """Addresses that something tried to reach; nothing gets there."""
-    tried = []
-
-    def refuse(*args, **kwargs):
-        tried.append(args)
-        raise OSError("the network is cut")
-
-    for owner, name in (
-        (socket.socket, "connect"),
-        (socket.socket, "connect_ex"),
-        (socket, "getaddrinfo"),
-        (socket, "create_connection"),
-    ):
-        monkeypatch.setattr(owner, name, refuse)
-    return tried
+    return cut(monkeypatch)
 
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """The present directory, with a cache of its own for the readers of folders."""
+    """The present directory, with caches of its own for folders of images and for measured times."""
     import datasets
 
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
     return tmp_path
 
@@ -91,6 +79,8 @@ def test_the_other_verbs_work_without_a_network(place, attempts):
     short = ("--data", "pictures", "--epochs", "1", "--progress", "none")
     done("train", "--model", "fcnn", *short, "--validation", "0.2", "--precision", "32", "--out", "run")
     done("attack", "run", "--images", "4", "--steps", "1", "--progress", "none")
+    done("calibrate", "run", "--engine", "torch", "--minutes", "0.01", "--progress", "none")
+    done("shrink", "run", "--epochs", "1", "--progress", "none", "--out", "small")
     sizes = ("--level", "0.5", "--finetune-level", "0.5", "--finetune-epochs", "1")
     done("compare", "fcnn_mnist", *short, "--method", "rotated", *sizes, "--out", "compared")
     once = ("--retrain-epochs", "1", "--threshold", "0.1", "--no-baseline")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import shlex
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -65,7 +67,8 @@ def train(
     check_choices(device, progress)
     chosen = settings(recipe, config, out, given)
     if speedup is not None:
-        with showing(progress):
+        again = shlex.join(["rotated-relu", *sys.argv[1:]])
+        with console.stoppable(f"measuring in {out}", again, "what was measured is kept"), showing(progress):
             chosen = with_speedup(chosen, out, speedup, engine, engine_batch_size)
     if profile:
         found = profile_run(chosen, out, device)

@@ -14,6 +14,8 @@ import rotated_relu as rr
 from rotated_relu.core.counting import count_macs
 from rotated_relu.core.errors import MissingPackageError, RunError, UnknownNameError
 from rotated_relu.core.progress import showing
+from rotated_relu.core.run_directory import Run
+from rotated_relu.experiments.comparison.compare import compare_run
 from rotated_relu.experiments.comparison.coupled import CoupledGroups
 from rotated_relu.experiments.comparison.methods import METHODS, chosen, training_config
 from rotated_relu.experiments.comparison.prune import RankedChannels
@@ -351,3 +353,15 @@ def test_it_says_what_is_done_how_many_of_how_many_and_the_time_left(tmp_path, m
     assert said[1].endswith(" left")
     assert said[3] == "pruning Rotated ReLU + budget (ours) as trained (budget 60 %), 1 of 4"
     assert said[-1].startswith("pruning Network Slimming at 30 %, 4 of 4")
+
+
+def test_the_directory_of_a_run_is_no_place_for_a_comparison(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(RunError, match="holds a run; choose another directory"):
+        comparison(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_two_at_once_are_refused(tmp_path):
+    with Run(tmp_path).claimed(), pytest.raises(RunError, match="is in use by process"):
+        compare_run(SMALL, tmp_path, "demo", device="cpu")

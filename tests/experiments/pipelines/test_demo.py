@@ -9,6 +9,7 @@ from rotated_relu.experiments.pipelines import demo as demo_pipeline
 from rotated_relu.pruning.removal import read_plan
 from rotated_relu.training import Config
 from support.command_line import call
+from support.cut_network import cut
 
 # 784-500-10 with a pull on the slopes that kills some of them within three epochs.
 SMALL = {
@@ -49,8 +50,8 @@ def small(monkeypatch):
 
 
 @pytest.mark.slow
-def test_demo_leaves_what_it_promises_and_can_be_repeated(capsys, tmp_path):
-    out = tmp_path / "demo"
+def test_demo_leaves_what_it_promises_and_can_be_repeated(capsys, monkeypatch, tmp_path):
+    out, attempts = tmp_path / "demo", cut(monkeypatch)
     code, printed, _ = call(capsys, "demo", "--out", out, "--progress", "none")
     assert code == 0
     summary = json.loads((out / "summary.json").read_text())
@@ -101,6 +102,7 @@ def test_demo_leaves_what_it_promises_and_can_be_repeated(capsys, tmp_path):
     assert "seed 0, asked for 1" in said
     assert "--fresh" in said
     (out / "notes.txt").write_text("mine")
+    assert attempts == []
     demo_pipeline.clear(out)
     assert [child.name for child in out.iterdir()] == ["notes.txt"]
 

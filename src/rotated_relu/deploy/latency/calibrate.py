@@ -25,6 +25,7 @@ from ...core.arguments import checked, need_count, need_number
 from ...core.environment import device_name
 from ...core.errors import ArgumentError, FileFormatError, LatencyError
 from ...core.extras import needs
+from ...core.files import check_place
 from ...core.modules import Inputs, as_inputs
 from ...core.progress import Task, showing, task
 from ...pruning.latency.geometry import LayerGeometry
@@ -131,7 +132,7 @@ class Store:
         """The table of the same engine, machine and setting, if there is one.
 
         Raises:
-            LatencyError: If the folder cannot be made.
+            LatencyError: If the folder cannot be made or written to.
         """
         place = _cache_folder() if folder is None else Path(folder)
         try:
@@ -139,6 +140,10 @@ class Store:
         except OSError as error:
             raise LatencyError(f"cannot keep latency tables in {place}: {error.strerror or error}") from error
         path = place / f"{empty.engine}-{_digest(empty)}.json"
+        try:
+            check_place(path)
+        except OSError as error:
+            raise LatencyError(f"cannot keep latency tables in {place}: {error.strerror or error}") from error
         known = empty
         # What cannot be read is measured again; it is a cache.
         with contextlib.suppress(FileFormatError):

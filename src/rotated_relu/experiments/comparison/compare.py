@@ -14,7 +14,7 @@ from ...core.environment import environment
 from ...core.formatting import plural
 from ...core.messages import Say
 from ...core.progress import showing
-from ...core.run_directory import as_written, read_json, write_json
+from ...core.run_directory import Run, as_written, read_json, write_json
 from ..report.comparison import build_comparison
 from ..report.comparison_markdown import write_markdown
 from .epochs import total_epochs
@@ -49,12 +49,12 @@ def compare_run(
         say: Called with what is about to be done.
 
     Raises:
-        RunError: If the directory cannot be written to, or holds a comparison with other settings.
+        RunError: If the directory cannot be written to, is in use, or holds a run or a comparison with other settings.
         MissingPackageError: If a method needs a package that is not installed.
     """
     comparison = Comparison(settings, out, say=say, device=device, progress=progress)
     stages = (comparison.train, comparison.prune, comparison.finetune, comparison.time, comparison.test)
-    with showing(progress, say):
+    with showing(progress, say), Run(out).claimed():
         for number, stage in enumerate(stages, 1):
             with _clocked(comparison):
                 stage()

@@ -37,7 +37,10 @@ class Task:
         self, settings: Settings, path: str | Path, say: Callable[[str], None], device: str, progress: str
     ) -> None:
         self.settings, self.say, self.device, self.progress = settings, say, device, progress
-        self.path = Run.create(path).path
+        run = Run.create(path)
+        if run.has("config"):
+            raise RunError(f"{run.path} holds a run; choose another directory for a comparison")
+        self.path = run.path
         for folder in FOLDERS:
             Run.create(self.path / folder)
         self._remember()

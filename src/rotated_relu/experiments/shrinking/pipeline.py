@@ -86,8 +86,9 @@ def made_small(
         say: As there.
         sibling: A run from the same original, from which that is taken instead of being brought again.
     """
-    run = Run.create(out)
     wanted = wanted.located()
+    _check_times(wanted)
+    run = Run.create(out)
     _trust(wanted)
     begun = time.monotonic()
     if not holds(run, wanted):
@@ -103,6 +104,22 @@ def made_small(
     for folder in (CHOOSING, TRAINING_ON):
         run.discard_folder(folder)
     return loaded
+
+
+def _check_times(wanted: Shrinking) -> None:
+    """Find out before the work whether there are times to count by.
+
+    Raises:
+        FileFormatError: If the file is no table.
+        UnknownNameError, MissingPackageError: If there is no such engine, or it is not installed.
+    """
+    from ...deploy.engines import engine_named
+    from ...pruning.latency.table import LatencyTable
+
+    if wanted.latency_table is not None:
+        LatencyTable.load(wanted.latency_table)
+    elif wanted.speedup is not None:
+        engine_named(wanted.engine)
 
 
 def _trust(wanted: Shrinking) -> None:

@@ -101,6 +101,8 @@ class Shrinking:
     def __post_init__(self) -> None:
         if self.speedup is not None and not 1 <= self.speedup < float("inf"):
             raise RunError(f"the speed-up must be at least 1 (2 is twice as fast), got {self.speedup}")
+        if self.speedup is None and self.latency_table is not None:
+            raise RunError("a latency table is for a speed-up: give --speedup as well")
         if not 0 < self.keep <= 1:
             raise RunError(f"the share of the MACs to keep is above 0 and at most 1, got {self.keep:g}")
         if self.source is None:

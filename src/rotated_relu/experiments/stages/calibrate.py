@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...core import messages
-from ...core.errors import ArgumentError, LatencyError
+from ...core.errors import ArgumentError, FileFormatError, LatencyError
 from ...core.messages import Say
 from ...core.progress import showing
 from ...core.run_directory import Run
@@ -85,12 +85,14 @@ def calibrate_run(
 
     Raises:
         UnknownNameError, MissingPackageError: If there is no such engine, or it is not installed.
-        LatencyError: If an operation cannot be measured, or the file cannot be written.
+        LatencyError: If an operation cannot be measured, or the file cannot be written or holds something else.
         RunError: If the run has not been trained.
     """
     from ...core.files import check_place
 
     place = loaded.run.file("latency") if out is None else out
+    if out is not None:
+        refuse_other_files(out)
     try:
         check_place(place)
     except OSError as error:
@@ -99,6 +101,23 @@ def calibrate_run(
         table = choice.obtain(loaded.network("trained"), loaded.example_inputs(), say)
     table.save(place)
     return table
+
+
+def refuse_other_files(place: Path) -> None:
+    """Only a table is written over.
+
+    Raises:
+        LatencyError: If a file of that name holds something else.
+    """
+    from ...pruning.latency.table import LatencyTable
+
+    if place.is_file():
+        try:
+            LatencyTable.load(place)
+        except FileFormatError as error:
+            raise LatencyError(
+                f"{place} is there already and no latency table; choose another file"
+            ) from error
 
 
 def table_of(run: Run) -> LatencyTable | None:

@@ -78,6 +78,7 @@ def with_speedup(
 
     Raises:
         ArgumentError: If the speed-up is below 1.
+        RunError: If ``out`` holds a run that was not trained for one.
         UnknownNameError, MissingPackageError: If there is no such engine, or it is not installed.
         LatencyError: If the network has operations that cannot be measured, or the table lacks a layer.
     """
@@ -86,6 +87,8 @@ def with_speedup(
     from ...training import build_model, load_data
 
     run = Run.create(out)
+    if run.has("config") and not run.has("latency"):
+        raise RunError(f"{out} holds a run that was trained for no speed-up; choose another directory")
     images = load_data(config)
     net = build_model(config, images)
     choice = TableChoice(config.budget.table, engine, batch_size)
