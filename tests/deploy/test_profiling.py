@@ -100,3 +100,11 @@ def test_slopes_of_a_rotated_network_belong_to_its_layers():
     layers = layers_of(to_onnx(net, x).content, parameters(net))
     weighted = {name for name, module in net.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))}
     assert weighted <= set(layers.values())
+
+
+def test_a_linear_layer_that_is_fused_with_its_activation_counts_with_itself():
+    pytest.importorskip("onnxruntime")
+    net, x = nn.Sequential(nn.Flatten(), nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 3)), torch.randn(2, 4, 4)
+    shares = layer_shares(to_onnx(net, x).content, x, net, threads=1, calls=2)
+    assert {"1", "3"} <= set(shares) <= {"1", "3", ""}  # where the reshape in front of both counts
+    assert shares["1"] > shares.get("", 0.0)

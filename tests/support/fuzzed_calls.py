@@ -757,7 +757,7 @@ def foreign_exceptions(calls: int, folder: Path, number: int = 0) -> tuple[int, 
         engines.register_engine(toy())
         while len(found) < calls:
             before = len(found)
-            _draw(calls - before, number, found, folder)
+            _draw(calls, number, found, folder)
             number += 1  # hypothesis draws some calls again, and then stops early
             if len(found) == before:
                 break
@@ -765,7 +765,7 @@ def foreign_exceptions(calls: int, folder: Path, number: int = 0) -> tuple[int, 
 
 
 def _draw(calls: int, number: int, found: dict[str, str | None], folder: Path) -> None:
-    """Make at most so many calls that are not among those found."""
+    """Draw calls and make those that are not among the ones found, until there are so many."""
 
     @seed(number)
     @settings(
@@ -777,7 +777,7 @@ def _draw(calls: int, number: int, found: dict[str, str | None], folder: Path) -
     )
     @given(cases())
     def called(case: Case) -> None:
-        if str(case) not in found:
+        if str(case) not in found and len(found) < calls:
             found[str(case)] = said = foreign(case, folder)
             print(*filter(None, [said]), end="\n" * bool(said), flush=True)
 

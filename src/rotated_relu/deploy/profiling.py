@@ -18,6 +18,7 @@ from ..core.modules import Inputs, as_inputs
 from .engines import engine_named
 
 CALLS = 20
+FUSED = "fused "  # begins the name of a matrix product that onnxruntime has put together with its activation
 
 
 def layer_shares(
@@ -90,6 +91,7 @@ def _layer_of_weight(name: str, parameters: Collection[str]) -> str:
 
 def _layer_named(name: str, layers: dict[str, str], latest: str) -> str:
     """The layer of an operation that ran; engines append to names, so the longest that begins it counts."""
+    name = name.removeprefix(FUSED)
     if name in layers:
         return layers[name] or latest
     known = [one for one in layers if one and name.startswith((f"{one}_", f"{one}/"))]
