@@ -48,6 +48,21 @@ def test_both_spellings_ask_for_the_same(capsys, asked):
     assert [one.keep for one in asked[0][0]] == [0.7, 0.5]
 
 
+def test_several_speed_ups_are_several_budgets(capsys, asked):
+    call(capsys, "shrink", *NET, "--speedup", "1.5", "2", "--engine", "openvino", "--out", "x")
+    assert [(one.keep, one.speedup, one.budget_name) for one in asked[0][0]] == [
+        (0.5, 1.5, "speedup-1.5"),
+        (0.5, 2.0, "speedup-2"),
+    ]
+    again = command_of(asked[0][0], Path("x"))
+    assert again.endswith("--engine openvino --speedup 1.5 2 --out x")
+    call(capsys, *shlex.split(again)[1:])
+    assert asked[1][0] == asked[0][0]
+    code, _, said = call(capsys, "shrink", *NET, "--speedup", "2", "--keep-macs", "0.7", "--out", "x")
+    assert code == 2
+    assert "not both" in said
+
+
 def test_the_command_after_ctrl_c_asks_for_the_same_again(capsys, asked):
     given = [
         *NET, "--model-option", "width=32", "--model-option", 'name="1"', "--rename", "fc=linear",

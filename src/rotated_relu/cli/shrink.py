@@ -23,18 +23,18 @@ EXAMPLE = (
     "--out runs/small"
 )
 SIZE = "By how much"
-KEEP = "--keep-macs"
+KEEP, SPEEDUP = "--keep-macs", "--speedup"
 FILES = ("compact.safetensors", "compact.onnx", "report.html")
 # Fields of a shrinking whose option is called otherwise, or takes another form.
 NAMES = {"keep": KEEP, "model_options": "--model-option", "renames": "--rename"}
 
 
 class SeveralBudgets(TyperCommand):
-    """Takes ``--keep-macs 0.7 0.5 0.3`` as well as the option several times."""
+    """Takes ``--keep-macs 0.7 0.5 0.3`` as well as the option several times, and ``--speedup 1.5 2`` likewise."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """See click."""
-        return super().parse_args(ctx, list(repeated(args, KEEP)))
+        return super().parse_args(ctx, list(repeated(list(repeated(args, KEEP)), SPEEDUP)))
 
 
 def repeated(args: Sequence[str], option: str) -> Iterator[str]:
@@ -116,10 +116,13 @@ def shrink(
         ),
     ] = 1,
     speedup: Annotated[
-        float | None,
+        list[float] | None,
         typer.Option(
+            SPEEDUP,
+            metavar="TIMES...",
             min=1.0,
-            help="Be so many times faster in --engine, by measured latency; in place of --keep-macs.",
+            help="Be so many times faster in --engine, by measured latency; in place of --keep-macs, and several "
+            "likewise.",
             show_default=False,
             rich_help_panel=SIZE,
         ),
@@ -257,8 +260,13 @@ def shrink(
     check_choices(device, progress)
     if precision not in ("bf16", "fp16", "32"):
         raise UnknownNameError("precision", precision, ("bf16", "fp16", "32"))
-    if speedup is not None and keep_macs != [0.5]:
-        raise typer.BadParameter("give either --speedup or --keep-macs, not both", param_hint="--speedup")
+    if speedup and keep_macs != [0.5]:
+        raise typer.BadParameter("give either --speedup or --keep-macs, not both", param_hint=SPEEDUP)
+    budgets = (
+        dict.fromkeys((0.5, one) for one in speedup)
+        if speedup
+        else dict.fromkeys((one, None) for one in keep_macs)
+    )
     wanted = [
         Shrinking(
             model=model or "", weights=weights or "", data=data or "", source=run, keep=keep, epochs=epochs,
@@ -268,9 +276,9 @@ def shrink(
             image_size=image_size, resize=resize, interpolation=interpolation,
             lr=lr, batch_size=batch_size, distill=distill, temperature=temperature, validation=validation,
             flip=flip, crop_padding=crop_padding, ema=ema, precision=precision, seed=seed, round_to=round_to,
-            speedup=speedup, engine=engine, engine_batch_size=engine_batch_size, latency_table=latency_table,
+            speedup=times, engine=engine, engine_batch_size=engine_batch_size, latency_table=latency_table,
         )
-        for keep in dict.fromkeys(keep_macs)
+        for keep, times in budgets
     ]  # fmt: skip
     circumstances = {"openvino": openvino, "device": device, "progress": progress}
     if len(wanted) == 1:
@@ -320,10 +328,14 @@ def command_of(
     words = ["rotated-relu", "shrink", *([one.source] if one.source else [])]
     for field in dataclasses.fields(one):
         value = getattr(one, field.name)
-        if field.name in ("source", "keep") or value == _default(field):
+        if field.name in ("source", "keep", "speedup") or value == _default(field):
             continue
         words += _option(NAMES.get(field.name, f"--{field.name.replace('_', '-')}"), value)
-    words += [KEEP, *(f"{each.keep:g}" for each in wanted), "--out", str(out)]
+    if one.speedup is None:
+        words += [KEEP, *(f"{each.keep:g}" for each in wanted)]
+    else:
+        words += [SPEEDUP, *(f"{each.speedup:g}" for each in wanted)]
+    words += ["--out", str(out)]
     words += ["--openvino"] if openvino else []
     words += _option("--device", device) if device != "auto" else []
     words += _option("--progress", progress) if progress != "auto" else []

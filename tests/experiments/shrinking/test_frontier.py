@@ -126,6 +126,16 @@ def test_the_sentence_names_both_ends():
     )
 
 
+def test_the_sentence_of_speed_ups_names_those_that_were_measured():
+    rows = [
+        {"shrunk_test_accuracy": 91.0, "macs_kept": 0.7, "speedup": 1.5, "latency_speedup": 1.47},
+        {"shrunk_test_accuracy": 88.0, "macs_kept": 0.3, "speedup": 3.0, "latency_speedup": 2.9},
+    ]
+    said = verdict({"original_test_accuracy": 91.5, "runs": rows})
+    assert said.endswith(" points) at 2.90\N{MULTIPLICATION SIGN} the speed")
+    assert " at 1.47\N{MULTIPLICATION SIGN} and " in said
+
+
 def test_a_part_of_a_measurement_speaks_of_two_networks():
     timed = {
         "batch_size": 1,

@@ -9,7 +9,9 @@ from rotated_relu.deploy import engines
 from rotated_relu.deploy.latency import calibrate as calibration
 from rotated_relu.deploy.latency import measuring
 from rotated_relu.experiments.run_networks import open_run
-from rotated_relu.experiments.shrinking.pipeline import made_small
+from rotated_relu.experiments.shrinking import delivery
+from rotated_relu.experiments.shrinking.frontier import shrink_frontier
+from rotated_relu.experiments.shrinking.pipeline import made_small, shrink_run
 from rotated_relu.pruning.latency.model import layer_milliseconds
 from rotated_relu.pruning.latency.table import LatencyTable
 from support.toy_engine import ToyEngine, without_a_clock
@@ -52,3 +54,40 @@ def test_what_is_asked_for_is_milliseconds(toy, wanted, tmp_path):
 def test_a_speed_up_that_is_none_is_refused(wanted, speedup):
     with pytest.raises(RunError, match="speed-up must be at least 1"):
         wanted(speedup=speedup)
+
+
+def test_a_speed_up_among_several_that_cannot_be_reached_is_said_before_training(toy, wanted, tmp_path):
+    asked = [wanted(speedup=times, engine="toy", engine_batch_size=1) for times in (1.01, 1.5)]
+    with pytest.raises(SlopeError, match=r"a speed-up of 1\.5: the fastest that can be reached"):
+        shrink_frontier(asked, tmp_path / "out")
+    assert not list((tmp_path / "out").rglob("metrics.csv"))
+
+
+def test_it_is_measured_where_it_was_asked_for():
+    of_macs = {"speedup": None, "engine": "onnxruntime", "engine_batch_size": 8}
+    assert delivery.timing(of_macs) == ("onnxruntime", [*delivery.BATCH_SIZES])
+    # the last one is quoted
+    assert delivery.timing({"speedup": 2.0, "engine": "openvino", "engine_batch_size": 8}) == (
+        "openvino",
+        [1, 8],
+    )
+    assert delivery.timing({"speedup": 2.0, "engine": "torch", "engine_batch_size": 1}) == ("torch", [1])
+
+
+@pytest.mark.slow
+def test_several_speed_ups_are_runs_of_their_own_and_one_page(toy, wanted, tmp_path):
+    asked = [wanted(speedup=times, engine="toy", engine_batch_size=1) for times in (1.02, 1.01)]
+    summary = shrink_frontier(asked, tmp_path / "out")
+    assert [row["run"] for row in summary["runs"]] == ["speedup-1.01", "speedup-1.02"]
+    assert [row["speedup"] for row in summary["runs"]] == [1.01, 1.02]
+    assert summary["engine"].startswith("toy")
+    assert "1.02 times as fast" in (tmp_path / "out" / "report.html").read_text()
+    with pytest.raises(RunError, match="holds runs of several budgets"):
+        shrink_run(asked[0], tmp_path / "out")
+
+
+def test_the_summary_has_the_estimate_beside_the_measurement():
+    # 6 ms before, 4 ms after by the table
+    times = {"original": 6.0, "compact": 4.0}
+    assert delivery._estimated(times, "original") == {"latency_speedup_estimated": 1.5}
+    assert delivery._estimated({}, "original") == {}

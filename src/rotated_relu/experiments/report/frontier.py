@@ -43,10 +43,17 @@ def verdict(data: Mapping[str, Any]) -> str:
     rows = data["runs"]
     ends = [rows[0], rows[-1]] if len(rows) > 1 else rows[:1]
     found = " and ".join(
-        f"{percent(row['shrunk_test_accuracy'])} ({points(_change(data, row))} points) at {share(row['macs_kept'])}"
+        f"{percent(row['shrunk_test_accuracy'])} ({points(_change(data, row))} points) at {_gained(row)}"
         for row in ends
     )
-    return f"Test accuracy is {found} of the computation"
+    return (
+        f"Test accuracy is {found} {'of the computation' if rows[0].get('speedup') is None else 'the speed'}"
+    )
+
+
+def _gained(row: Mapping[str, Any]) -> str:
+    """What was reached of what was asked for: a share of the multiply-accumulates, or a measured speed-up."""
+    return share(row["macs_kept"]) if row.get("speedup") is None else factor(row["latency_speedup"])
 
 
 def _lead(data: Mapping[str, Any]) -> str:
@@ -92,7 +99,7 @@ def _table(data: Mapping[str, Any]) -> dict[str, Any]:
 
 def _row(data: Mapping[str, Any], row: Mapping[str, Any], sizes: list[str]) -> list[str]:
     cells = [
-        f"{100 * row['keep']:g}{NARROW_SPACE}% of the MACs",
+        _budget(row),
         percent(row["shrunk_test_accuracy"], 2),
         points(_change(data, row)),
         percent(row["shrunk_validation_accuracy"], 2),
@@ -105,6 +112,13 @@ def _row(data: Mapping[str, Any], row: Mapping[str, Any], sizes: list[str]) -> l
             factor(row["latency_speedup_by_batch_size"][size]),
         ]
     return cells
+
+
+def _budget(row: Mapping[str, Any]) -> str:
+    """What was asked for."""
+    if row.get("speedup") is not None:
+        return f"{row['speedup']:g} times as fast"
+    return f"{100 * row['keep']:g}{NARROW_SPACE}% of the MACs"
 
 
 def _against_macs(data: Mapping[str, Any]) -> Figure:

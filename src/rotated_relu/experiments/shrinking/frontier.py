@@ -24,8 +24,9 @@ from ..run_networks import RunNetworks
 from ..stages.evaluate import evaluate_run, kept_accuracies
 from ..stages.measure import measure_networks
 from . import delivery
-from .pipeline import clocked, made_small
-from .settings import Shrinking, differing, settings_of
+from .pipeline import clocked, made_small, runs_in, with_original
+from .settings import BUDGETS, Shrinking, differing, settings_of
+from .trainings import check_reachable
 
 ORIGINAL = "original"
 Commands = Callable[[Sequence[Shrinking], Path], str]
@@ -43,6 +44,8 @@ def shrink_frontier(
 ) -> dict[str, Any]:
     """Shrink a network to several budgets, ``OUT/keep-0.5`` and so on; ``OUT/report.html`` has the whole curve.
 
+    Budgets are shares of the multiply-accumulates or speed-ups (``OUT/speedup-2``), not both.
+
     Args:
         wanted: One per budget, alike otherwise.
         out: The directory; made if need be.
@@ -58,16 +61,20 @@ def shrink_frontier(
 
     Raises:
         RunError: If ``out`` is a run itself, or a folder in it holds another one.
+        SlopeError: If one of the budgets cannot be met, before there is training for any.
     """
     place = Run.create(out)
     if place.has("config"):
         raise RunError(f"{out} holds one run; choose another directory for several budgets")
-    ordered = sorted({one.keep: one for one in wanted}.values(), key=lambda one: -one.keep)
+    ordered = sorted(
+        {one.budget_name: one for one in wanted}.values(), key=lambda one: (one.speedup or 0, -one.keep)
+    )
+    _check_reachable(ordered, out, say)
     runs: dict[str, RunNetworks] = {}
     for number, one in enumerate(ordered, 1):
-        name = f"keep-{one.keep:g}"
-        say(f"budget {number} of {len(ordered)}: {100 * one.keep:g} % of the MACs, in {out / name}")
-        runs[name] = _exported(one, out / name, openvino, device, progress, say)
+        place_of_one = out / one.budget_name
+        say(f"budget {number} of {len(ordered)}: {one.budget_words}, in {place_of_one}")
+        runs[one.budget_name] = _exported(one, place_of_one, openvino, device, progress, say)
     _measure(runs, place, say)
     _share_test_accuracy(list(runs.values()))
     summaries = [
@@ -84,6 +91,14 @@ def shrink_frontier(
     return summary
 
 
+def _check_reachable(ordered: Sequence[Shrinking], out: Path, say: Say) -> None:
+    """Before the first training: nobody wants to hear after the second that the third budget cannot be met."""
+    todo = [one for one in ordered if not Run(out / one.budget_name).has("compact")]
+    if todo:
+        place = out / todo[0].budget_name
+        check_reachable(with_original(todo[0], place, say, _sibling(todo[0].located(), place)), todo, say)
+
+
 def _exported(one: Shrinking, out: Path, openvino: bool, device: str, progress: str, say: Say) -> RunNetworks:
     sibling = _sibling(one.located(), out)
     loaded = made_small(one, out, device=device, progress=progress, say=say, sibling=sibling)
@@ -95,11 +110,8 @@ def _exported(one: Shrinking, out: Path, openvino: bool, device: str, progress: 
 
 def _sibling(wanted: Shrinking, out: Path) -> Run | None:
     """A run beside this one that began from the same original."""
-    for path in sorted(out.parent.glob("keep-*/shrinking.json")):
-        run = Run(path.parent)
-        if run.path != out and set(differing(wanted, settings_of(run))) <= {"keep"}:
-            return run
-    return None
+    others = (run for run in runs_in(out.parent) if run.path != out)
+    return next((run for run in others if set(differing(wanted, settings_of(run))) <= {*BUDGETS}), None)
 
 
 # --- what they share -------------------------------------------------------------------------------------------------
@@ -117,7 +129,8 @@ def _measure(runs: Mapping[str, RunNetworks], place: Run, say: Say) -> None:
         nets = {ORIGINAL: first.network("trained")}
         nets |= {name: loaded.network("compact") for name, loaded in runs.items()}
         begun = time.monotonic()
-        known = measure_networks(nets, first.example_inputs, delivery.BATCH_SIZES, repeats=delivery.ROUNDS)
+        engine, sizes = delivery.timing(settings_of(first.run))
+        known = measure_networks(nets, first.example_inputs, sizes, engine=engine, repeats=delivery.ROUNDS)
         known["seconds"] = round(time.monotonic() - begun, 1)
         write_json(measured, known)
     for name, loaded in runs.items():
@@ -181,7 +194,7 @@ def _summary(summaries: list[dict[str, Any]], runs: Mapping[str, RunNetworks], p
     rows = [
         {
             **{key: value for key, value in summary.items() if key not in own},
-            "keep": summary["settings"]["keep"],
+            **{name: summary["settings"][name] for name in BUDGETS},
             "latency_ms_by_batch_size": {size: times[summary["run"]] for size, times in medians.items()},
         }
         for summary in summaries
@@ -193,7 +206,7 @@ def _summary(summaries: list[dict[str, Any]], runs: Mapping[str, RunNetworks], p
         "original_parameters": measured["networks"][ORIGINAL]["parameters"],
         "runs": rows,
         "seconds": round(measured["seconds"] + sum(row["seconds"] for row in rows), 1),
-        "settings": {key: value for key, value in summaries[0]["settings"].items() if key != "keep"},
+        "settings": {key: value for key, value in summaries[0]["settings"].items() if key not in BUDGETS},
         "environment": environment(),
     }
 

@@ -30,7 +30,7 @@ from ...core.run_directory import Run, write_json
 from ..run_networks import RunNetworks
 from . import delivery
 from .original import copy_original, write_original
-from .settings import CHOOSING, TRAINING_ON, Shrinking, holds, record_of
+from .settings import BUDGETS, CHOOSING, TRAINING_ON, Shrinking, holds, record_of
 from .trainings import shrink_network
 
 
@@ -63,7 +63,7 @@ def shrink_run(
         RotationError, PlanError, FileFormatError: If network and weights cannot be brought together.
         DataError: If the images cannot be read.
     """
-    if any(out.glob("keep-*/shrinking.json")):
+    if runs_in(out):
         raise RunError(f"{out} holds runs of several budgets; choose another directory")
     loaded = made_small(wanted, out, device=device, progress=progress, say=say)
     if not delivery.is_complete(loaded.run, openvino):
@@ -71,6 +71,12 @@ def shrink_run(
             delivery.export(loaded, openvino, say)
             delivery.measure(loaded, say)
     return delivery.finish(loaded, command, say)
+
+
+def runs_in(folder: Path) -> list[Run]:
+    """The runs of several budgets in a folder, each in one of its own."""
+    found = [path for name in BUDGETS for path in folder.glob(f"{name}-*/shrinking.json")]
+    return [Run(path.parent) for path in sorted(found)]
 
 
 def made_small(
@@ -86,24 +92,30 @@ def made_small(
         say: As there.
         sibling: A run from the same original, from which that is taken instead of being brought again.
     """
-    wanted = wanted.located()
-    _check_times(wanted)
-    run = Run.create(out)
-    _trust(wanted)
     begun = time.monotonic()
-    if not holds(run, wanted):
-        with run.claimed():
-            if sibling is None:
-                write_original(wanted, run, say)
-            else:
-                copy_original(sibling, wanted, run)
-    loaded = RunNetworks(run)
+    loaded = with_original(wanted, out, say, sibling)
+    run = loaded.run
     if not run.has("compact"):
         with clocked(run, begun), run.claimed():
             shrink_network(loaded, device, progress, say)
     for folder in (CHOOSING, TRAINING_ON):
         run.discard_folder(folder)
     return loaded
+
+
+def with_original(wanted: Shrinking, out: Path, say: Say, sibling: Run | None = None) -> RunNetworks:
+    """The run with the network that is to be shrunk; arguments as of :func:`made_small`."""
+    wanted = wanted.located()
+    _check_times(wanted)
+    run = Run.create(out)
+    _trust(wanted)
+    if not holds(run, wanted):
+        with run.claimed():
+            if sibling is None:
+                write_original(wanted, run, say)
+            else:
+                copy_original(sibling, wanted, run)
+    return RunNetworks(run)
 
 
 def _check_times(wanted: Shrinking) -> None:

@@ -24,6 +24,7 @@ START, END, WINDOW = 0.04, 0.85, 0.1  # of the first part
 CHOOSING, TRAINING_ON = "shrink", "finetune"  # folders of the two trainings
 SMALL = 64  # pixels: shifted by an eighth, as CIFAR is by 4 of 32
 PREPARATION = ("mean", "std", "image_size", "resize", "interpolation")
+BUDGETS = ("keep", "speedup")  # settings in which the runs of one page may differ
 OF_THE_RUN = ("weights", "data", "model_options", "renames", *PREPARATION)
 
 
@@ -116,6 +117,16 @@ class Shrinking:
                 f"{self.source} is shrunk with its own {given[0].replace('_', ' ')}; leave that out"
             )
 
+    @property
+    def budget_name(self) -> str:
+        """Folder of its run among those of other budgets: ``keep-0.5``, ``speedup-2``."""
+        return f"keep-{self.keep:g}" if self.speedup is None else f"speedup-{self.speedup:g}"
+
+    @property
+    def budget_words(self) -> str:
+        """``50 % of the MACs``, ``2 times as fast``."""
+        return budget_words(self.keep, self.speedup)
+
     def located(self) -> Shrinking:
         """The same with files and folders by their absolute path: it means the same wherever it is continued.
 
@@ -132,6 +143,11 @@ class Shrinking:
             source=None if self.source is None else _place(self.source),
             latency_table=None if self.latency_table is None else _place(self.latency_table),
         )
+
+
+def budget_words(keep: float, speedup: float | None) -> str:
+    """What is asked for, in words."""
+    return f"{100 * keep:g} % of the MACs" if speedup is None else f"{speedup:g} times as fast"
 
 
 def _place(name: str) -> str:

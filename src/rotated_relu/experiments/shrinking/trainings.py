@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...core.formatting import plural
@@ -15,7 +16,7 @@ from ...core.messages import Say
 from ...core.run_directory import Run, read_metrics, replacing
 from ..run_networks import RunNetworks
 from ..stages.calibrate import TableChoice, speedup_budget
-from .settings import CHOOSING, TRAINING_ON, phases, settings_of
+from .settings import CHOOSING, TRAINING_ON, Shrinking, budget_words, phases, settings_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,11 +35,7 @@ def shrink_network(loaded: RunNetworks, device: str, progress: str, say: Say) ->
     net = _with_slopes(original, loaded)
     budget = _budget(net, loaded, asked, say)
     choosing, training_on = phases(loaded.config, asked["keep"], asked["ema"], budget)
-    target = (
-        f"{asked['speedup']:g} times as fast"
-        if asked["speedup"]
-        else f"{100 * asked['keep']:.0f} % of the MACs"
-    )
+    target = budget_words(asked["keep"], asked["speedup"])
     say(f"choosing what goes: {plural(choosing.epochs, 'epoch')}, to {target}")
     teacher = teacher_of(loaded, original)
     finetune(net, choosing, images, run.path / CHOOSING, progress=progress, device=device, teacher=teacher)
@@ -63,6 +60,25 @@ def _budget(net: nn.Module, loaded: RunNetworks, asked: dict[str, Any], say: Say
     choice = TableChoice(asked["latency_table"], asked["engine"], asked["engine_batch_size"])
     milliseconds = speedup_budget(net, loaded.example_inputs(), loaded.run, asked["speedup"], choice, say)
     return {"round_to": asked["round_to"], **milliseconds}
+
+
+def check_reachable(loaded: RunNetworks, wanted: Sequence[Shrinking], say: Say) -> None:
+    """See that every budget can be met, before there is training for any.
+
+    Raises:
+        SlopeError: If one cannot; says what can.
+    """
+    from ...pruning.budget import SlopeBudget
+    from ...pruning.latency.table import LatencyTable
+
+    net = _with_slopes(loaded.network("trained"), loaded)
+    for one in wanted:
+        asked = {"keep": one.keep, "unit": "macs", **_budget(net, loaded, dataclasses.asdict(one), say)}
+        table = LatencyTable.load(asked["table"]) if "table" in asked else None
+        round_to = None if one.round_to == 1 else one.round_to
+        SlopeBudget(
+            net, loaded.example_inputs(), 1, asked["keep"], unit=asked["unit"], table=table, round_to=round_to
+        )
 
 
 def macs_share(small: nn.Module, whole: nn.Module, loaded: RunNetworks) -> float:
