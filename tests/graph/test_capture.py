@@ -136,3 +136,12 @@ class Data(nn.Module):
 def test_what_cannot_be_exported_names_the_module():
     with pytest.raises(CaptureError, match=r"torch\.export cannot capture Branch.*in inner, Data\.forward"):
         capture(Branch(), torch.randn(1, 2))
+
+
+def test_settings_of_torch_are_as_before():
+    before = torch.fx.config.do_not_emit_stack_traces
+    capture(nn.Linear(3, 2), torch.randn(1, 3))
+    assert torch.fx.config.do_not_emit_stack_traces is before
+    with pytest.raises(CaptureError):
+        capture(Branch(), torch.randn(1, 3))
+    assert torch.fx.config.do_not_emit_stack_traces is before

@@ -67,11 +67,15 @@ def rotate_gate(gated: Tensor, slope: Tensor, channel_dim: int = 1) -> Tensor:
 
 def check_channels(gated: Tensor, slope: Tensor, channel_dim: int) -> None:
     """Raise :class:`ShapeError` unless ``gated`` has one entry along ``channel_dim`` for each slope."""
-    dims = gated.dim()
-    if not -dims <= channel_dim < dims or gated.shape[channel_dim] != slope.shape[0]:
+    shape, (channels,) = (
+        gated.shape,
+        slope.shape,
+    )  # read once: under torch.export each read goes through modes
+    dims = len(shape)
+    if not -dims <= channel_dim < dims or shape[channel_dim] != channels:
         raise ShapeError(
-            f"rotated activation has {slope.shape[0]} slopes along dimension {channel_dim}, but its input has shape "
-            f"{tuple(gated.shape)}; build it with num_channels and channel_dim that match the layer before"
+            f"rotated activation has {channels} slopes along dimension {channel_dim}, but its input has shape "
+            f"{tuple(shape)}; build it with num_channels and channel_dim that match the layer before"
         )
 
 
@@ -79,8 +83,10 @@ def spread(slope: Tensor, like: Tensor, channel_dim: int) -> Tensor:
     """The slopes in the dtype of ``like``, shaped to multiply it along ``channel_dim``."""
     view = [1] * like.dim()
     view[channel_dim] = -1
-    # Under autocast the slopes stay float32: without the cast the product, and all after it, would be too.
-    return slope.to(like.dtype).view(view)
+    if slope.dtype != like.dtype:
+        # Under autocast the slopes stay float32: without the cast the product, and all after it, would be too.
+        slope = slope.to(like.dtype)
+    return slope.view(view)
 
 
 class Rotated(nn.Module):

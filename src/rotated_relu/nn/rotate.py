@@ -1,51 +1,41 @@
 """Put slopes into a network that exists, at every call site of a gate.
 
-``rotate`` runs copies of the network in eval and in train mode and notes what they call (:mod:`.recording`), finds
-the gates in that (:mod:`.gates`) and their channels (:mod:`.channel_dims`), decides where the slopes go
-(:mod:`.placing`), does that to another copy, and compares it with the original. Only then does it change the network.
+``rotate`` runs copies of the network in eval and in train mode (:mod:`.trials`) and notes what they call
+(:mod:`.recording`), finds the gates in that (:mod:`.gates`) and their channels (:mod:`.channel_dims`), decides where
+the slopes go (:mod:`.placing`), does that to a copy (:mod:`.installing`), and compares it with the original. Only then
+does it change the network.
 Modules keep their class (or get a subclass of it, see :mod:`.dispatch`), attributes, methods and state-dict keys.
 """
 
 from __future__ import annotations
 
-import copy
-import random
-import sys
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from types import CodeType
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..core.arguments import checked
 from ..core.errors import (
     FastFormUndoneWarning,
-    GateError,
     NothingRotatedWarning,
     PlainActivationsWarning,
     RotationError,
     UnknownNameError,
 )
-from ..core.modules import Call, Inputs, as_inputs, check_values, first_line, initialise_lazy, unwrap
-from ..core.nested import tensors_in
-from ..core.state import Saved, check_fit, copy_of, make_ordinary, ordinary_tensors
-from ..graph.capture import capture_trial_copy
-from .activation import Rotated, RotatedReLU
+from ..core.modules import Inputs, as_inputs, check_values, initialise_lazy, unwrap
+from ..core.state import make_ordinary, ordinary_tensors
+from .activation import Rotated
 from .call_sites import Site, merge_sites, set_channel_dims
-from .channel_dims import place_channels
-from .dispatch import children_of, dispatch, is_dispatching, make_plain, shield
+from .dispatch import children_of, make_plain
 from .folding import is_fast, plain_training
 from .gates import Named, find_gates, hidden_in_scripts, multiplicative_gates, other_activations
-from .placing import Placing, Plan, computes_gate, plain_gate
-from .recording import Recording, record
+from .installing import install
+from .placing import Placing, Plan
+from .trials import Trials, seeded
 
 STARTS = ("ones", "published")
-# Multiplying by 1 changes no bit; other kernels may be chosen, and some sum in any order.
-_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
-_HALF_TOLERANCE = 2e-2
 
 
 @checked()
@@ -111,14 +101,14 @@ def rotate(
     with ordinary_tensors():
         call = as_inputs(example_inputs)
         initialise_lazy(inner, call)
-        trials = _Trials(inner, call)
+        trials = Trials(inner, call)
         plan = _decide(trials, exclude, Named.of(gates), channel_dim)
         if plan is not None:
-            with _seeded(trials.call):
+            with seeded(trials.call):
                 trials.check(plan)
             # Slopes of 1 take no random numbers either.
-            with _seeded(trials.call) if init == "ones" else nullcontext():
-                _install(plan, inner, init)
+            with seeded(trials.call) if init == "ones" else nullcontext():
+                install(plan, inner, init)
     return net
 
 
@@ -148,7 +138,7 @@ def _inner(net: nn.Module) -> nn.Module:
 
 
 def _decide(
-    trials: _Trials, exclude: Collection[str], named: Named, channel_dim: int | Mapping[str, int] | None
+    trials: Trials, exclude: Collection[str], named: Named, channel_dim: int | Mapping[str, int] | None
 ) -> Plan | None:
     """Where all slopes go, or None if there is nothing to rotate."""
     net = trials.net
@@ -235,238 +225,3 @@ def _check_names(net: nn.Module, sites: Sequence[Site], names: Collection[str]) 
     for name in names:
         if name not in known:
             raise UnknownNameError("module", name, known - {""})
-
-
-# --- try on copies -------------------------------------------------------------------------------------------------
-
-
-class _Trials:
-    """Runs a copy of the network in eval and train mode, from the same state and random numbers each time."""
-
-    def __init__(self, net: nn.Module, call: Call) -> None:
-        self.net = net
-        self.call = call
-        self.copy = copy_of(net)
-        self.recorded: dict[bool, Recording] = {}
-        self.doubled = False
-
-    def given(self, training: bool) -> Call:
-        """Copies of the inputs; twice the batch if norms refused a single example in train mode."""
-        double = training and self.doubled
-        return (self.call.of_size(2 * self.call.batch_size) if double else self.call).copied()
-
-    @contextmanager
-    def _mode(self, training: bool) -> Iterator[None]:
-        """The copy in one mode; afterwards as it was, random numbers included."""
-        saved = Saved(self.copy, weights=False)
-        try:
-            with torch.no_grad(), _seeded(self.call):
-                self.copy.train(training)
-                yield
-        finally:
-            saved.put_back()
-
-    def recordings(self, named: Named) -> list[Recording]:
-        """What the network calls in eval mode and, where it runs, in train mode."""
-        watched = [function.__code__ for function in named.functions]
-        try:
-            self.recorded[False] = self._record(False, watched)
-        except Exception:
-            check_fit(self.copy, self.call)  # says what is wrong with the inputs, if it is them
-            raise
-        for self.doubled in (False, True):
-            try:
-                self.recorded[True] = self._record(True, watched)
-                break
-            except Exception:  # batch statistics of one value, or no training without labels
-                continue
-        return list(self.recorded.values())
-
-    def _record(self, training: bool, watched: Sequence[CodeType]) -> Recording:
-        given = self.given(training)
-        with self._mode(training):
-            return record(self.copy, given, place_channels, watched)
-
-    def _outputs(self, training: bool) -> Any:
-        given = self.given(training)
-        with self._mode(training):
-            return self.copy(*given.args, **given.kwargs)
-
-    def check(self, plan: Plan) -> None:
-        """Compare the copy with slopes of 1 with what it was, count that every site is used, and capture it."""
-        _install(plan, self.copy, "ones")
-        for training, recording in self.recorded.items():
-            with _counted_calls(self.copy, [*_new_names(plan)]) as counts:
-                try:
-                    found = self._outputs(training)
-                except Exception as error:
-                    raise RotationError(
-                        f"with slopes the network fails ({first_line(error)}); nothing was changed"
-                    ) from error
-            self._compare(plan, recording.output, found, training)
-            _check_counts(plan, counts, recording, training)
-        with self._mode(False):
-            capture_trial_copy(self.copy, self.call)
-
-    def _compare(self, plan: Plan, before: Any, after: Any, training: bool) -> None:
-        if _equal(before, after):
-            return
-        self.copy = copy_of(
-            self.net
-        )  # other kernels without a recorder, or a network that differs from run to run
-        again = self._outputs(training)
-        _install(plan, self.copy, "ones")
-        if not _equal(again, after) and _equal(again, before):
-            mode = "train" if training else "eval"
-            listed = "; ".join(map(str, plan.sites))
-            raise RotationError(
-                f"with slopes of 1 the network computes something else in {mode} mode; nothing was changed. The sites "
-                f"were {listed}; find the one with exclude"
-            )
-
-
-def _equal(before: Any, after: Any) -> bool:
-    """Whether outputs agree, NaN with NaN."""
-    one, other = tensors_in(before), tensors_in(after)
-    if [value.shape for value in one] != [value.shape for value in other]:
-        return False
-    return all(_close(a, b) for a, b in zip(one, other, strict=True))
-
-
-def _close(one: Tensor, other: Tensor) -> bool:
-    if not one.is_floating_point() or not one.numel():
-        return one.dtype == other.dtype and (not one.numel() or bool((one == other).all()))
-    finite = one[one.isfinite()].abs()
-    scale = float(finite.max()) if finite.numel() else 0.0
-    tolerance = _TOLERANCE.get(one.dtype, _HALF_TOLERANCE) * scale
-    return torch.allclose(one, other, rtol=0, atol=tolerance, equal_nan=True)
-
-
-def _new_names(plan: Plan) -> Iterator[tuple[str, Site]]:
-    yield from plan.swaps.items()
-    for sites in plan.dispatched.values():
-        for site in sites.values():
-            yield site.name, site
-
-
-@contextmanager
-def _counted_calls(net: nn.Module, names: Sequence[tuple[str, Site]]) -> Iterator[dict[Site, int]]:
-    """Count how often each new module is called; without hooks, which switch off torch's fast paths."""
-    counts = {site: 0 for _, site in names}
-
-    def counting(module: nn.Module, site: Site) -> Callable[[Tensor], Tensor]:
-        original = module.forward
-
-        def forward(x: Tensor) -> Tensor:
-            counts[site] += 1
-            result: Tensor = original(x)
-            return result
-
-        return forward
-
-    modules = {name: net.get_submodule(name) for name, _ in names}
-    for name, site in names:
-        modules[name].__dict__["forward"] = counting(modules[name], site)
-    try:
-        yield counts
-    finally:
-        for module in modules.values():
-            del module.__dict__["forward"]
-
-
-def _check_counts(plan: Plan, counts: Mapping[Site, int], recording: Recording, training: bool) -> None:
-    calls = set(recording.calls)
-    lost = [site for site in plan.sites if counts[site] != sum(gate.call in calls for gate in site.gates)]
-    if lost:
-        raise RotationError(
-            f"the slopes of these activations would not be used in {'train' if training else 'eval'} mode, because the "
-            f"network calls them in another way than by their name: {'; '.join(map(str, lost))}; leave them plain with "
-            f"exclude={[site.name for site in lost]!r}"
-        )
-
-
-@contextmanager
-def _seeded(call: Call) -> Iterator[None]:
-    """Random numbers from a fixed state, which is put back."""
-    devices = sorted({value.device.index for value in call.tensors if value.is_cuda})
-    numpy = sys.modules.get("numpy")
-    states = random.getstate(), numpy.random.get_state() if numpy else None
-    try:
-        with torch.random.fork_rng(devices):
-            torch.manual_seed(0)
-            random.seed(0)
-            if numpy:
-                numpy.random.seed(0)
-            yield
-    finally:
-        random.setstate(states[0])
-        if numpy:
-            numpy.random.set_state(states[1])
-
-
-# --- change --------------------------------------------------------------------------------------------------------
-
-
-def _install(plan: Plan, net: nn.Module, init: str) -> nn.Module:
-    """Carry out a plan on a network of the recorded structure."""
-    modules = dict(net.named_modules(remove_duplicate=False))
-    swapped = {name: _swapped(site, modules[site.module], init) for name, site in plan.swaps.items()}
-    made = {
-        owner: {
-            child: _rotated(_called_gate(site), site, init).train(modules[owner].training)
-            for child, site in sites.items()
-        }
-        for owner, sites in plan.dispatched.items()
-    }
-    for name, module in swapped.items():
-        parent, _, leaf = name.rpartition(".")
-        modules[parent]._modules[leaf] = module
-        _leave_fast_path(modules[parent])
-    for owner, children in made.items():
-        dispatch(modules[owner], plan.tables[owner], children)
-        _leave_fast_path(modules[owner])
-    for name in plan.shields:
-        if not is_dispatching(modules[name]):
-            shield(modules[name])
-    for name in plan.hidden:
-        net.get_submodule(name).hide_calls = True  # type: ignore[assignment]
-    return net
-
-
-def _swapped(site: Site, gate: nn.Module, init: str) -> Rotated:
-    """What takes a gate module's place, hooks included."""
-    has_state = any(True for _ in (*gate.parameters(), *gate.buffers()))
-    inner = gate if has_state else copy.copy(gate)
-    rotated = _rotated(inner, site, init).train(gate.training)
-    if not has_state:
-        for name, value in vars(gate).items():
-            if name.endswith("_hooks") or "_hooks_" in name:
-                rotated.__dict__[name] = value  # the same dict: handles that remove a hook still find it
-                if isinstance(value, dict):
-                    inner.__dict__[name] = type(value)()
-    return rotated
-
-
-def _called_gate(site: Site) -> nn.Module:
-    return plain_gate(site) if computes_gate(site) else nn.Identity()
-
-
-def _rotated(gate: nn.Module, site: Site, init: str) -> Rotated:
-    """A rotated activation for one site, on the device and in the dtype of what it scales."""
-    if type(gate) is nn.ReLU and not gate.inplace:
-        rotated: Rotated = RotatedReLU(site.channels, site.channel_dim)
-    else:
-        try:
-            rotated = Rotated(gate, site.channels, site.channel_dim)
-        except GateError as error:
-            raise RotationError(f"{site} cannot be rotated: {error}") from error
-    if init == "ones":
-        nn.init.ones_(rotated.slope)
-    rotated.slope.data = rotated.slope.data.to(device=site.device, dtype=site.dtype)
-    return rotated
-
-
-def _leave_fast_path(owner: nn.Module) -> None:
-    """A fused kernel of torch's would compute the whole encoder layer in eval mode, without slopes."""
-    if isinstance(owner, nn.TransformerEncoderLayer):
-        owner.activation_relu_or_gelu = 0
