@@ -39,6 +39,7 @@ class Site:
         device: Of what it returns.
         gates: Its executions.
         name: What the module with its slopes is called.
+        scope: The owner's method that counts the call; '' for its ``forward``. See :mod:`.checkpoints`.
     """
 
     owner: str
@@ -51,6 +52,7 @@ class Site:
     device: torch.device
     gates: list[Gate] = field(default_factory=list)
     name: str = ""
+    scope: str = ""
 
     def __str__(self) -> str:
         where = (
@@ -74,6 +76,11 @@ def owner_run(gate: Gate) -> Run:
     return gate.call.run
 
 
+def level(gate: Gate) -> int:
+    """Whether the positions of a gate's call in the code of its owner are the first or the second."""
+    return 0 if owner_run(gate) is gate.call.run else 1
+
+
 def merge_sites(recordings: Iterable[Sequence[Gate]]) -> list[Site]:
     """The sites behind the gates of several recordings.
 
@@ -82,10 +89,10 @@ def merge_sites(recordings: Iterable[Sequence[Gate]]) -> list[Site]:
     """
     recordings = [list(gates) for gates in recordings]
     recomputed = {
-        (gate.call.run.name, gate.call.positions[0][:1])
+        (owner_run(gate).name, gate.call.positions[level(gate)][:1])
         for gates in recordings
         for gate in gates
-        if gate.call.checkpointed
+        if gate.call.inside[level(gate)] is not None
     }
     sites: dict[Key, Site] = {}
     for gates in recordings:
@@ -93,7 +100,7 @@ def merge_sites(recordings: Iterable[Sequence[Gate]]) -> list[Site]:
         times = Counter((owner_run(gate), gate.run.module) for gate in gates if gate.run is not None)
         for gate in gates:
             run = owner_run(gate)
-            position: Position | str = gate.call.positions[0 if run is gate.call.run else 1]
+            position: Position | str = gate.call.positions[level(gate)]
             if gate.run is not None and times[run, gate.run.module] == 1:
                 position = gate.run.name  # whatever is around the call, it is the only one of this module
             elif (run.name, position[:1]) in recomputed:

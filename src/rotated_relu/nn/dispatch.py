@@ -3,6 +3,7 @@
 The owner of such calls gets a subclass of its own class, with the same name. Its ``forward`` runs the original under a
 mode that sees every torch function that is called, counts those of the functions in question, and multiplies the
 result of the n-th call by the n-th set of slopes. Nothing is traced: arguments, loops and branches stay Python.
+Methods that are run once more without ``forward`` count by themselves (:mod:`.checkpoints`).
 
 Requires: modules below the owner that call the counted functions themselves are shielded (:func:`shield`), so that
 the owner counts its own calls only. Ensures: ``isinstance``, attributes, methods, ``deepcopy``, ``state_dict``,
@@ -11,8 +12,9 @@ the owner counts its own calls only. Ensures: ``isinstance``, attributes, method
 
 from __future__ import annotations
 
+import functools
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +26,7 @@ from ..core.errors import RotationError
 
 _TABLES = "_rotated_calls"
 _SPELLINGS = "_rotated_spellings"
+_METHODS = "_rotated_methods"
 _SAME_FUNCTION = {"imul": "mul", "rmul": "mul", "multiply": "mul", "ipow": "pow"}
 # A call beyond those that were seen of any other function may be plain arithmetic.
 ACTIVATIONS = frozenset(
@@ -46,7 +49,12 @@ class Step:
     write_back: bool = False
 
 
-Table = dict[str, list[Step]]
+Table = dict[str, list[Step]]  # by counted()
+
+
+def counted(scope: str, function: str) -> str:
+    """Key of a table: a function as the owner's ``forward`` calls it, or a method of its that counts by itself."""
+    return f"{scope}.{function}" if scope else function
 
 
 def function_name(func: Any) -> str:
@@ -70,11 +78,12 @@ def _other_names(name: str) -> list[str]:
 
 
 class _Calls(TorchFunctionMode):
-    """Counts the calls of one run of an owner's forward."""
+    """Counts the calls of one run of an owner's forward, or of a method of its."""
 
-    def __init__(self, owner: nn.Module) -> None:
+    def __init__(self, owner: nn.Module, scope: str = "") -> None:
         super().__init__()
         self.owner = owner
+        self.scope = scope
         self.table: Table = getattr(owner, _TABLES)[owner.training]
         self.spellings: dict[str, str] = getattr(owner, _SPELLINGS)
         self.counts: dict[str, int] = {}
@@ -86,9 +95,11 @@ class _Calls(TorchFunctionMode):
             name = self.spellings.get(func.__name__)
             if name is None:
                 return func(*args, **kwargs)
+            steps = self.table.get(counted(self.scope, name))
+            if steps is None:  # counted elsewhere in the owner only
+                return func(*args, **kwargs)
             count = self.counts.get(name, 0)
             self.counts[name] = count + 1
-            steps = self.table.get(name, [])
             if count >= len(steps):
                 return (
                     self._unknown_call(name, count)(*args, **kwargs)
@@ -103,8 +114,9 @@ class _Calls(TorchFunctionMode):
             return args[0].copy_(result) if step.write_back else result
 
     def _unknown_call(self, name: str, count: int) -> Any:
+        where = f"{type(self.owner).__name__}.{self.scope or 'forward'}"
         raise RotationError(
-            f"{type(self.owner).__name__}.forward calls {name} for the {count + 1}th time, but called it {count} times "
+            f"{where} calls {name} for the {count + 1}th time, but called it {count} times "
             "when slopes were put in: call rotate with example inputs that take this path, or leave its calls plain "
             "with exclude"
         )
@@ -150,13 +162,31 @@ def _listed(module: Any) -> dict[str, nn.Module]:
     return {name: child for name, child in module._modules.items() if name not in own}
 
 
-def dispatch(owner: nn.Module, tables: Mapping[bool, Table], children: Mapping[str, nn.Module]) -> None:
+def _counting(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    """A method that counts its calls by itself."""
+
+    @functools.wraps(original)
+    def method(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        with _Calls(self, name):
+            return original(self, *args, **kwargs)
+
+    return method
+
+
+def dispatch(
+    owner: nn.Module,
+    tables: Mapping[bool, Table],
+    children: Mapping[str, nn.Module],
+    methods: Sequence[str] = (),
+) -> None:
     """Give an owner's function calls slopes; ``tables`` for train (True) and eval mode (False)."""
     for name, child in children.items():
         owner.add_module(name, child)
     owner.__dict__[_TABLES] = dict(tables)
-    owner.__dict__[_SPELLINGS] = _spellings({name for table in tables.values() for name in table})
-    owner.__class__ = _dispatching_class(type(owner))
+    owner.__dict__[_SPELLINGS] = _spellings(
+        {key.rpartition(".")[2] for table in tables.values() for key in table}
+    )
+    owner.__class__ = _dispatching_class(type(owner), tuple(methods))
 
 
 def shield(module: nn.Module) -> None:
@@ -188,15 +218,16 @@ def children_of(owner: nn.Module) -> Sequence[str]:
     return list(dict.fromkeys(step.child for step in steps if step.child is not None))
 
 
-def _dispatching_class(cls: type[nn.Module]) -> type[nn.Module]:
-    """The subclass of a module class; one for all its instances."""
+def _dispatching_class(cls: type[nn.Module], methods: tuple[str, ...]) -> type[nn.Module]:
+    """The subclass of a module class; one for all its instances whose same methods count."""
     if issubclass(cls, _Dispatching):
-        return cls
-    for known in cls.__subclasses__():
-        if known.__bases__ == (_Dispatching, cls) or known.__bases__ == (_DispatchingSequence, cls):
-            return known
+        cls = cls.__bases__[1]
     mixin = _DispatchingSequence if issubclass(cls, nn.Sequential) else _Dispatching
+    for known in cls.__subclasses__():
+        if known.__bases__ == (mixin, cls) and vars(known)[_METHODS] == methods:
+            return known
     names = {name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__")}
+    counting = {name: _counting(name, getattr(cls, name)) for name in methods}
     kind: Any = type(cls)
-    made: type[nn.Module] = kind(cls.__name__, (mixin, cls), names)
+    made: type[nn.Module] = kind(cls.__name__, (mixin, cls), {**names, **counting, _METHODS: methods})
     return made

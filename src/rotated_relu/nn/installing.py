@@ -33,7 +33,7 @@ def install(plan: Plan, net: nn.Module, init: str) -> nn.Module:
         modules[parent]._modules[leaf] = module
         _leave_fast_path(modules[parent])
     for owner, children in made.items():
-        dispatch(modules[owner], plan.tables[owner], children)
+        dispatch(modules[owner], plan.tables[owner], children, plan.methods[owner])
         _leave_fast_path(modules[owner])
     for name in plan.shields:
         if not is_dispatching(modules[name]):

@@ -21,7 +21,8 @@ from torch import nn
 from ..core.errors import RotationError
 from .activation import Rotated
 from .call_sites import Site
-from .dispatch import ACTIVATIONS, Step, Table, is_dispatching
+from .checkpoints import Scopes
+from .dispatch import ACTIVATIONS, Step, Table, counted, is_dispatching
 from .gates import called_by_script
 from .recording import SCRIPT, Call, Recording, Run
 
@@ -40,6 +41,7 @@ class Plan:
         swaps: Qualified name of each place that a gate module leaves, to the site whose slopes come there.
         dispatched: Owner to the sites whose calls it dispatches, by the name of the child with their slopes.
         tables: Owner to its tables, see :func:`dispatch`.
+        methods: Owner to those of its methods that count calls by themselves.
         shields: Modules whose function calls are hidden from those further out.
         hidden: Rotated modules, present or to come, that hide theirs.
     """
@@ -47,6 +49,7 @@ class Plan:
     swaps: dict[str, Site] = field(default_factory=dict)
     dispatched: dict[str, dict[str, Site]] = field(default_factory=dict)
     tables: dict[str, dict[bool, Table]] = field(default_factory=dict)
+    methods: dict[str, list[str]] = field(default_factory=dict)
     shields: set[str] = field(default_factory=set)
     hidden: set[str] = field(default_factory=set)
 
@@ -135,15 +138,17 @@ class Placing:
                 plan.swaps[self.slots[site]] = site
             else:
                 plan.dispatched.setdefault(site.owner, {})[site.name.rpartition(".")[2]] = site
-        self._check(plan)
+        scopes = Scopes(self.modules, [site for site in wanted if site not in self.slots])
+        self._check(plan, scopes)
         for owner in plan.dispatched:
-            plan.tables[owner] = self._tables(plan, owner)
+            plan.tables[owner] = self._tables(plan, owner, scopes)
+            plan.methods[owner] = scopes.methods(owner)
         for owner in plan.dispatched:
             self._shield(plan, owner)
         return plan
 
-    def _check(self, plan: Plan) -> None:
-        problems = []
+    def _check(self, plan: Plan, scopes: Scopes) -> None:
+        problems = list(scopes.problems)
         for owner, sites in plan.dispatched.items():
             module = self.modules[owner]
             for site in sites.values():
@@ -172,23 +177,38 @@ class Placing:
                     ),
                 )
 
-    def _tables(self, plan: Plan, owner: str) -> dict[bool, Table]:
-        """For each mode, what happens at each call of the counted functions."""
+    def _tables(self, plan: Plan, owner: str, scopes: Scopes) -> dict[bool, Table]:
+        """For each mode, what happens at each call of the counted functions, in each scope."""
         sites = plan.dispatched[owner]
         steps: dict[Call | None, Step] = {
             gate.call: _step(child, site) for child, site in sites.items() for gate in site.gates
         }
         tables: dict[bool, Table] = {}
         for run in self._runs(owner):
-            table = tables.setdefault(run.training, {site.function: [] for site in sites.values()})
-            for name in table:
-                found = [
-                    steps[call] if call in steps else Step() for call in self._own_events(run, name, sites)
-                ]
-                table[name] = _joined(table[name], found, owner, name, sites)
+            keys = {counted(site.scope, site.function): site for site in sites.values()}
+            table = tables.setdefault(run.training, {key: [] for key in keys})
+            for key, site in keys.items():
+                calls = self._scope_events(run, site, sites, scopes)
+                found = [steps[call] if call in steps else Step() for call in calls]
+                table[key] = _joined(table[key], found, owner, site.function, sites)
         for mode in (True, False):
             tables.setdefault(mode, tables[not mode] if mode not in tables and tables else {})
         return tables
+
+    def _scope_events(
+        self, run: Run, site: Site, sites: Mapping[str, Site], scopes: Scopes
+    ) -> list[Call | None]:
+        """Calls of a site's function in its scope, in order."""
+        events = self._own_events(run, site.function, sites)
+        if not scopes.methods(site.owner):
+            return events
+        if None in events:
+            raise RotationError(
+                f"{site} cannot be told from calls of {site.function} on the network's own tensors, since "
+                f"torch.utils.checkpoint runs methods of its module once more; leave it plain with "
+                f"exclude=[{site.name!r}]"
+            )
+        return [call for call in events if call is not None and scopes.of(site.owner, call) == site.scope]
 
     def _runs(self, owner: str) -> list[Run]:
         return [run for recording in self.recordings for run in recording.runs if run.name == owner]
@@ -271,8 +291,6 @@ def _obstacle(module: nn.Module, site: Site) -> str:
         return f"it is the torch.jit.script function {name}, whose calls cannot be seen: take torch.jit.script away"
     if any(gate.call.opaque for gate in site.gates):
         return "its module is called several times, and what it does is hidden in an autograd function or a script"
-    if any(gate.call.checkpointed for gate in site.gates):
-        return "it is called inside torch.utils.checkpoint, which runs that part of the forward once more on its own"
     if isinstance(module, (torch.jit.ScriptModule, torch.fx.GraphModule)):
         kind = "torch.jit script" if isinstance(module, torch.jit.ScriptModule) else "torch.fx GraphModule"
         return f"its forward belongs to a {kind}, which cannot be extended: rotate the network before it becomes one"

@@ -109,7 +109,8 @@ class Call:
         outputs: The tensors that it returned.
         in_place: Whether it returned its first argument.
         positions: Places in the code of ``run`` and of the run around it, at which the call was made.
-        checkpointed: Whether ``run`` made it within ``torch.utils.checkpoint``.
+        inside: For the same two runs, how many of these places, from the call outwards, lie within
+            ``torch.utils.checkpoint``; None if none does.
         opaque: Whether it stands for a whole module or script function, whose work no torch function showed.
     """
 
@@ -123,7 +124,7 @@ class Call:
     outputs: list[Value] = field(default_factory=list)
     in_place: bool = False
     positions: tuple[Position, Position] = ((), ())
-    checkpointed: bool = False
+    inside: tuple[int | None, int | None] = (None, None)
     opaque: bool = False
 
     @property
@@ -205,7 +206,7 @@ class Recorder(TorchFunctionMode):
 
     def _note(self, call: Call, result: Any, tensors: list[Tensor], args: Any) -> Any:
         call.in_place = bool(args) and result is args[0]
-        call.positions, call.checkpointed = _positions(call.run, sys._getframe(2))
+        call.positions, call.inside = _positions(call.run, sys._getframe(2))
         self._finish(call, tensors)
         if not call.in_place:
             return result
@@ -239,7 +240,7 @@ class Recorder(TorchFunctionMode):
         call = Call(
             len(self.recording.calls), function, SCRIPT, template[0], template[1], run, sources, opaque=True
         )
-        call.positions, call.checkpointed = _positions(run, sys._getframe(2))
+        call.positions, call.inside = _positions(run, sys._getframe(2))
         self._finish(call, tensors)
 
     # --- modules -------------------------------------------------------------------------------------------------
@@ -271,7 +272,7 @@ class Recorder(TorchFunctionMode):
                 len(self.recording.calls), module, "module", (run.inputs[0],), {}, run, run.inputs[:1]
             )
             call.opaque = True
-            call.positions, _ = _positions(run, sys._getframe())
+            call.positions, call.inside = _positions(run, sys._getframe())
             self._finish(call, [output])
             run.output = call.outputs[0]
         run.calls = (run.calls[0], len(self.recording.calls))
@@ -304,12 +305,14 @@ def record(
     return recorder.recording
 
 
-def _positions(run: Run, frame: FrameType | None) -> tuple[tuple[Position, Position], bool]:
-    """Where in the code of a run, and of the run around it, a call is made."""
+def _positions(
+    run: Run, frame: FrameType | None
+) -> tuple[tuple[Position, Position], tuple[int | None, int | None]]:
+    """Where in the code of a run, and of the run around it, a call is made, and how much of that is checkpointed."""
     wanted = [run.module] + ([run.parent.module] if run.parent is not None else [])
     found: list[Position] = []
     places: list[tuple[CodeType, int]] = []
-    checkpointed = False
+    inside: list[int | None] = [None, None]
     while frame is not None and len(found) < len(wanted):
         code = frame.f_code
         if code is _CALL and frame.f_locals.get("self") is wanted[len(found)]:
@@ -317,10 +320,11 @@ def _positions(run: Run, frame: FrameType | None) -> tuple[tuple[Position, Posit
         else:
             if _TORCH not in code.co_filename:
                 places.append((code, frame.f_lasti))
-            checkpointed |= not found and code.co_filename.endswith(_CHECKPOINT)
+            elif inside[len(found)] is None and code.co_filename.endswith(_CHECKPOINT):
+                inside[len(found)] = len(places)
         frame = frame.f_back
     found += [()] * (2 - len(found))
-    return (found[0], found[1]), checkpointed
+    return (found[0], found[1]), (inside[0], inside[1])
 
 
 _CALL = nn.Module._call_impl.__code__

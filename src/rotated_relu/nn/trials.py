@@ -172,10 +172,15 @@ def _check_counts(plan: Plan, counts: Mapping[Site, int], recording: Recording, 
     calls = set(recording.calls)
     lost = [site for site in plan.sites if counts[site] != sum(gate.call in calls for gate in site.gates)]
     if lost:
+        methods = sorted({site.scope for site in lost if site.scope})
+        reason = (
+            f"torch.utils.checkpoint runs {', '.join(methods)} several times in one forward"
+            if methods
+            else "the network calls them in another way than by their name"
+        )
         raise RotationError(
-            f"the slopes of these activations would not be used in {'train' if training else 'eval'} mode, because the "
-            f"network calls them in another way than by their name: {'; '.join(map(str, lost))}; leave them plain with "
-            f"exclude={[site.name for site in lost]!r}"
+            f"the slopes of these activations would not be used in {'train' if training else 'eval'} mode, because "
+            f"{reason}: {'; '.join(map(str, lost))}; leave them plain with exclude={[site.name for site in lost]!r}"
         )
 
 
