@@ -38,7 +38,9 @@ class Site:
         dtype: Of what it returns.
         device: Of what it returns.
         gates: Its executions.
+        widths: Their numbers of channels.
         name: What the module with its slopes is called.
+        place: The name through which its owner calls the gate module, where the owner is an ``nn.Sequential``.
         scope: The owner's method that counts the call; '' for its ``forward``. See :mod:`.checkpoints`.
     """
 
@@ -51,7 +53,9 @@ class Site:
     dtype: torch.dtype
     device: torch.device
     gates: list[Gate] = field(default_factory=list)
+    widths: set[int] = field(default_factory=set)
     name: str = ""
+    place: str = ""
     scope: str = ""
 
     def __str__(self) -> str:
@@ -82,11 +86,7 @@ def level(gate: Gate) -> int:
 
 
 def merge_sites(recordings: Iterable[Sequence[Gate]]) -> list[Site]:
-    """The sites behind the gates of several recordings.
-
-    Raises:
-        RotationError: If one site has different widths from call to call.
-    """
+    """The sites behind the gates of several recordings."""
     recordings = [list(gates) for gates in recordings]
     recomputed = {
         (owner_run(gate).name, gate.call.positions[level(gate)][:1])
@@ -101,7 +101,9 @@ def merge_sites(recordings: Iterable[Sequence[Gate]]) -> list[Site]:
         for gate in gates:
             run = owner_run(gate)
             position: Position | str = gate.call.positions[level(gate)]
-            if gate.run is not None and times[run, gate.run.module] == 1:
+            if gate.run is not None and gate.run.place:
+                position = gate.run.place
+            elif gate.run is not None and times[run, gate.run.module] == 1:
                 position = gate.run.name  # whatever is around the call, it is the only one of this module
             elif (run.name, position[:1]) in recomputed:
                 position = position[:1]  # in one mode the way to the call leads through a checkpoint
@@ -109,13 +111,27 @@ def merge_sites(recordings: Iterable[Sequence[Gate]]) -> list[Site]:
             rounds[run, position] += 1
             site = _site(gate, run)
             known = sites.setdefault((run.name, position, round_), site)
-            if known is not site and known.channels != site.channels:
-                raise RotationError(
-                    f"{known} is called with {site.channels} channels too: one set of slopes cannot serve both; leave "
-                    f"it plain with exclude=[{run.name!r}], or give each call its own activation module"
-                )
+            known.widths.add(site.channels)
             known.gates.append(gate)
     return list(sites.values())
+
+
+def check_widths(sites: Iterable[Site]) -> None:
+    """Raise unless each site has one width.
+
+    Raises:
+        RotationError: Naming the sites that have several from call to call.
+    """
+    several = [site for site in sites if len(site.widths) > 1]
+    if several:
+        listed = "; ".join(
+            f"{site} is called with {', '.join(map(str, sorted(site.widths - {site.channels})))} channels too"
+            for site in several
+        )
+        raise RotationError(
+            f"{listed}: one set of slopes cannot serve both; leave them plain with "
+            f"exclude={[site.name for site in several]!r}, or give each call its own activation module"
+        )
 
 
 def _site(gate: Gate, run: Run) -> Site:
@@ -130,6 +146,7 @@ def _site(gate: Gate, run: Run) -> Site:
         rank=len(output.shape),
         dtype=output.dtype,
         device=output.device,
+        place=gate.run.place if gate.run is not None else "",
     )
 
 

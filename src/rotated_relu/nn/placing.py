@@ -68,7 +68,8 @@ class Placing:
         self.recordings = recordings
         self.sites = sites
         self.modules = dict(net.named_modules(remove_duplicate=False))
-        self.called = {run.name for recording in recordings for run in recording.runs}
+        runs = [run for recording in recordings for run in recording.runs]
+        self.called = {run.name for run in runs if not run.sliced}
         self.slots = self._find_slots()
 
     # --- swaps ---------------------------------------------------------------------------------------------------
@@ -82,10 +83,20 @@ class Placing:
         found: dict[Site, str] = {}
         for (owner, module), members in groups.items():
             places = list(self._places(owner, self.modules[module]))
-            iterates = type(self.modules[owner]).forward is nn.Sequential.forward
-            if len(places) == len(members) and (len(members) == 1 or iterates):
-                found.update(zip(members, places, strict=True))
-        return self._unshared(found)
+            if all(site.place for site in members):
+                found.update({site: site.place for site in members})
+            elif len(places) == len(members) == 1:
+                found[members[0]] = places[0]
+        return self._unshared(self._alone(found))
+
+    def _alone(self, found: dict[Site, str]) -> dict[Site, str]:
+        """Without modules that somebody calls through a place of another owner, which would find the slopes there."""
+        through = {
+            id(self.modules[site.module])
+            for site in self.sites
+            if site.module and not [*self._places(site.owner, self.modules[site.module])]
+        }
+        return {site: place for site, place in found.items() if id(self.modules[site.module]) not in through}
 
     def _places(self, prefix: str, gate: nn.Module) -> Iterable[str]:
         """Names of a gate below its owner, directly or in lists that are never called themselves."""

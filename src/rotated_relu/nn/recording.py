@@ -67,7 +67,7 @@ class Run:
     """One execution of a module's forward.
 
     Attributes:
-        name: Qualified name of the module ('' for the root).
+        name: Qualified name of the module ('' for the root); for a slice of an ``nn.Sequential``, that of the whole.
         module: The module.
         parent: The run that called it.
         training: The module's mode.
@@ -75,6 +75,9 @@ class Run:
         output: What it returned, if that is one tensor.
         events: All torch functions that its own code called: name, the call if it read a :class:`Value`, and order.
         calls: Number of the first call within, and of the first one after.
+        place: Qualified name through which an ``nn.Sequential`` called it; '' elsewhere.
+        sliced: Whether the module is a slice of the one with its name.
+        children: How many modules its code has called so far.
     """
 
     name: str
@@ -85,6 +88,9 @@ class Run:
     output: Value | None = None
     events: list[tuple[str, Call | None, int]] = field(default_factory=list)
     calls: tuple[int, int] = (0, 0)
+    place: str = ""
+    sliced: bool = False
+    children: int = 0
 
     def chain(self) -> Iterator[Run]:
         """This run and those around it, innermost first."""
@@ -159,6 +165,9 @@ class Recorder(TorchFunctionMode):
         self.recording = Recording()
         self.place = place
         self.names = {id(module): name for name, module in reversed(list(net.named_modules()))}
+        self.sequences = [
+            (name, part) for name, part in net.named_modules() if isinstance(part, nn.Sequential)
+        ]
         self.stack: list[Run] = []
         self.values: Any = WeakTensorKeyDictionary()
         self.written: Any = WeakTensorKeyDictionary()
@@ -248,16 +257,34 @@ class Recorder(TorchFunctionMode):
     def enter(self, module: nn.Module, args: Any) -> None:
         """Global forward pre-hook."""
         name = self.names.get(id(module))
-        if name is None and self.stack:  # made in a forward, and gone after it: part of the code around it
-            self.stack.append(self.stack[-1])
-            return
+        whole = self._whole(module) if name is None else None
         parent = self.stack[-1] if self.stack else None
-        run = Run(name or "", module, parent, module.training)
+        if parent is not None:
+            parent.children += 1
+            if name is None and whole is None:  # made in a forward, gone after it: part of the code around it
+                self.stack.append(parent)
+                return
+        run = Run(name or whole or "", module, parent, module.training)
+        run.place, run.sliced = _place(parent, module), name is None
         tensors = [leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor)]
         run.inputs = [value for leaf in tensors if (value := self.values.get(leaf)) is not None]
         run.calls = (len(self.recording.calls), len(self.recording.calls))
         self.recording.runs.append(run)
         self.stack.append(run)
+
+    def _whole(self, module: nn.Module) -> str | None:
+        """Name of the ``nn.Sequential`` that a module is a slice of."""
+        if type(module).forward is not nn.Sequential.forward or not len(module._modules):
+            return None
+        parts = module._modules.items()
+        return next(
+            (
+                name
+                for name, part in self.sequences
+                if all(part._modules.get(key) is own for key, own in parts)
+            ),
+            None,
+        )
 
     def leave(self, module: nn.Module, args: Any, output: Any) -> None:
         """Global forward hook; called after an exception too."""
@@ -303,6 +330,15 @@ def record(
     for tensor in tensors_in(recorder.recording.output):
         recorder.find(tensor)
     return recorder.recording
+
+
+def _place(parent: Run | None, module: nn.Module) -> str:
+    """The name through which an ``nn.Sequential`` calls a module: it calls its parts in order, some more than once."""
+    if parent is None or type(parent.module).forward is not nn.Sequential.forward:
+        return ""
+    parts = list(parent.module._modules.items())
+    key, part = parts[parent.children - 1] if parent.children <= len(parts) else ("", None)
+    return f"{parent.name}.{key}".lstrip(".") if part is module else ""
 
 
 def _positions(

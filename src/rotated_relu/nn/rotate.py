@@ -27,7 +27,7 @@ from ..core.errors import (
 from ..core.modules import Inputs, as_inputs, check_values, initialise_lazy, unwrap
 from ..core.state import make_ordinary, ordinary_tensors
 from .activation import Rotated
-from .call_sites import Site, merge_sites, set_channel_dims
+from .call_sites import Site, check_widths, merge_sites, set_channel_dims
 from .dispatch import children_of, make_plain
 from .folding import is_fast, plain_training
 from .gates import Named, find_gates, hidden_in_scripts, multiplicative_gates, other_activations
@@ -163,6 +163,7 @@ def _decide(
             stacklevel=4,
         )
         return None
+    check_widths(wanted)
     set_channel_dims(wanted, channel_dim)
     unknown = [site for site in wanted if not site.channels]
     if unknown:
