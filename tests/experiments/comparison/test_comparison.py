@@ -15,13 +15,14 @@ from rotated_relu.core.counting import count_macs
 from rotated_relu.core.errors import MissingPackageError, RunError, UnknownNameError
 from rotated_relu.core.progress import showing
 from rotated_relu.core.run_directory import Run
-from rotated_relu.experiments.comparison.compare import compare_run
+from rotated_relu.experiments.comparison.compare import compare_run, write_results
 from rotated_relu.experiments.comparison.coupled import CoupledGroups
 from rotated_relu.experiments.comparison.methods import METHODS, chosen, training_config
 from rotated_relu.experiments.comparison.prune import RankedChannels
 from rotated_relu.experiments.comparison.results import saved_at, table, write_csv
 from rotated_relu.experiments.comparison.run import Comparison
 from rotated_relu.experiments.comparison.settings import Settings
+from rotated_relu.experiments.comparison.trainings import Training
 from rotated_relu.experiments.report.comparison import build_comparison, verdict
 from rotated_relu.nn.activation import RotatedReLU
 from rotated_relu.training import ConfigError, ModelConfig
@@ -365,3 +366,14 @@ def test_the_directory_of_a_run_is_no_place_for_a_comparison(tmp_path):
 def test_two_at_once_are_refused(tmp_path):
     with Run(tmp_path).claimed(), pytest.raises(RunError, match="is in use by process"):
         compare_run(SMALL, tmp_path, "demo", device="cpu")
+
+
+def test_accuracies_that_are_gone_are_waited_for(tmp_path):
+    made = comparison(tmp_path)
+    point = next(iter(made.points))
+    known = {"reached": True, "macs_saved": 0.4, "parameters_saved": 0.3, "validation": 90.0}
+    made.file(point).write_text(json.dumps(known))
+    write_results(made, "demo")  # what is there of the points cannot be told without the plain network
+    assert not (tmp_path / "compare.json").exists()
+    made.trainings.note(Training("relu", 0), {"validation": 91.0})
+    assert made.trainings.has_reference

@@ -90,7 +90,7 @@ def write_results(
         finished: Whether nothing is left to do; else the page says so.
     """
     rows = comparison.rows()
-    if not rows:
+    if not rows or not comparison.trainings.has_reference:
         return
     path = comparison.task.path
     with as_written(path / "points", path / "trained.json", path / "tuning"):

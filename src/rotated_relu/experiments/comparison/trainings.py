@@ -197,6 +197,11 @@ class Trainings:
     def _known(self) -> Path:
         return self.task.path / "trained.json"
 
+    @property
+    def has_reference(self) -> bool:
+        """Whether something is known of the plain networks; it is found anew where the file is gone."""
+        return {str(Training(DENSE, seed)) for seed in self.task.settings.seeds} <= self.accuracies().keys()
+
     def reference(self) -> dict[int, dict[str, float]]:
         """Those of the plain network, by seed."""
         found = self.accuracies()
