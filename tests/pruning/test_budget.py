@@ -347,3 +347,13 @@ def test_what_is_left_counts_exact_zeros_alone():
     with torch.no_grad():
         net[1].slope[0] = 0.0
     assert budget.left() == pytest.approx(17 / 22)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 7])
+def test_the_shortest_runs_meet_their_budget(steps):
+    # 5 of 6 channels may stay, whatever a tenth of so few steps is.
+    net = two_layers()
+    budget = rr.SlopeBudget(net, X, steps, 5 / 6, unit="channels", start=0.04, end=0.85, window=0.1)
+    train(net, budget, steps, GRADS)
+    assert rr.slopes(net)["1.slope"].tolist() == [0.0, 1.0, 1.0, 1.0]
+    assert rr.slopes(net)["3.slope"].tolist() == [1.0, 1.0]

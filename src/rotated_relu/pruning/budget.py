@@ -279,6 +279,8 @@ class SlopeBudget:
 
     def _left(self) -> dict[str, Tensor]:
         """Share of each slope that its bound leaves; 1 for those that are free."""
+        if self._number >= self.steps:  # the last chance, also where a window is less than a step
+            return {name: since.isinf().to(since) for name, since in self._since.items()}
         length = max(1.0, self.window * self.steps)
         return {
             name: (1 - (self._number - since) / length).clamp(0, 1) for name, since in self._since.items()
