@@ -75,6 +75,19 @@ def test_without_the_first_original_it_learns_from_itself_and_says_so(runs, tmp_
     assert teacher_of(loaded, original) is original
 
 
+@pytest.mark.parametrize("name", ["weights", "teacher"])
+def test_what_it_would_learn_from_is_read_before_there_is_a_run(runs, tmp_path, name):
+    import shutil
+
+    folder, _, settings, _ = runs
+    shutil.copytree(folder / "small", tmp_path / "small")
+    (tmp_path / "small" / f"{name}.safetensors").write_bytes(b"")
+    trust.trust(settings.model)
+    with pytest.raises(RunError, match=rf"small/{name}\.safetensors does not hold the weights"):
+        shrink_run(dataclasses.replace(settings, source=str(tmp_path / "small")), tmp_path / "out")
+    assert not (tmp_path / "out" / "config.json").exists()
+
+
 def test_code_of_the_run_has_to_be_named_again(runs, tmp_path):
     settings = runs[2]
     with pytest.raises(RunError, match="that code would be executed"):

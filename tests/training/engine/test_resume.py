@@ -179,6 +179,17 @@ def test_without_any_readable_checkpoint_nothing_is_overwritten(tmp_path, monkey
     assert {path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()} == {b"garbage"}
 
 
+def test_a_folder_in_the_place_of_a_checkpoint_is_refused_before_an_epoch_of_work(tmp_path, monkeypatch):
+    stopped_at(tmp_path, monkeypatch)
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    last.unlink()
+    last.mkdir()
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    with pytest.raises(RunError, match=r"last\.ckpt is a folder, where a checkpoint is to be; move it away"):
+        train(tmp_path)
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
+
+
 def test_a_checkpoint_of_other_settings_is_refused(tmp_path, monkeypatch):
     stopped_at(tmp_path / "one", monkeypatch)
     other = dataclasses.replace(CONFIG, seed=1)

@@ -67,6 +67,8 @@ def write_original(wanted: Shrinking, run: Run, say: Say) -> None:
 
 def _take_from_run(source: RunNetworks, wanted: Shrinking, run: Run, say: Say) -> None:
     """The newest network of another run, and what it learns from: the first original while its weights are there."""
+    from ...training.trained import stored_network
+
     which = source.newest()
     if wanted.model and wanted.model != source.config.model.name:
         raise RunError(f"{source.run.path} holds {source.config.model.name}, not {wanted.model}")
@@ -74,6 +76,8 @@ def _take_from_run(source: RunNetworks, wanted: Shrinking, run: Run, say: Say) -
     net, images = source.network(which), source.images
     accuracy = _tried(net, images, wanted, say)
     first = _first_original(source, which)
+    if first is not None:
+        stored_network(first, source.run, source.config)  # refused now, not when the copy is read
     if wanted.distill:
         say(f"it learns from {'itself as it is now' if first is None else f'the network in {first}'}")
     if first is not None:

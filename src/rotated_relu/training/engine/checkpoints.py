@@ -59,6 +59,8 @@ def read(run: Run, identity: dict[str, Any]) -> dict[str, Any] | None:
     for path in (run.checkpoints / LAST, run.checkpoints / PREVIOUS):
         if not os.path.lexists(path):
             continue
+        if path.is_dir():  # no checkpoint could be written either, after an epoch of work
+            raise RunError(f"{path} is a folder, where a checkpoint is to be; move it away")
         try:
             state = _load(path)
         except _Unusable as error:
