@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import nn
 
+from ..core.extras import needs
 from ..core.modules import Inputs, as_inputs
 from .engines import engine_named
 
@@ -66,7 +67,12 @@ def layer_shares(
 
 
 def layers_of(content: bytes, parameters: Collection[str]) -> dict[str, str]:
-    """The layer of each operation of a model, under its own name and those of its results."""
+    """The layer of each operation of a model, under its own name and those of its results.
+
+    Raises:
+        MissingPackageError: If onnx is not installed.
+    """
+    needs("onnx")
     import onnx
 
     graph = onnx.load_from_string(content).graph
