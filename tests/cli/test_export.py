@@ -1,6 +1,5 @@
 """``rotated-relu export`` and ``measure`` in every format and engine, on a small convolutional run."""
 
-import importlib
 import json
 import shutil
 from dataclasses import replace
@@ -180,9 +179,8 @@ def made_up(monkeypatch):
 
     def timed(self, engine, size):
         last = list(self.nets)[-1]
-        return LatencyComparison(
-            {name: [size * SPEED[engine] * (1 if name == last else 2)] * 3 for name in self.nets}
-        )
+        times = {name: [size * SPEED[engine] * (1 if name == last else 2)] * 3 for name in self.nets}
+        return self.plain(size, LatencyComparison(times))
 
     monkeypatch.setattr(measure_stage._Bench, "timed", timed)
 
@@ -230,11 +228,6 @@ def test_the_reference_is_timed_with_all_its_channels(monkeypatch):
         torch.nn.Conv2d(3, 8, 3), rotated_relu.RotatedReLU(8), torch.nn.Conv2d(8, 4, 1)
     ).eval()
     net[1].slope.data[:5] = 0.0
-    timed = []
-    measuring = importlib.import_module(
-        "rotated_relu.deploy.engines"
-    )  # the package's `measure` is a function
-    monkeypatch.setattr(measuring, "graph_runner", lambda content, *_, **__: timed.append(content))
     monkeypatch.setattr(
         fastest,
         "fastest_graph",
@@ -245,8 +238,7 @@ def test_the_reference_is_timed_with_all_its_channels(monkeypatch):
     bench = measure_stage._Bench(
         {"trained": net, "compact": net}, lambda n: torch.zeros(n, 3, 6, 6), [1], 1, 1
     )
-    for name in bench.nets:
-        bench.runnable(name, "onnxruntime", torch.zeros(1, 3, 6, 6))
+    timed = [bench.graph(name, "onnxruntime", torch.zeros(1, 3, 6, 6)) for name in bench.nets]
     assert [first_conv_width(content) for content in timed] == [8, 3]
 
 
