@@ -4,12 +4,18 @@
     python benchmarks/latency_estimate.py --only resnet20 resnet56 --engines onnxruntime --batch-sizes 1
     python benchmarks/latency_estimate.py --table                           # the file as Markdown
 
-A latency table is calibrated for the network (``rr.calibrate``, kept in ``--cache``), ten masks in the table's steps
-are chosen with random scores at shares of the latency between 0.35 and 0.9, and each is compacted, exported with exact
-widths, and timed in turn with the original, in one process. ``error`` is estimated over measured milliseconds less 1;
-``relative`` the same for the share of the original that is left, in which a slow machine cancels. A mask at share 1 is
-the original itself. ``calibration`` has the seconds of the first calibration, and those of a second one that finds
-everything in the cache, with the capture of the network and without.
+Ten masks in steps of 8 channels, whole branches included, are chosen with random scores at shares of the
+multiply-accumulates between 0.35 and 0.9; each network is compacted and exported with exact widths, once for all
+engines and batch sizes. A latency table is calibrated for each of these (``rr.calibrate``, kept in ``--cache``), and the
+exported graph is timed in turn with that of the original and with the program that the table was measured against, in
+one process.
+
+``error`` is estimated over measured milliseconds less 1; measured is the median over the rounds of the time over that of
+the reference, times what the reference takes undisturbed (``reference_ms`` of the table), so that both sides are of the
+same machine, as fast as it is when left alone. ``relative`` is the error of the share of the original that is left. A
+mask at share 1 is the original itself. ``raw`` has all times as they were taken. ``calibration`` has the seconds of the
+first calibration, and those of a second one that finds everything in the cache, with the capture of the network and
+without.
 """
 
 from __future__ import annotations
@@ -19,7 +25,7 @@ import json
 import statistics
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +35,10 @@ from latency_networks import OWN, batch_sizes, build
 import rotated_relu as rr
 from rotated_relu.core.environment import environment
 from rotated_relu.core.modules import as_inputs
-from rotated_relu.deploy.engines import runner
-from rotated_relu.deploy.timing import compare_latency
+from rotated_relu.deploy.conversion import to_onnx
+from rotated_relu.deploy.engines import engine_named
+from rotated_relu.deploy.latency.measuring import Bench
+from rotated_relu.deploy.timing import Runnable, compare_latency
 from rotated_relu.pruning.estimate import CostEstimate
 from rotated_relu.pruning.latency.table import LatencyTable
 
@@ -40,53 +48,85 @@ TORCHVISION = (
 NETWORKS = (*OWN, *TORCHVISION, "yolov8n")
 ENGINES = ("onnxruntime", "openvino")
 SHARES = tuple(0.35 + 0.55 * number / 9 for number in range(10))
-THREADS = 2
+STEP = 8  # channels
+THREADS = 1  # two wait for each other, and one of them is always disturbed on a shared machine
 ROUNDS = 21
+Row = dict[str, Any]
 
 
-def random_mask(
-    net: torch.nn.Module, inputs: torch.Tensor, share: float, table: LatencyTable
-) -> rr.Mask | None:
-    generator = torch.Generator().manual_seed(round(1000 * share))
-    scores = {name: torch.rand(len(slope), generator=generator) for name, slope in rr.slopes(net).items()}
-    try:
-        return rr.select_channels(net, inputs, keep=share, unit="latency", scores=scores, table=table)
-    except rr.errors.SlopeError as error:  # less than can be had
-        print(f"  {share:.2f}: {error}", flush=True)
-        return None
+class Pruned:
+    """A network and what random masks leave of it, exported.
+
+    Attributes:
+        net: The original.
+        inputs: Example inputs.
+        masks: By share of the multiply-accumulates; None is the original.
+        programs: Exported, likewise.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.net, self.inputs = build(name)
+        self.masks: dict[float, rr.Mask | None] = {1.0: None}
+        for share in SHARES:
+            mask = self._mask(share)
+            if mask is not None:
+                self.masks[round(share, 3)] = mask
+        self.programs = {share: self._exported(mask) for share, mask in self.masks.items()}
+
+    def _mask(self, share: float) -> rr.Mask | None:
+        generator = torch.Generator().manual_seed(round(1000 * share))
+        scores = {n: torch.rand(len(slope), generator=generator) for n, slope in rr.slopes(self.net).items()}
+        try:
+            return rr.select_channels(self.net, self.inputs, keep=share, scores=scores, round_to=STEP)
+        except rr.errors.SlopeError as error:  # less than can be had
+            print(f"  {share:.2f}: {error}", flush=True)
+            return None
+
+    def _exported(self, mask: rr.Mask | None) -> bytes:
+        net = self.net if mask is None else rr.compact(self.net, self.inputs, mask=mask).model
+        return to_onnx(net, self.inputs).content
 
 
-def rows_of(
-    name: str, engine: str, batch_size: int, known: set[Any], cache: Path
-) -> Iterable[dict[str, Any]]:
-    shares = [share for share in (1.0, *SHARES) if (name, engine, batch_size, round(share, 3)) not in known]
-    if not shares:
-        return
-    net, inputs = build(name)
-    table, seconds = calibrated(net, inputs, engine, batch_size, cache)
-    estimate = CostEstimate(net, inputs, table)
+def rows_of(name: str, pruned: Pruned, engine: str, batch_size: int, cache: Path) -> Iterator[Row]:
+    table, seconds = calibrated(pruned, engine, batch_size, cache)
+    estimate, found = CostEstimate(pruned.net, pruned.inputs, table), engine_named(engine)
     whole = estimate.whole("latency")
-    timed = as_inputs(inputs).of_size(batch_size)
-    original = runner(net, timed, engine=engine, threads=THREADS)
-    for share in shares:
-        mask = None if share == 1 else random_mask(net, inputs, share, table)
-        if share < 1 and mask is None:
-            continue
+    inputs = as_inputs(pruned.inputs).of_size(batch_size)
+    original = found.started(pruned.programs[1.0], inputs, THREADS)
+    reference = Bench(found, THREADS, batch_size).reference
+    for share, mask in pruned.masks.items():
         estimated = whole if mask is None else estimate.of(mask, "latency")
-        small = net if mask is None else rr.compact(net, inputs, mask=mask).model
-        runs = {"original": original, "small": runner(small, timed, engine=engine, threads=THREADS)}
+        small = found.started(pruned.programs[share], inputs, THREADS)
+        runs: dict[str, Runnable] = {"original": original, "small": small, "reference": reference}
         times = compare_latency(runs, ROUNDS, min_sample_ms=5.0)
-        yield row(name, engine, batch_size, share, estimated, whole, times) | {"calibration": seconds}
+        measured = table.reference_ms / times.speedup("small", over="reference")
+        left = 1 / times.speedup("small", over="original")
+        yield {
+            "network": name,
+            "engine": engine,
+            "batch_size": batch_size,
+            "share": share,
+            "macs_left": 1.0 if mask is None else estimate.share(mask, "macs"),
+            "estimated_ms": estimated,
+            "measured_ms": measured,
+            "error": estimated / measured - 1,
+            "estimated_left": estimated / whole,
+            "measured_left": left,
+            "relative": estimated / whole / left - 1,
+            "reference_ms": table.reference_ms,
+            "raw": {key: [round(one, 5) for one in all_] for key, all_ in times.milliseconds.items()},
+            "calibration": seconds,
+        }
 
 
 def calibrated(
-    net: torch.nn.Module, inputs: torch.Tensor, engine: str, batch_size: int, cache: Path
+    pruned: Pruned, engine: str, batch_size: int, cache: Path
 ) -> tuple[LatencyTable, dict[str, float]]:
     options: Any = {"engine": engine, "batch_size": batch_size, "threads": THREADS, "cache": cache}
     start = time.monotonic()
-    rr.calibrate(net, inputs, **options)
+    rr.calibrate(pruned.net, pruned.inputs, **options)
     first, start = time.monotonic() - start, time.monotonic()
-    table = rr.calibrate(net, inputs, **options)
+    table = rr.calibrate(pruned.net, pruned.inputs, **options)
     second, path = time.monotonic() - start, cache / "read.json"
     table.save(path)
     start = time.monotonic()
@@ -96,27 +136,7 @@ def calibrated(
     return table, {"first_s": first, "second_s": second, "read_s": read}
 
 
-def row(
-    name: str, engine: str, batch_size: int, share: float, estimated: float, whole: float, times: Any
-) -> dict[str, Any]:
-    measured = times.medians_ms["small"]
-    left = 1 / times.speedup("small", "original")
-    return {
-        "network": name,
-        "engine": engine,
-        "batch_size": batch_size,
-        "share": round(share, 3),
-        "estimated_ms": estimated,
-        "measured_ms": measured,
-        "error": estimated / measured - 1,
-        "estimated_left": estimated / whole,
-        "measured_left": left,
-        "relative": estimated / whole / left - 1,
-        "milliseconds": times.milliseconds,
-    }
-
-
-def table_of(rows: list[dict[str, Any]]) -> str:
+def table_of(rows: list[Row]) -> str:
     """Median and 95th percentile of the absolute errors, as Markdown."""
     lines = [
         "| network | engine | batch | masks | median error | 95th percentile | median, relative | calibration |",
@@ -150,34 +170,37 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("latency_tables"))
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
-    data = json.loads(options.out.read_text()) if options.out.is_file() else {"rows": []}
+    rows: list[Row] = json.loads(options.out.read_text())["rows"] if options.out.is_file() else []
     if options.table:
-        print(table_of(data["rows"]))
+        print(table_of(rows))
         return
     warnings.simplefilter("ignore")
     torch.set_num_threads(THREADS)
     options.cache.mkdir(exist_ok=True)
-    rows = data["rows"]
     for name in options.only:
-        for engine in options.engines:
-            for size in options.batch_sizes or batch_sizes(name):
-                known = {(r["network"], r["engine"], r["batch_size"], r["share"]) for r in rows}
-                for found in rows_of(name, engine, size, known, options.cache):
-                    rows.append(found)
-                    line = f"{found['estimated_ms']:.3f} ms estimated, {found['measured_ms']:.3f} measured"
-                    print(
-                        f"{name} {engine} {size} {found['share']}: {line}, {found['relative']:+.1%}",
-                        flush=True,
-                    )
-                    command = "python benchmarks/latency_estimate.py"
-                    written = {
-                        "command": command,
-                        "environment": environment(),
-                        "threads": THREADS,
-                        "rows": rows,
-                    }
-                    options.out.write_text(json.dumps(written, indent=1) + "\n")
+        measure(name, options, rows)
     print(table_of(rows))
+
+
+def measure(name: str, options: argparse.Namespace, rows: list[Row]) -> None:
+    """Add the rows of a network in all engines and batch sizes that have none yet."""
+    settings = [(engine, size) for engine in options.engines for size in options.batch_sizes or batch_sizes(name)]
+    known = {(r["network"], r["engine"], r["batch_size"]) for r in rows}
+    missing = [setting for setting in settings if (name, *setting) not in known]
+    if not missing:
+        return
+    pruned = Pruned(name)
+    for engine, size in missing:
+        found = []
+        for row in rows_of(name, pruned, engine, size, options.cache):
+            found.append(row)
+            line = f"{row['estimated_ms']:.3f} ms estimated, {row['measured_ms']:.3f} measured"
+            line += f", {row['error']:+.1%}, {row['relative']:+.1%}"
+            print(f"{name} {engine} {size} {row['share']}: {line}", flush=True)
+        rows += found
+        command = "python benchmarks/latency_estimate.py"
+        written = {"command": command, "environment": environment(), "threads": THREADS, "rows": rows}
+        options.out.write_text(json.dumps(written, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ NETWORKS = (*OWN, *TORCHVISION)
 ENGINES = ("onnxruntime", "openvino", "torch", "torch.compile")
 SPEEDUPS = (1.5, 2.0, 3.0)
 WAYS = {"time": None, "macs": 1, "macs8": 8, "macs16": 16}
-THREADS = 2
+THREADS = 1  # see latency_estimate.py
 ROUNDS = 21
 Row = dict[str, Any]
 

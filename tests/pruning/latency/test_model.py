@@ -98,7 +98,7 @@ def test_a_table_of_a_narrower_network_is_refused():
 def test_what_is_left_of_a_branch_that_is_gone_is_the_addition_behind_it():
     net, x = Residual(8), IMAGE
     whole = table_for(net, x)
-    remainder = LayerGeometry("add", (4, 4), activation="relu", slopes=True)
+    remainder = LayerGeometry("add_constant", (4, 4), activation="relu", slopes=True)
     dead = {"block1.act1.slope": torch.ones(8, dtype=torch.bool)}
     times = [
         CostEstimate(net, x, table_of({**whole.entries, **more})).of(dead, "latency")

@@ -102,4 +102,4 @@ def test_what_does_not_depend_on_the_inputs_costs_nothing():
         def forward(self, x):
             return self.fc(x + torch.relu(self.table))
 
-    assert words(Positions(), torch.zeros(1, 4)) == [": add 4>4", "fc: linear 4>2"]
+    assert words(Positions(), torch.zeros(1, 4)) == [": add_constant 4>4", "fc: linear 4>2"]

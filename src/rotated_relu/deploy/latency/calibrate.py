@@ -109,7 +109,8 @@ def calibrate(
         found.name, found.version(), device_name(torch.device("cpu")), threads, batch_size, precision
     )
     store = Store.open(empty, cache)
-    work = _Calibration(Bench(found, threads, batch_size), store, time.monotonic() + 60 * minutes)
+    bench = Bench(found, threads, batch_size, store.table.reference_ms)
+    work = _Calibration(bench, store, time.monotonic() + 60 * minutes)
     # Whoever calls this within a verb shows progress already.
     with contextlib.nullcontext() if progress == "none" else showing(progress):
         return work.run(wanted)
@@ -155,9 +156,9 @@ class Store:
         self.table = replace(self.table, entries={**self.table.entries, geometry: grid})
         self.table.save(self.path)
 
-    def keep_call(self, call_ms: float) -> None:
-        """Set the time of a call."""
-        self.table = replace(self.table, call_ms=call_ms)
+    def keep_call(self, call_ms: float, reference_ms: float) -> None:
+        """Set the time of a call, and that of what everything is measured against."""
+        self.table = replace(self.table, call_ms=call_ms, reference_ms=reference_ms)
 
 
 @dataclass
@@ -173,7 +174,7 @@ class _Calibration:
         """Measure what is missing."""
         if any(not self._covers(geometry, widest) for geometry, widest in wanted.items()):
             if not self.store.table.call_ms:
-                self.store.keep_call(self.bench.call_ms)
+                self.store.keep_call(self.bench.call_ms, self.bench.reference_ms)
             jobs = list(self._jobs(wanted))
             planned = {(job.geometry, pair) for job in jobs for pair in job.pairs}
             total = sum(pair not in self._known_points(geometry) for geometry, pair in planned)
@@ -287,7 +288,7 @@ class _Job:
 
 def class_of(geometry: LayerGeometry) -> str:
     """Operations that an engine computes in the same blocks."""
-    if geometry.kind in ("conv", "transposed"):
+    if geometry.kind in ("conv", "transposed", "shortcut"):
         return "depthwise" if geometry.group else "dense"
     if geometry.kind == "linear":
         return "linear"

@@ -208,10 +208,13 @@ def _behind(writer: _Writer, probe: Probe, result: str, extra: str) -> str:
         result = writer.add("Add", result, extra)
     if geometry.activation and geometry.kind != "activation":
         result = activation(writer, geometry.activation, result)
-    if geometry.slopes:
-        shape = (probe.outputs, *(1,) * len(geometry.size)) if probe.on_images else (probe.outputs,)
-        result = writer.add("Mul", result, writer.weight(*shape))
+    if geometry.slopes and geometry.kind != "add_constant":
+        result = writer.add("Mul", result, writer.weight(*_per_channel(probe)))
     return result
+
+
+def _per_channel(probe: Probe) -> tuple[int, ...]:
+    return (probe.outputs, *(1,) * len(probe.geometry.size)) if probe.on_images else (probe.outputs,)
 
 
 # --- operations -----------------------------------------------------------------------------------------------------
@@ -247,9 +250,18 @@ def _batch_norm(writer: _Writer, probe: Probe, x: str, _: str) -> str:
     return writer.add("BatchNormalization", x, *(writer.weight(probe.outputs) for _ in range(4)))
 
 
+def _add_constant(writer: _Writer, probe: Probe, x: str, _: str) -> str:
+    """A number per channel; with slopes, export lets a 1x1 convolution multiply and add."""
+    if not (probe.geometry.slopes and probe.on_images):
+        return writer.add("Add", x, writer.weight(*_per_channel(probe)))
+    ones = (1,) * len(probe.geometry.size)
+    return writer.add(
+        "Conv", x, writer.weight(probe.outputs, probe.outputs, *ones), writer.weight(probe.outputs)
+    )
+
+
 def _layer_norm(writer: _Writer, probe: Probe, x: str, _: str) -> str:
-    axis = 1 if probe.on_images else -1
-    shape = (probe.outputs, *(1,) * len(probe.geometry.size)) if probe.on_images else (probe.outputs,)
+    axis, shape = 1 if probe.on_images else -1, _per_channel(probe)
     return writer.add("LayerNormalization", x, writer.weight(*shape), writer.weight(*shape), axis=axis)
 
 
@@ -324,7 +336,7 @@ ACTIVATIONS = {
     "softplus": "Softplus",
 }
 OPERATIONS: dict[str, Callable[[_Writer, Probe, str, str], str]] = {
-    **dict.fromkeys(CONVOLUTIONS, _convolution),
+    **dict.fromkeys((*CONVOLUTIONS, "shortcut"), _convolution),  # export makes shortcuts convolutions
     "linear": _linear,
     "batch_norm": _batch_norm,
     "layer_norm": _layer_norm,
@@ -338,6 +350,7 @@ OPERATIONS: dict[str, Callable[[_Writer, Probe, str, str], str]] = {
     "softmax": lambda writer, probe, x, _: writer.add("Softmax", x, axis=-1),
     "add": lambda writer, probe, x, extra: writer.add("Add", x, extra),
     "mul": lambda writer, probe, x, extra: writer.add("Mul", x, extra),
+    "add_constant": _add_constant,
     "concat": lambda writer, probe, x, extra: writer.add(
         "Concat", x, extra, axis=1 if probe.on_images else -1
     ),

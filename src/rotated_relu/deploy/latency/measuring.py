@@ -1,7 +1,13 @@
-"""The times of operations in an engine, from the times of programs with and without them."""
+"""The times of operations in an engine, from the times of programs with and without them.
+
+Machines are slower at times, by a third on shared ones, for longer than a group of operations is timed. So a *reference*
+program runs in turn with every group: what counts is the time over that of the reference, and what the reference takes
+when nothing disturbs it.
+"""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,10 +22,12 @@ from .probe import Probe, copies_for, multiplications
 
 Key = TypeVar("Key")
 SAMPLE_MS = 0.3  # what runs faster is called several times per round
-ROUNDS = (5, 15)  # fewest and most
-SECONDS = 0.3  # per group of operations, between those
+ROUNDS = (9, 40)  # fewest and most
+SECONDS = 1.0  # per group of operations, between those
 RATE = 2e7  # multiply-accumulates per millisecond, to guess how long a round takes
 WARMUP = 2
+REFERENCE = Probe(LayerGeometry("conv", (28, 28), (3, 3), (1, 1), (1, 1), (1, 1)), 64, 64, 1, 1)
+REFERENCE_ROUNDS, REFERENCE_SAMPLE_MS = 400, 5.0  # two seconds: longer than most disturbances
 
 
 class Layer(NamedTuple):
@@ -38,11 +46,13 @@ class Bench:
         engine: It.
         threads: That it is given.
         batch_size: Examples per call.
+        known_reference_ms: What the reference takes undisturbed, from an earlier bench on this machine; 0 measures it.
     """
 
     engine: Engine
     threads: int
     batch_size: int
+    known_reference_ms: float = 0.0
 
     def times(self, layers: Sequence[Layer]) -> list[float]:
         """Time of each operation, in ms; all of them are timed in turn.
@@ -102,11 +112,26 @@ class Bench:
         fewest, most = ROUNDS
         return max(fewest, min(most, int(SECONDS * 1000 / max(work / RATE, 1e-3))))
 
+    @cached_property
+    def reference(self) -> Runnable:
+        """The program that everything is timed against."""
+        return self._program(REFERENCE)[0]
+
+    @cached_property
+    def reference_ms(self) -> float:
+        """Time of the reference when nothing disturbs the machine, in ms: the lower decile of many."""
+        if self.known_reference_ms:
+            return self.known_reference_ms
+        found = compare_latency({"": self.reference}, REFERENCE_ROUNDS, WARMUP, REFERENCE_SAMPLE_MS)
+        times = sorted(found.milliseconds[""])
+        return times[len(times) // 10]
+
     def _undisturbed(self, runs: Mapping[Key, Runnable], rounds: int) -> dict[Key, float]:
-        """Lower quartile of the times of each: what disturbs a round only ever makes it slower."""
+        """Time of each on the undisturbed machine, in ms, by the reference between them."""
         named = {str(number): run for number, run in enumerate(runs.values())}
-        timed = compare_latency(named, rounds, WARMUP, SAMPLE_MS).milliseconds.values()
-        return {key: sorted(times)[len(times) // 4] for key, times in zip(runs, timed, strict=True)}
+        timed = compare_latency(named | {"": self.reference}, rounds, WARMUP, SAMPLE_MS)
+        shares = [statistics.median(timed.ratios("", over=name)) for name in named]
+        return {key: self.reference_ms * share for key, share in zip(runs, shares, strict=True)}
 
 
 def _bare_key(probe: Probe) -> Probe:

@@ -111,6 +111,13 @@ def _operation(probe: Probe) -> Callable[..., Tensor]:
         return _activation(geometry.activation) or nn.Identity()
     if geometry.kind in ("max_pool", "average_pool"):
         return _pool(geometry)
+    if geometry.kind == "add_constant":
+        constant = torch.rand(_per_channel(probe))
+        return lambda x: x + constant
+    if geometry.kind == "shortcut":
+        steps = tuple(slice(None, None, step) for step in geometry.stride)
+        zeros = (*(0,) * (2 * len(steps)), 0, probe.outputs - probe.inputs)  # below 0 it cuts off
+        return lambda x: F.pad(x[(slice(None), slice(None), *steps)], zeros)
     if geometry.kind not in FUNCTIONS:
         raise LatencyError(f"operations of the kind {geometry.kind} cannot be measured yet: {geometry}")
     return FUNCTIONS[geometry.kind]

@@ -15,7 +15,7 @@ from ...pruning.latency.operations import TimedOperation
 STEPS = (4, 8, 16, 32)  # block sizes that are told apart
 FINE = 8  # blocks up to which every power of two and what lies half way between are measured
 ALIKE = 1.25  # of two block sizes that explain the times as well as this, the larger is taken
-TWO_SIDED = ("conv", "transposed", "linear", "matmul")  # kinds whose time depends on both widths
+TWO_SIDED = ("conv", "transposed", "shortcut", "linear", "matmul")  # kinds whose time depends on both widths
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ def depthwise(state: Narrowing, node: Node, _: bool) -> ChannelView | None:
 def norm(state: Narrowing, node: Node, _: bool) -> ChannelView | None:
     """A batch norm: part of the convolution before it, or a selection of what is read, or at the width of its base."""
     result, view = node.outputs[0], state.view(node.inputs[0])
-    factor, offset = _affine(node)
+    factor, offset = affine_of_norm(node)
     folded = view.affine(factor, offset)
     solid = (folded.shift != 0) & (result in state.demand.solid)
     wanted = state.demand.wants(result) & (view.live | solid)
@@ -140,7 +140,7 @@ def _norm_of_base(state: Narrowing, node: Node, inside: ChannelView, offset: Arr
     return inside.on(base).unscaled()
 
 
-def _affine(node: Node) -> tuple[Array, Array]:
+def affine_of_norm(node: Node) -> tuple[Array, Array]:
     """Factor and offset per channel of a batch norm, float64."""
     gamma, beta, mean, variance = (
         np.asarray(constant(value), dtype=np.float64) for value in node.inputs[1:5]

@@ -13,7 +13,9 @@ from onnx_ir.passes.common import (
 
 from ...core.graph_layout import GraphLayout
 from ..onnx_model import KeptSlopes
+from .constant_images import ConstantImages
 from .fold_slopes import FoldSlopes
+from .means_to_pools import MeansToPools
 from .narrow_channels import NarrowChannels
 from .slices_to_strides import SlicesToStrides
 from .slope_notes import DropNotes, MarkSlopes, kept_slopes
@@ -44,6 +46,8 @@ def lay_out(model: ir.Model, layout: GraphLayout) -> tuple[KeptSlopes, ...]:
         Sequential(
             NarrowChannels(layout),
             SlicesToStrides(),
+            MeansToPools(),
+            ConstantImages(),
             RemoveUnusedNodesPass(),
             IdentityEliminationPass(),
             DeduplicateInitializersPass(),

@@ -43,7 +43,7 @@ class LayerGeometry:
         Every engine that runs graphs computes ``relu`` while it writes a convolution's result. Slopes behind an
         addition stay: they are read by a layer, into whose weights they could go, and by the next addition.
         """
-        stays = self.slopes and (self.addition or self.kind == "add")
+        stays = self.slopes and (self.addition or self.kind in ("add", "add_constant"))
         free = self.kind in ("conv", "transposed") and self.activation in FREE and not stays
         return replace(self, norm=False, slopes=stays, activation="" if free else self.activation)
 

@@ -6,7 +6,8 @@ on the network's inputs is a :class:`TimedOperation` of its own, fused into one,
 What engines fuse, and export gives them to fuse: a batch norm behind a convolution or linear layer goes into its
 weights, a residual addition and an activation behind it are done where its result is written. Slopes and other factors
 that depend on parameters alone go into the weights around them (see :mod:`rotated_relu.deploy.passes.fold_slopes`).
-Views, permutations, slices and splits are free.
+A shortcut that takes every n-th pixel and pads the channels with zeros is a 1x1 convolution there (see
+:mod:`rotated_relu.deploy.passes.slices_to_strides`). Views, permutations, other slices and splits are free.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ Width = tuple[Node, int]  # a tensor and the dimension that holds its channels
 
 WEIGHTED = ("conv", "transposed", "linear")
 ACTIVATIONS = ops.GATES | {"sigmoid", "hardsigmoid", "tanh", "softplus", "clamp"}
+BOOKKEEPING = ops.PADS | {"slice", "index_select"}
 _CONVOLUTIONS = ops.CONVOLUTIONS | ops.TRANSPOSED_CONVOLUTIONS
+_READERS = _CONVOLUTIONS | ops.LINEAR
 _POOLS = ops.MAX_POOLS | ops.AVERAGE_POOLS | ops.ADAPTIVE_MAX_POOLS
 # Kinds of operations that read and write the same channels, one time per width.
 _PLAIN = {
@@ -77,15 +80,15 @@ class TimedOperation:
     def remainder(self) -> LayerGeometry | None:
         """What is left to do when it reads nothing: the addition and the activation that were fused into it.
 
-        What it adds is then a constant per channel, from its bias or norm. None if nothing is added: the result is that
-        constant.
+        What it adds is then a constant per channel, from its bias or norm, and what it adds that to is multiplied by
+        slopes of its own, if it has any. None if nothing is added: the result is that constant.
         """
         if not self.geometry.addition:
             return None
         node, dim = self.result
         size = tuple(node.meta["val"].shape[2:]) if dim == 1 else self.geometry.size
         kept = self.geometry
-        return LayerGeometry("add", size, activation=kept.activation, slopes=kept.slopes)
+        return LayerGeometry("add_constant", size, activation=kept.activation, slopes=kept.slopes)
 
 
 def find_operations(graph: Graph, batch_size: int) -> list[TimedOperation]:
@@ -154,6 +157,7 @@ class _Search:
             (_POOLS, self._pool),
             (ops.MEANS, self._mean),
             (ACTIVATIONS, self._activation),
+            (ops.PADS, self._shortcut),
             (_PLAIN, self._elementwise),
         ]
 
@@ -245,7 +249,36 @@ class _Search:
         sources = [source for source in node.all_input_nodes if source in self.moving]
         if (kind == "mul" and len(sources) < 2) or (kind == "concat" and len(node.all_input_nodes) < 2):
             return None  # a factor that goes into the weights around it; a copy
+        if kind == "add" and len(sources) < 2:
+            kind = "add_constant"
         return self._fused(node, LayerGeometry(kind, self._positions(node)), width, width)
+
+    def _shortcut(self, node: Node) -> TimedOperation | None:
+        """Zeros beside the channels of an image, of every n-th pixel perhaps, with all that picks channels around it.
+
+        None for zeros around the image, and for what a layer reads: that goes into its weights.
+        """
+        chain = [node, *self._bookkeeping_behind(node)]
+        self.absorbed.update(chain)
+        end, source = chain[-1], _tensor(node, 0)
+        while op_name(source) in BOOKKEEPING:
+            source = _tensor(source, 0)
+        spatial = end.meta["val"].dim() - 2
+        widths: Any = node.args[1]
+        if spatial < 1 or any(widths[: 2 * spatial]) or all(op_name(user) in _READERS for user in end.users):
+            return None
+        before, after, ones = tuple(source.meta["val"].shape[2:]), end.meta["val"].shape[2:], (1,) * spatial
+        steps = tuple(-(-one // other) for one, other in zip(before, after, strict=True))
+        geometry = LayerGeometry("shortcut", before, ones, steps, (0,) * spatial, ones)
+        # It writes what the addition behind it does, zeros included.
+        sums = [user for user in end.users if op_name(user) == "add"]
+        return _operation(node, geometry, (source, 1), (sums[0] if sums else end, 1), chain[1:])
+
+    def _bookkeeping_behind(self, node: Node) -> list[Node]:
+        found: list[Node] = []
+        while following := self._follow(found[-1] if found else node, lambda _, user: op_name(user) in BOOKKEEPING):
+            found += following
+        return found
 
     # --- what is fused ------------------------------------------------------------------------------------------
 
@@ -306,9 +339,15 @@ class _Search:
         others = [source for source in user.all_input_nodes if source is not node]
         if not others or others[0] not in self.moving:
             return False
-        # The operation that comes last finds the other summand ready; both have the result's shape.
+        # Of two layers the one that comes last finds the other summand ready; both have the result's shape.
         same = others[0].meta["val"].shape == node.meta["val"].shape
-        return same and self.order[others[0]] < self.order[node]
+        return same and (self.order[others[0]] < self.order[node] or not self._is_weighted(others[0]))
+
+    def _is_weighted(self, node: Node) -> bool:
+        """Whether an operation with weights writes a tensor, with no more than a norm and factors behind it."""
+        while op_name(node) in ops.COPIES | ops.BATCH_NORM:
+            node = _tensor(node, 0)
+        return op_name(node) in _CONVOLUTIONS | ops.LINEAR | ops.PRODUCTS | ops.ADDED_PRODUCTS
 
     # --- shapes -------------------------------------------------------------------------------------------------
 

@@ -34,6 +34,8 @@ class LatencyTable:
         precision: ``fp32`` or ``int8``.
         call_ms: What a call costs whatever the network: the time of an empty graph, in ms.
         entries: The times, by geometry.
+        reference_ms: What the program took, against which all times were measured, when nothing disturbed the machine,
+            in ms; 0 if there was none. See :mod:`rotated_relu.deploy.latency.measuring`.
 
     Raises:
         LatencyError: If a number is out of range, or the precision is none.
@@ -48,6 +50,7 @@ class LatencyTable:
     precision: str = "fp32"
     call_ms: float = 0.0
     entries: Mapping[LayerGeometry, LatencyGrid] = field(default_factory=dict)
+    reference_ms: float = 0.0
 
     def __str__(self) -> str:
         """In words, for messages and reports."""
@@ -166,8 +169,9 @@ class LatencyTable:
             raise LatencyError(
                 f"threads and batch_size must be at least 1, got {self.threads} and {self.batch_size}"
             )
-        if not 0 <= self.call_ms < float("inf"):
-            raise LatencyError(f"call_ms must be a finite number of milliseconds, got {self.call_ms}")
+        for name in ("call_ms", "reference_ms"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise LatencyError(f"{name} must be a finite number of milliseconds, got {getattr(self, name)}")
 
 
 @dataclass
@@ -188,6 +192,7 @@ class _TableData:
     precision: str
     call_ms: float
     entries: list[_Entry]
+    reference_ms: float = 0.0
 
 
 def _lean(geometry: LayerGeometry) -> dict[str, Any]:
