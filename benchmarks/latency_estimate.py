@@ -6,15 +6,15 @@
 
 Ten masks in steps of 8 channels, whole branches included, are chosen with random scores at shares of the
 multiply-accumulates between 0.35 and 0.9; each network is compacted and exported with exact widths, once for all
-engines and batch sizes. A latency table is calibrated for each of these (``rr.calibrate``, kept in ``--cache``), and the
-exported graph is timed in turn with that of the original and with the program that the table was measured against, in
-one process.
+engines and batch sizes. A latency table is calibrated for each of these (``rr.calibrate``, kept in ``--cache``), and
+the exported graph is timed in turn with that of the original and with the program that the table was measured against,
+in one process.
 
-``error`` is estimated over measured milliseconds less 1; measured is the median over the rounds of the time over that of
-the reference, times what the reference takes undisturbed (``reference_ms`` of the table), so that both sides are of the
-same machine, as fast as it is when left alone. ``relative`` is the error of the share of the original that is left. A
-mask at share 1 is the original itself. ``raw`` has all times as they were taken. ``calibration`` has the seconds of the
-first calibration, and those of a second one that finds everything in the cache, with the capture of the network and
+``error`` is estimated over measured milliseconds less 1; measured is the median over the rounds of the time over that
+of the reference, times what the reference takes undisturbed (``reference_ms`` of the table), so that both sides are of
+the same machine, as fast as it is when left alone. ``relative`` is the error of the share of the original that is left.
+A mask at share 1 is the original itself. ``raw`` has all times as they were taken. ``calibration`` has the seconds of
+the first calibration, and those of a second one that finds everything in the cache, with the capture of the network and
 without.
 """
 
@@ -184,7 +184,9 @@ def main() -> None:
 
 def measure(name: str, options: argparse.Namespace, rows: list[Row]) -> None:
     """Add the rows of a network in all engines and batch sizes that have none yet."""
-    settings = [(engine, size) for engine in options.engines for size in options.batch_sizes or batch_sizes(name)]
+    settings = [
+        (engine, size) for engine in options.engines for size in options.batch_sizes or batch_sizes(name)
+    ]
     known = {(r["network"], r["engine"], r["batch_size"]) for r in rows}
     missing = [setting for setting in settings if (name, *setting) not in known]
     if not missing:

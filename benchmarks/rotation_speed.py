@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -25,6 +24,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from rotated_relu.core.environment import environment
 
 ROOT = Path(__file__).parents[1]
 
@@ -177,8 +178,7 @@ def main() -> None:
         version.close()
     found = {
         "command": "python benchmarks/rotation_speed.py --before TREE",
-        "torch": torch.__version__,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, one thread",
+        "environment": environment() | {"threads": 1},
         "median_ratio": statistics.median(row["ratio"] for row in rows),
         "largest_ratio": max(row["ratio"] for row in rows),
         "rows": rows,

@@ -50,7 +50,8 @@ def reproduce(
         int | None, typer.Option(help="Processes that decode images from disk.", show_default=False)
     ] = None,
     precision: Annotated[
-        str | None, typer.Option(metavar="bf16|fp16|32", help="Arithmetic in training.", show_default=False)
+        str | None,
+        typer.Option(metavar="auto|bf16|fp16|32", help="Arithmetic in training.", show_default=False),
     ] = None,
     seed: Annotated[
         int | None, typer.Option(help="Of weights, order, augmentation.", show_default=False)

@@ -15,6 +15,7 @@ from typer.core import TyperCommand
 from . import console, options
 from .options import NETWORK, TRAINING, check_choices, directory
 
+PRECISIONS = ("auto", "bf16", "fp16", "32")
 if TYPE_CHECKING:
     from ..experiments.shrinking.settings import Shrinking
 
@@ -240,8 +241,13 @@ def shrink(
         ),
     ] = 0.0,
     precision: Annotated[
-        str, typer.Option(metavar="bf16|fp16|32", help="Of the training.", rich_help_panel=TRAINING)
-    ] = "bf16",
+        str,
+        typer.Option(
+            metavar="auto|bf16|fp16|32",
+            help="Of the training. auto is bf16 where the device computes in it.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = "auto",
     seed: Annotated[
         int, typer.Option(min=0, help="Of order and augmentation.", rich_help_panel=TRAINING)
     ] = 0,
@@ -258,8 +264,8 @@ def shrink(
     from ..experiments.shrinking.settings import Shrinking
 
     check_choices(device, progress)
-    if precision not in ("bf16", "fp16", "32"):
-        raise UnknownNameError("precision", precision, ("bf16", "fp16", "32"))
+    if precision not in PRECISIONS:
+        raise UnknownNameError("precision", precision, PRECISIONS)
     if speedup and keep_macs != [0.5]:
         raise typer.BadParameter("give either --speedup or --keep-macs, not both", param_hint=SPEEDUP)
     budgets = (

@@ -292,8 +292,9 @@ class Config:
     accumulate: Count = 1
     """Parts that a batch is divided into, one after the other, where it does not fit at once. Batch norm then sees the
     parts, not the whole."""
-    precision: Annotated[Literal["bf16", "fp16", "32", "64"], Flag(group="Speed")] = "bf16"
-    """Arithmetic in training: bf16 or fp16 (mixed; fp16 with loss scaling), 32 bits, or 64 for checks."""
+    precision: Annotated[Literal["auto", "bf16", "fp16", "32", "64"], Flag(group="Speed")] = "auto"
+    """Arithmetic in training: bf16 or fp16 (mixed; fp16 with loss scaling), 32 bits, or 64 for checks. auto is bf16
+    where the device computes in it, else fp16 on a GPU and 32 elsewhere; a run keeps what it began with."""
     compile: Annotated[bool, Flag(group="Speed")] = False
     """Run the network through torch.compile."""
     fast: Annotated[bool, Flag(group="Speed")] = True

@@ -32,6 +32,7 @@ from .engine.progress import Progress
 from .engine.step import Stepper
 from .engine.sync_norm import synchronised
 from .images import load_data, record_provenance, resolved
+from .precision import with_precision
 from .trained import build_model, trained_network, write_tensors, write_weights
 
 
@@ -85,8 +86,8 @@ def fit(
         DivergedError: If the loss becomes NaN or infinite; the last good checkpoint is kept.
         KeyboardInterrupt: On Ctrl-C, and :class:`Terminated` on TERM; the run can be resumed.
     """
-    config = resolved(config)
     run = _opened(run_dir)
+    config = with_precision(resolved(config), device, _precision_of(run))
     if run.has("weights"):
         _compare(run, config)
         net = trained_network(run, config)
@@ -94,6 +95,11 @@ def fit(
     with run.claimed(), _begun(run, config):
         net = _trained(run, config, images, progress, device)
     return Fitted(net, config, _history(run), run)
+
+
+def _precision_of(run: Run) -> str | None:
+    """What a run that goes on began with."""
+    return Config.from_dict(read_json(run.file("config"))).precision if run.has("config") else None
 
 
 def _trained(run: Run, config: Config, images: ImageData | None, progress: str, device: str) -> nn.Module:

@@ -8,8 +8,10 @@ import torch
 from rotated_relu.core import progress
 from rotated_relu.core.errors import ArgumentError, LatencyError, UnknownNameError
 from rotated_relu.deploy import engines
+from rotated_relu.deploy.latency import calibrate as calibration
 from rotated_relu.deploy.latency import measuring
 from rotated_relu.deploy.latency.calibrate import calibrate, class_of, doubtful, falling
+from rotated_relu.deploy.latency.whole import UNKNOWN
 from rotated_relu.pruning.estimate import CostEstimate
 from rotated_relu.pruning.latency.geometry import LayerGeometry
 from support.nets import Residual
@@ -20,6 +22,8 @@ X = torch.zeros(1, 3, 4, 4)
 
 @pytest.fixture
 def toy(monkeypatch):
+    """What the network takes as a whole is unknown: test_whole.py has that."""
+    monkeypatch.setattr(calibration, "whole_ms", lambda *_: UNKNOWN)
     monkeypatch.setattr(measuring, "compare_latency", without_a_clock)
     monkeypatch.setattr(engines, "ENGINES", dict(engines.ENGINES))
     made = ToyEngine()
@@ -112,8 +116,10 @@ def test_progress_counts_what_is_measured(toy, wide, tmp_path, monkeypatch):
 
     monkeypatch.setattr(progress.Task, "reach", reach)
     calibrate(wide, X, engine="toy", threads=1, cache=tmp_path)
-    assert told == sorted(told)
-    assert told[-1][0] == told[-1][1]
+    *layers, network = told
+    assert layers == sorted(layers)
+    assert layers[-1][0] == layers[-1][1]
+    assert network == (1, 1)  # as a whole
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[1, 2", json.dumps({"format": "rotated-relu latency table"})])

@@ -4,6 +4,7 @@ import pytest
 
 from rotated_relu.deploy.latency import measuring
 from rotated_relu.deploy.latency.measuring import Bench, Layer
+from rotated_relu.deploy.timing import LatencyComparison
 from rotated_relu.pruning.latency.geometry import LayerGeometry
 from support.toy_engine import (
     CALL_MS,
@@ -62,3 +63,29 @@ def test_calls_and_tails(bench):
 def test_noise_never_makes_a_time_negative(bench, monkeypatch):
     monkeypatch.setattr(measuring.Bench, "tail_ms", 100.0)
     assert bench.times([Layer(LayerGeometry("mul", (8, 8)), 16, 16)])[0] >= 0
+
+
+def test_a_machine_that_is_slower_for_a_while_measures_the_same(monkeypatch):
+    """All programs take twice as long, the reference among them."""
+    layers = [Layer(CONV, 16, 40)]
+    bench = Bench(ToyEngine().engine, threads=1, batch_size=2)
+    monkeypatch.setattr(measuring, "compare_latency", without_a_clock)
+    assert bench.reference_ms > 0
+
+    def at_half_speed(runs, *args, **kwargs):
+        found = without_a_clock(runs, *args, **kwargs).milliseconds
+        return LatencyComparison({name: [2 * time for time in times] for name, times in found.items()})
+
+    monkeypatch.setattr(measuring, "compare_latency", at_half_speed)
+    assert bench.times(layers) == [pytest.approx(convolution_ms(16, 40, 2 * 64, 9))]
+
+
+def test_a_bench_that_knows_its_reference_does_not_measure_it():
+    bench = Bench(ToyEngine().engine, threads=1, batch_size=2, known_reference_ms=0.7)
+    assert bench.reference_ms == 0.7
+
+
+def test_the_reference_undisturbed_is_the_lower_decile(monkeypatch):
+    times = [5.0] * 300 + [1.0, 2.0] * 20 + [3.0] * 60  # of 400, 40 are below 3
+    monkeypatch.setattr(measuring, "compare_latency", lambda runs, *_: LatencyComparison({"": times}))
+    assert Bench(ToyEngine().engine, threads=1, batch_size=2).reference_ms == 3.0

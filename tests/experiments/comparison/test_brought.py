@@ -12,7 +12,7 @@ from rotated_relu.experiments.comparison import compare, methods
 from rotated_relu.experiments.comparison.run import Comparison
 from rotated_relu.experiments.comparison.settings import Settings, Weights
 from rotated_relu.experiments.comparison.start import base_settings
-from rotated_relu.training import ModelConfig, build_model
+from rotated_relu.training import ModelConfig, build_model, finetune
 from rotated_relu.training.config import DistillConfig
 from rotated_relu.training.trained import write_tensors
 from support.training_data import CONV, IMAGES
@@ -27,6 +27,7 @@ METHODS = ("budget", "group_norm", "depgraph")
 def weights(tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "brought.safetensors"
     net = build_model(BASE, IMAGES)
+    finetune(net, dataclasses.replace(BASE, distill=DistillConfig(), epochs=12), IMAGES)
     write_tensors(path, {name: value.contiguous() for name, value in net.state_dict().items()})
     return path, net.eval()
 
@@ -98,6 +99,27 @@ def check_results(path):
     assert "![Accuracy after equal training](compare-equal-test-macs.svg)" in page
     assert "before fine-tuning" not in page  # those validation images may have been trained on
     assert (path / "compare-equal-test-macs.svg").read_text().startswith("<svg")
+
+
+@pytest.mark.parametrize(
+    ("told", "advice"),
+    [({}, "were not given: --mean, --std"), ({"mean": [0.4], "std": [0.2]}, "those of the weights")],
+)
+def test_a_network_that_guesses_is_refused_before_anything_is_trained(tmp_path, told, advice):
+    path = tmp_path / "untrained.safetensors"
+    net = build_model(BASE, IMAGES)
+    with torch.no_grad():
+        net.fc.weight.zero_()  # every picture is of one class: a third of them is
+    write_tensors(path, {name: value.contiguous() for name, value in net.state_dict().items()})
+    chosen = settings(path, methods=("budget",))
+    kind = "given" if told else "dataset"
+    data = dataclasses.replace(chosen.base.data, normalisation=kind, **told)
+    made = comparison(
+        tmp_path / "out", dataclasses.replace(chosen, base=dataclasses.replace(chosen.base, data=data))
+    )
+    with pytest.raises(RunError, match=f"gets 33.3 % right, and naming one class gets 33.3 %.*{advice}"):
+        made.train()
+    assert not list((tmp_path / "out" / "trainings").iterdir())
 
 
 def test_other_weights_are_another_comparison(tmp_path, weights):

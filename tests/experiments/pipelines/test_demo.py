@@ -133,13 +133,6 @@ def test_the_real_recipe_differs_from_its_twin_in_the_slopes_only(monkeypatch):
     assert (rotated.model.rotated, relu.model.rotated, relu.slope_l1) == (True, False, 0.0)
 
 
-def test_precision_follows_the_processor(monkeypatch):
-    monkeypatch.undo()
-    for native, precision in ((True, "bf16"), (False, "32")):
-        monkeypatch.setattr(demo_pipeline, "has_bf16", lambda native=native: native)
-        assert demo_pipeline.demo_config(0, None).precision == precision
-
-
 def test_fresh_does_not_empty_a_directory_that_is_no_run(capsys, tmp_path):
     """Files of somebody else may have the names of ours."""
     (tmp_path / "report.html").write_text("my thesis")

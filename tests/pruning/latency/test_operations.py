@@ -6,7 +6,7 @@ from torch import nn
 import rotated_relu as rr
 from rotated_relu.graph.capture import capture
 from rotated_relu.pruning.latency.operations import find_operations
-from support.nets import Chain, Residual
+from support.nets import Chain, OptionA, Residual
 
 
 def words(net, x, batch_size=1):
@@ -103,3 +103,40 @@ def test_what_does_not_depend_on_the_inputs_costs_nothing():
             return self.fc(x + torch.relu(self.table))
 
     assert words(Positions(), torch.zeros(1, 4)) == [": add_constant 4>4", "fc: linear 4>2"]
+
+
+def test_a_shortcut_that_pads_channels_is_a_layer_which_writes_the_whole_sum():
+    # The sum goes into the convolution, although the shortcut comes after it: that is no layer of the network's own.
+    assert words(OptionA(), torch.zeros(1, 3, 4, 4)) == [
+        "stem: conv 3x3 on 4x4 + relu + slopes 3>4",
+        "conv: conv 3x3 /2 on 4x4 + add + relu + slopes 4>8",
+        "shortcut: shortcut 1x1 /2 on 4x4 4>8",
+        ": mean on 2x2 8>8",
+        "fc: linear 8>5",
+    ]
+
+
+def test_with_channels_gone_it_is_the_same_layer_whatever_picks_channels_around_it():
+    net = OptionA()
+    with torch.no_grad():
+        net.act.slope[0], net.act2.slope[1] = 0, 0
+    small = rr.compact(net, torch.zeros(1, 3, 4, 4)).model
+    found = {word.split(": ")[1] for word in words(small, torch.zeros(1, 3, 4, 4))}
+    assert "shortcut 1x1 /2 on 4x4 3>7" in found
+    assert sum(word.startswith("shortcut") for word in found) == 1
+
+
+def test_zeros_around_an_image_and_zeros_that_a_layer_reads_cost_nothing():
+    class Padded(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.last = nn.Conv2d(3, 4, 3), nn.Conv2d(6, 5, 1)
+
+        def forward(self, x):
+            y = self.conv(nn.functional.pad(x, (1, 1, 1, 1)))
+            return self.last(nn.functional.pad(y, (0, 0, 0, 0, 1, 1)))
+
+    assert words(Padded(), torch.zeros(1, 3, 4, 4)) == [
+        "conv: conv 3x3 on 6x6 3>4",
+        "last: conv 1x1 on 4x4 6>5",
+    ]

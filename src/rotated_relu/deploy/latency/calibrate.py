@@ -1,7 +1,8 @@
 """A network's latency table: what is not known yet is measured, and kept for the next time.
 
 Requires: a network that can be captured, an engine that is installed. Ensures: a table that has every operation of the
-network up to its full widths; whatever happens, the file of the cache holds all that was measured before, whole.
+network up to its full widths, and whose estimate of the network is what that was measured to take; whatever happens,
+the file of the cache holds all that was measured before, whole.
 
 Measured in two passes, so that a limit of time leaves a coarse table rather than half of one: the narrowest and the
 widest layer of every geometry, then what lies between, the geometries that cost most first.
@@ -26,16 +27,17 @@ from ...core.environment import device_name
 from ...core.errors import ArgumentError, FileFormatError, LatencyError
 from ...core.extras import needs
 from ...core.files import check_place
-from ...core.modules import Inputs, as_inputs
+from ...core.modules import Call, Inputs, as_inputs
 from ...core.progress import Task, showing, task
 from ...pruning.latency.geometry import LayerGeometry
 from ...pruning.latency.grid import LatencyGrid
-from ...pruning.latency.model import captured
+from ...pruning.latency.model import captured, plain_copy
 from ...pruning.latency.operations import find_operations
 from ...pruning.latency.table import LatencyTable
 from ..engines import engine_named
 from .measuring import Bench, Layer
 from .probe import multiplications
+from .whole import as_a_whole, digest_of, whole_ms
 from .widths import Range, Steps, actual_inputs, axes, covers, fit_step, ranges, two_sided
 
 MINUTES = 5.0
@@ -104,7 +106,8 @@ def calibrate(
     batch_size = inputs.batch_size if batch_size is None else batch_size
     threads = torch.get_num_threads() if threads is None else threads
     _check(batch_size, threads, precision, minutes)
-    wanted = ranges(find_operations(*captured(net, inputs)), exported=found.kind == "graph")
+    operations = find_operations(*captured(net, inputs))
+    wanted = ranges(operations, exported=found.kind == "graph")
     empty = LatencyTable(
         found.name, found.version(), device_name(torch.device("cpu")), threads, batch_size, precision
     )
@@ -113,7 +116,18 @@ def calibrate(
     work = _Calibration(bench, store, time.monotonic() + 60 * minutes)
     # Whoever calls this within a verb shows progress already.
     with contextlib.nullcontext() if progress == "none" else showing(progress):
-        return work.run(wanted)
+        table = work.run(wanted)
+        return as_a_whole(table, operations, _whole(store, bench, net, inputs, digest_of(operations)))
+
+
+def _whole(store: Store, bench: Bench, net: nn.Module, inputs: Call, digest: str) -> float:
+    """Time of the network, from the store if it was measured before."""
+    if digest not in store.table.networks:
+        with task("timing the network as a whole", 1) as work:
+            plain, examples = plain_copy(net, inputs)
+            store.keep_network(digest, whole_ms(bench, plain.eval(), examples.of_size(bench.batch_size)))
+            work.advance(1)
+    return store.table.networks[digest]
 
 
 @dataclass
@@ -136,12 +150,9 @@ class Store:
             LatencyError: If the folder cannot be made or written to.
         """
         place = _cache_folder() if folder is None else Path(folder)
-        try:
-            place.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise LatencyError(f"cannot keep latency tables in {place}: {error.strerror or error}") from error
         path = place / f"{empty.engine}-{_digest(empty)}.json"
         try:
+            place.mkdir(parents=True, exist_ok=True)
             check_place(path)
         except OSError as error:
             raise LatencyError(f"cannot keep latency tables in {place}: {error.strerror or error}") from error
@@ -154,6 +165,11 @@ class Store:
     def keep(self, geometry: LayerGeometry, grid: LatencyGrid) -> None:
         """Add the times of a geometry."""
         self.table = replace(self.table, entries={**self.table.entries, geometry: grid})
+        self.table.save(self.path)
+
+    def keep_network(self, digest: str, milliseconds: float) -> None:
+        """Add the time of a whole network."""
+        self.table = replace(self.table, networks={**self.table.networks, digest: milliseconds})
         self.table.save(self.path)
 
     def keep_call(self, call_ms: float, reference_ms: float) -> None:
@@ -173,7 +189,7 @@ class _Calibration:
     def run(self, wanted: dict[LayerGeometry, Range]) -> LatencyTable:
         """Measure what is missing."""
         if any(not self._covers(geometry, widest) for geometry, widest in wanted.items()):
-            if not self.store.table.call_ms:
+            if not (self.store.table.call_ms and self.store.table.reference_ms):
                 self.store.keep_call(self.bench.call_ms, self.bench.reference_ms)
             jobs = list(self._jobs(wanted))
             planned = {(job.geometry, pair) for job in jobs for pair in job.pairs}
@@ -183,7 +199,7 @@ class _Calibration:
                     if job.needed or time.monotonic() < self.deadline:
                         self._measure(job, work)
         entries = {geometry: self.store.table.entries[geometry] for geometry in wanted}
-        return replace(self.store.table, entries=entries)
+        return replace(self.store.table, entries=entries, networks={})
 
     def _covers(self, geometry: LayerGeometry, widest: Range) -> bool:
         grid = self.store.table.entries.get(geometry)

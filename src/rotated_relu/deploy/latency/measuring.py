@@ -1,8 +1,8 @@
 """The times of operations in an engine, from the times of programs with and without them.
 
-Machines are slower at times, by a third on shared ones, for longer than a group of operations is timed. So a *reference*
-program runs in turn with every group: what counts is the time over that of the reference, and what the reference takes
-when nothing disturbs it.
+Machines are slower at times, by a third on shared ones, for longer than a group of operations is timed. So a
+*reference* program runs in turn with every group: what counts is the time over that of the reference, and what the
+reference takes when nothing disturbs it.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
+from ...core.modules import Call
 from ...pruning.latency.geometry import LayerGeometry
 from ..engines import Engine
 from ..timing import Runnable, compare_latency
@@ -25,6 +26,7 @@ SAMPLE_MS = 0.3  # what runs faster is called several times per round
 ROUNDS = (9, 40)  # fewest and most
 SECONDS = 1.0  # per group of operations, between those
 RATE = 2e7  # multiply-accumulates per millisecond, to guess how long a round takes
+WHOLE_SECONDS = 3.0  # for a network as a whole
 WARMUP = 2
 REFERENCE = Probe(LayerGeometry("conv", (28, 28), (3, 3), (1, 1), (1, 1), (1, 1)), 64, 64, 1, 1)
 REFERENCE_ROUNDS, REFERENCE_SAMPLE_MS = 400, 5.0  # two seconds: longer than most disturbances
@@ -111,6 +113,14 @@ class Bench:
         )
         fewest, most = ROUNDS
         return max(fewest, min(most, int(SECONDS * 1000 / max(work / RATE, 1e-3))))
+
+    def program_ms(self, program: Any, inputs: Call) -> float:
+        """Time of a whole network in ms: a serialised model, or a module in eval mode."""
+        run = self.engine.started(program, inputs, self.threads)
+        once = compare_latency({"": run}, 3, WARMUP, 0.0).medians_ms[""]
+        fewest, most = ROUNDS
+        rounds = max(fewest, min(most, int(WHOLE_SECONDS * 1000 / max(once, SAMPLE_MS))))
+        return self._undisturbed({"": run}, rounds)[""]
 
     @cached_property
     def reference(self) -> Runnable:

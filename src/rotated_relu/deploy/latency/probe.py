@@ -20,7 +20,12 @@ from ...pruning.latency.geometry import LayerGeometry
 
 THIN = 16  # channels that producers read
 CONVOLUTIONS = ("conv", "transposed")
-FUSABLE = ("batch_norm", "activation", "add", "add_constant")  # alone only if no convolution stands before them
+FUSABLE = (
+    "batch_norm",
+    "activation",
+    "add",
+    "add_constant",
+)  # alone only if no convolution stands before them
 ON_IMAGES = (*CONVOLUTIONS, "shortcut", "max_pool", "average_pool", "upsample", "mean")  # whatever their size
 SHARED = (*CONVOLUTIONS, "shortcut", "linear")  # copies read one tensor
 FEW = 100e6  # multiply-accumulates of a call, above which one copy is measured well enough

@@ -1,7 +1,7 @@
 """Replace tensors whose numbers are the same at every pixel, whatever the input, by one number per channel.
 
-A residual branch that is gone leaves the constant of its last norm, and torch exports that as a tensor of zeros, as large
-as the image, that is normed at every call:
+A residual branch that is gone leaves the constant of its last norm, and torch exports that as a tensor of zeros, as
+large as the image, that is normed at every call:
 
     x + norm(zeros like x)     = x + c                 with c = offset of the norm, shape (1, channels, 1, 1)
     conv(x) + c                = conv(x) with bias c
@@ -25,9 +25,9 @@ class ConstantImages(ir.passes.InPlacePass):
     """Let additions and multiplications read one number per channel.
 
     Requires: weights are initializers; nodes are in topological order.
-    Does: follows tensors of one number from where they are made through norms, convolutions without padding, ReLUs and
-    sums, and replaces what elementwise operations read of them if the other operand has the result's shape. What is
-    added behind a convolution goes into its bias.
+    Does: follows tensors of one number from where they are made through norms, convolutions without padding, ReLUs,
+    sums and products, and replaces what elementwise operations read of them if the other operand has the result's
+    shape. What is added behind a convolution goes into its bias.
     Ensures: the same function up to rounding. Nodes that nobody reads any more are left for ``RemoveUnusedNodesPass``.
     """
 
@@ -84,7 +84,9 @@ def _same_shape(one: Value, other: Value) -> bool:
     if one.shape is None or other.shape is None or one.shape.rank() != other.shape.rank():
         return False
     # The batch is whatever comes in; both operands are of one call.
-    return list(one.shape)[1:] == list(other.shape)[1:] and all(isinstance(n, int) for n in list(one.shape)[1:])
+    return list(one.shape)[1:] == list(other.shape)[1:] and all(
+        isinstance(n, int) for n in list(one.shape)[1:]
+    )
 
 
 # --- numbers per channel of what a node writes, or None if they are not constant -------------------------------------
@@ -118,9 +120,22 @@ def _relu(node: Node, known: dict[Value, Array]) -> Array | None:
     return None if source is None else np.maximum(source, 0)
 
 
-def _sum(node: Node, known: dict[Value, Array]) -> Array | None:
-    one, other = (known.get(value) for value in node.inputs)
-    return one + other if one is not None and other is not None and len(one) == len(other) else None
+def _combined(node: Node, known: dict[Value, Array]) -> Array | None:
+    """A sum or product of constants, of which one may be a number per channel already."""
+    one, other = (_per_channel(value, known) for value in node.inputs)
+    if one is None or other is None or not any(value in known for value in node.inputs):
+        return None
+    result: Array = one + other if node.op_type == "Add" else one * other
+    return result
+
+
+def _per_channel(value: Value, known: dict[Value, Array]) -> Array | None:
+    numbers = constant(value)
+    if value in known or numbers is None:
+        return known.get(value)
+    varies = [axis for axis, size in enumerate(numbers.shape) if size != 1]
+    is_number_per_channel = not varies or (varies == [1] and numbers.ndim > 2)
+    return numbers.astype(np.float64).reshape(-1) if is_number_per_channel else None
 
 
 RULES: dict[str, Callable[[Node, dict[Value, Array]], Array | None]] = {
@@ -128,5 +143,6 @@ RULES: dict[str, Callable[[Node, dict[Value, Array]], Array | None]] = {
     "BatchNormalization": _norm,
     "Conv": _convolution,
     "Relu": _relu,
-    "Add": _sum,
+    "Add": _combined,
+    "Mul": _combined,
 }

@@ -93,8 +93,8 @@ class Comparison:
             say(f"{name} is left out: {reason}")
         if settings.latency_repeats:
             check_engines(settings.engines)
-        self.settings = settings
         self.task = Task(settings, path, say, device, progress)
+        self.settings = self.task.settings
         self.trainings = Trainings(self.task)
         self.points = Points(self.trainings)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from ...training.brought.trust import trust
 from ...training.data.splits import ImageData
 from ...training.data.storage import StreamedSplit
 from ...training.images import resolved
+from ...training.precision import with_precision
+from ..shrinking.original import check_outputs, refuse_guessing
 from .prune import macs
 from .settings import Settings
 
@@ -36,14 +39,22 @@ class Task:
     def __init__(
         self, settings: Settings, path: str | Path, say: Callable[[str], None], device: str, progress: str
     ) -> None:
-        self.settings, self.say, self.device, self.progress = settings, say, device, progress
+        self.say, self.device, self.progress = say, device, progress
         run = Run.create(path)
         if run.has("config"):
             raise RunError(f"{run.path} holds a run; choose another directory for a comparison")
         self.path = run.path
+        self.settings = self._with_precision(settings)
         for folder in FOLDERS:
             Run.create(self.path / folder)
         self._remember()
+
+    def _with_precision(self, settings: Settings) -> Settings:
+        """All networks train in one arithmetic, on whichever machine the comparison goes on."""
+        path = self.path / "settings.json"
+        base = read_json(path, dict[str, Any]).get("base") if path.is_file() else None
+        known = Config.from_dict(base).precision if base else None
+        return replace(settings, base=with_precision(settings.base, self.device, known))
 
     def _remember(self) -> None:
         """Keep the settings, and refuse a directory whose networks were made with other ones."""
@@ -80,12 +91,17 @@ class Task:
 
         Raises:
             FileFormatError, PlanError, RotationError, UnknownNameError: If it cannot be built and filled.
+            RunError: If it does no better than guessing, or tells fewer classes apart than the images have.
         """
         weights, model = self.settings.weights, self.settings.base.model
         assert weights is not None
         architecture = parse(model.name, model.options)
         trust(architecture.name)
-        return bring(architecture, weights.place, self.images.num_classes, renames=weights.renames).net
+        net = bring(architecture, weights.place, self.images.num_classes, renames=weights.renames).net
+        outputs = check_outputs(net, self.images)
+        told = bool(self.settings.base.data.mean)
+        refuse_guessing(self.validated(net), self.images, outputs, told=told)
+        return net
 
     @cached_property
     def example_inputs(self) -> Tensor:

@@ -76,18 +76,10 @@ def demo_config(seed: int, epochs: int | None) -> Config:
     """The recipe with the options of the command line."""
     from ...training.recipes import get
 
-    changes: dict[str, Any] = {"seed": seed, "precision": "bf16" if has_bf16() else "32"}
+    changes: dict[str, Any] = {"seed": seed}
     if epochs is not None:
         changes["epochs"] = epochs
     return override(get("demo"), changes)
-
-
-def has_bf16() -> bool:
-    """Whether the processor computes in bfloat16 itself; where it is emulated, float32 is faster."""
-    import torch
-
-    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return supported is not None and bool(supported())
 
 
 def _summary(both: BaselinePair, pruned: Pruned, measured: dict[str, Any]) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def shrink_frontier(
     ordered = sorted(
         {one.budget_name: one for one in wanted}.values(), key=lambda one: (one.speedup or 0, -one.keep)
     )
-    _check_reachable(ordered, out, say)
+    _check_reachable(ordered, out, say, device)
     runs: dict[str, RunNetworks] = {}
     for number, one in enumerate(ordered, 1):
         place_of_one = out / one.budget_name
@@ -91,12 +91,13 @@ def shrink_frontier(
     return summary
 
 
-def _check_reachable(ordered: Sequence[Shrinking], out: Path, say: Say) -> None:
+def _check_reachable(ordered: Sequence[Shrinking], out: Path, say: Say, device: str) -> None:
     """Before the first training: nobody wants to hear after the second that the third budget cannot be met."""
     todo = [one for one in ordered if not Run(out / one.budget_name).has("compact")]
     if todo:
         place = out / todo[0].budget_name
-        check_reachable(with_original(todo[0], place, say, _sibling(todo[0].located(), place)), todo, say)
+        loaded = with_original(todo[0], place, say, _sibling(todo[0].located(), place), device)
+        check_reachable(loaded, todo, say)
 
 
 def _exported(one: Shrinking, out: Path, openvino: bool, device: str, progress: str, say: Say) -> RunNetworks:

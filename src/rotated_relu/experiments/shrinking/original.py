@@ -31,13 +31,14 @@ CHANCE_ERRORS = 3.0  # standard errors above guessing that a trained network mus
 SHARED = ("weights", "teacher", "provenance", "config")
 
 
-def write_original(wanted: Shrinking, run: Run, say: Say) -> None:
+def write_original(wanted: Shrinking, run: Run, say: Say, device: str = "auto") -> None:
     """Bring the network and make a run of it.
 
     Args:
         wanted: With its places; code that it names may run.
         run: An empty run directory, claimed.
         say: Called with what was found.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``: where it will be trained.
 
     Raises:
         RunError: If the network does no better than guessing.
@@ -46,10 +47,11 @@ def write_original(wanted: Shrinking, run: Run, say: Say) -> None:
     """
     from ...training.brought import bring, parse
     from ...training.images import load_data
+    from ...training.precision import with_precision
     from ...training.trained import write_weights
 
     if wanted.source is not None:
-        _take_from_run(RunNetworks(Run.open(wanted.source)), wanted, run, say)
+        _take_from_run(RunNetworks(Run.open(wanted.source)), wanted, run, say, device)
         return
     say(f"reading the network {wanted.model} and the images of {wanted.data}")
     config = training_config(wanted)
@@ -62,11 +64,12 @@ def write_original(wanted: Shrinking, run: Run, say: Say) -> None:
     config = override(config, augmentation(wanted, images.image_shape))
     accuracy = _tried(brought.net, images, wanted, say)
     write_weights(run, brought.net)
-    record(run, wanted, config, images, accuracy)
+    record(run, wanted, with_precision(config, device), images, accuracy)
 
 
-def _take_from_run(source: RunNetworks, wanted: Shrinking, run: Run, say: Say) -> None:
+def _take_from_run(source: RunNetworks, wanted: Shrinking, run: Run, say: Say, device: str) -> None:
     """The newest network of another run, and what it learns from: the first original while its weights are there."""
+    from ...training.precision import with_precision
     from ...training.trained import stored_network
 
     which = source.newest()
@@ -83,7 +86,8 @@ def _take_from_run(source: RunNetworks, wanted: Shrinking, run: Run, say: Say) -
     if first is not None:
         _copy(first, run.file("teacher"))
     _copy(source.run.need("weights" if which == "trained" else which), run.file("weights"))
-    record(run, wanted, continued_config(wanted, source.config), images, accuracy)
+    config = with_precision(continued_config(wanted, source.config), device)
+    record(run, wanted, config, images, accuracy)
 
 
 def _first_original(source: RunNetworks, which: str) -> Path | None:
@@ -101,17 +105,17 @@ def _tried(net: nn.Module, images: ImageData, wanted: Shrinking, say: Say) -> fl
     """Accuracy on the validation images, in percent; guessing is refused."""
     from ...training import evaluate_model
 
-    outputs = _check_outputs(net, images)
+    outputs = check_outputs(net, images)
     accuracy = evaluate_model(net, images.validation)
     say(
         f"the network that was brought: {accuracy:.2f} % of {len(images.validation)} validation images, "
         f"{validation_images(images)}"
     )
-    refuse_guessing(accuracy, images, wanted, outputs)
+    refuse_guessing(accuracy, images, outputs, told=wanted.mean is not None)
     return accuracy
 
 
-def _check_outputs(net: nn.Module, images: ImageData) -> int:
+def check_outputs(net: nn.Module, images: ImageData) -> int:
     """How many classes the network tells apart.
 
     Raises:
@@ -169,8 +173,14 @@ def copy_original(sibling: Run, wanted: Shrinking, run: Run) -> None:
     begin(run, wanted)
 
 
-def refuse_guessing(accuracy: float, images: ImageData, wanted: Shrinking, outputs: int) -> None:
+def refuse_guessing(accuracy: float, images: ImageData, outputs: int, *, told: bool) -> None:
     """A trained network does better than always naming the most frequent class.
+
+    Args:
+        accuracy: On the validation images, in percent.
+        images: With them.
+        outputs: Of the network.
+        told: Whether the person said how pictures become numbers.
 
     Raises:
         RunError: If this one does not.
@@ -179,9 +189,7 @@ def refuse_guessing(accuracy: float, images: ImageData, wanted: Shrinking, outpu
     share = float(labels.bincount().max()) / len(labels)
     bar = 100 * (share + CHANCE_ERRORS * math.sqrt(share * (1 - share) / len(labels)))
     if accuracy <= bar:
-        given = (
-            "are those of the weights" if wanted.mean else "were not given: --mean, --std and --image-size"
-        )
+        given = "are those of the weights" if told else "were not given: --mean, --std and --image-size"
         more = "" if outputs == images.num_classes else f" (it has {outputs} outputs)"
         raise RunError(
             f"the network that was brought gets {accuracy:.1f} % right, and naming one class gets {100 * share:.1f} %: "

@@ -93,7 +93,7 @@ def made_small(
         sibling: A run from the same original, from which that is taken instead of being brought again.
     """
     begun = time.monotonic()
-    loaded = with_original(wanted, out, say, sibling)
+    loaded = with_original(wanted, out, say, sibling, device)
     run = loaded.run
     if not run.has("compact"):
         with clocked(run, begun), run.claimed():
@@ -103,7 +103,9 @@ def made_small(
     return loaded
 
 
-def with_original(wanted: Shrinking, out: Path, say: Say, sibling: Run | None = None) -> RunNetworks:
+def with_original(
+    wanted: Shrinking, out: Path, say: Say, sibling: Run | None = None, device: str = "auto"
+) -> RunNetworks:
     """The run with the network that is to be shrunk; arguments as of :func:`made_small`."""
     wanted = wanted.located()
     _check_times(wanted)
@@ -112,7 +114,7 @@ def with_original(wanted: Shrinking, out: Path, say: Say, sibling: Run | None = 
     if not holds(run, wanted):
         with run.claimed():
             if sibling is None:
-                write_original(wanted, run, say)
+                write_original(wanted, run, say, device)
             else:
                 copy_original(sibling, wanted, run)
     return RunNetworks(run)

@@ -57,7 +57,7 @@ class Shrinking:
         flip: Mirror training images at random; None does so with colour images.
         crop_padding: Shift them by up to so many pixels; None is an eighth of the size of small colour images, else 0.
         ema: Decay of a moving average of the small network's weights, which is what is kept; 0 is none.
-        precision: ``bf16``, ``fp16`` or ``32``.
+        precision: ``auto``, ``bf16``, ``fp16`` or ``32``; see :mod:`rotated_relu.training.precision`.
         seed: Of order and augmentation.
         round_to: Widths that are left are multiples of it; whole branches go too. See
             :func:`rotated_relu.select_channels`.
@@ -91,7 +91,7 @@ class Shrinking:
     flip: bool | None = None
     crop_padding: int | None = None
     ema: float = 0.0
-    precision: str = "bf16"
+    precision: str = "auto"
     seed: int = 0
     round_to: int = 1
     speedup: float | None = None
@@ -186,6 +186,8 @@ def _has_trained(run: Run) -> bool:
 def differing(wanted: Shrinking, known: dict[str, Any]) -> list[str]:
     """Names of the settings that are not those of a record."""
     asked = dataclasses.asdict(wanted)
+    if wanted.precision == "auto":
+        known = {**known, "precision": "auto"}  # a run keeps what it began with
     return sorted(key for key in asked.keys() | known.keys() if asked.get(key) != known.get(key))
 
 

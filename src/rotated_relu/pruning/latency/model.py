@@ -9,7 +9,7 @@ from torch import nn
 from torch.fx import Node
 
 from ...core.errors import LatencyError
-from ...core.modules import Inputs, as_inputs, unwrap
+from ...core.modules import Call, Inputs, as_inputs, unwrap
 from ...core.state import copy_of
 from ...graph.capture import Graph, capture, check_static
 from ...graph.liveness import Liveness
@@ -27,13 +27,18 @@ def captured(net: nn.Module, example_inputs: Inputs) -> tuple[Graph, int]:
     Raises:
         CaptureError: If ``torch.export`` cannot capture it.
     """
-    plain = copy_of(as_plain(unwrap(net))).cpu().float()
-    inputs = as_inputs(example_inputs).map(
-        lambda value: value.cpu().float() if value.is_floating_point() else value.cpu()
-    )
+    plain, inputs = plain_copy(net, example_inputs)
     graph = capture(plain, inputs)
     check_static(graph)
     return graph, inputs.batch_size
+
+
+def plain_copy(net: nn.Module, example_inputs: Inputs) -> tuple[nn.Module, Call]:
+    """A network as its latency is counted, and its inputs."""
+    inputs = as_inputs(example_inputs).map(
+        lambda value: value.cpu().float() if value.is_floating_point() else value.cpu()
+    )
+    return copy_of(as_plain(unwrap(net))).cpu().float(), inputs
 
 
 def check_table_for(net: nn.Module, example_inputs: Inputs, table: LatencyTable) -> None:

@@ -276,7 +276,9 @@ class _Search:
 
     def _bookkeeping_behind(self, node: Node) -> list[Node]:
         found: list[Node] = []
-        while following := self._follow(found[-1] if found else node, lambda _, user: op_name(user) in BOOKKEEPING):
+        while following := self._follow(
+            found[-1] if found else node, lambda _, user: op_name(user) in BOOKKEEPING
+        ):
             found += following
         return found
 

@@ -36,6 +36,7 @@ class LatencyTable:
         entries: The times, by geometry.
         reference_ms: What the program took, against which all times were measured, when nothing disturbed the machine,
             in ms; 0 if there was none. See :mod:`rotated_relu.deploy.latency.measuring`.
+        networks: Times of whole networks, in ms, by :func:`rotated_relu.deploy.latency.whole.digest_of`.
 
     Raises:
         LatencyError: If a number is out of range, or the precision is none.
@@ -51,6 +52,7 @@ class LatencyTable:
     call_ms: float = 0.0
     entries: Mapping[LayerGeometry, LatencyGrid] = field(default_factory=dict)
     reference_ms: float = 0.0
+    networks: Mapping[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """In words, for messages and reports."""
@@ -171,7 +173,11 @@ class LatencyTable:
             )
         for name in ("call_ms", "reference_ms"):
             if not 0 <= getattr(self, name) < float("inf"):
-                raise LatencyError(f"{name} must be a finite number of milliseconds, got {getattr(self, name)}")
+                raise LatencyError(
+                    f"{name} must be a finite number of milliseconds, got {getattr(self, name)}"
+                )
+        if not all(0 <= time < float("inf") for time in self.networks.values()):
+            raise LatencyError("the times of whole networks must be finite numbers of milliseconds")
 
 
 @dataclass
@@ -193,6 +199,7 @@ class _TableData:
     call_ms: float
     entries: list[_Entry]
     reference_ms: float = 0.0
+    networks: dict[str, float] = field(default_factory=dict)
 
 
 def _lean(geometry: LayerGeometry) -> dict[str, Any]:

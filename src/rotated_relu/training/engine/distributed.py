@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ...core.errors import UnknownNameError
 from ...core.extras import needs
 from ..config import Config, ConfigError, ScaleConfig
+from ..precision import with_precision
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -86,8 +87,9 @@ def _leave() -> None:
 
 
 def _precision(config: Config, device: str) -> dict[str, Any]:
-    if config.precision != "fp16":
-        return {"precision": PRECISIONS[config.precision]}
+    precision = with_precision(config, device).precision
+    if precision != "fp16":
+        return {"precision": PRECISIONS[precision]}
     from lightning.fabric.plugins.precision import MixedPrecision
 
     kind = "cuda" if device in ("auto", "cuda") and torch.cuda.is_available() else "cpu"
