@@ -112,7 +112,9 @@ def _convolution(node: Node, known: dict[Value, Array]) -> Array | None:
     source, weight = known.get(node.inputs[0]), constant(node.inputs[1])
     if source is None or weight is None or pads_space(node) or attribute(node, "group", 1) != 1:
         return None
-    return bias_of(node) + weight.astype(np.float64).reshape(*weight.shape[:2], -1).sum(2) @ source
+    total: Array = weight.astype(np.float64).reshape(*weight.shape[:2], -1).sum(2)
+    result: Array = bias_of(node) + total @ source
+    return result
 
 
 def _relu(node: Node, known: dict[Value, Array]) -> Array | None:
