@@ -27,6 +27,7 @@ from .engine.checkpoints import differences
 from .engine.distributed import check_device, quieten_lightning, start, whole
 from .engine.logs import logs_for
 from .engine.loop import Loop
+from .engine.memory_layout import lay_out, with_safe_layout
 from .engine.optimizers import training_only
 from .engine.progress import Progress
 from .engine.step import Stepper
@@ -266,13 +267,14 @@ def loop_over(
     teacher: nn.Module | None = None,
 ) -> Loop:
     """The loop over ``net``, with what shows its progress."""
+    laid_out = with_safe_layout(config, net, fabric.device)
     if config.channels_last:
-        net.to(memory_format=torch.channels_last)
+        lay_out(net, laid_out.channels_last)
         if teacher is not None:
-            teacher.to(memory_format=torch.channels_last)
+            lay_out(teacher, laid_out.channels_last)
     share = BatchShard(fabric.global_rank, fabric.world_size, config.accumulate)
     batches = TrainBatches(images.train, config, share, fabric.device)
-    stepper = Stepper(net, config, images, len(batches), fabric, teacher)
+    stepper = Stepper(net, laid_out, images, len(batches), fabric, teacher)
     first = fabric.is_global_zero
     kind = shown.resolved(progress) if first else "none"
     logs = logs_for(run, config, say if kind == "lines" else None) if run is not None and first else []

@@ -22,7 +22,7 @@ def test_the_whole_path_in_one_command(name, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, out, error = call(
         capsys, "shrink", "--model", f"{name}.py:build", "--weights", "weights.pt", "--data", "mnist5k",
-        "--keep-macs", "0.6", "--epochs", "2", "--precision", "32", "--out", "run", "--progress", "none",
+        "--keep-macs", "0.6", "--epochs", "4", "--precision", "32", "--out", "run", "--progress", "none",
     )  # fmt: skip
     sys.modules.pop(name, None)
     assert code == 0, error

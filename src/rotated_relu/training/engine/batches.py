@@ -89,8 +89,11 @@ class MicroBatch:
 
 def as_input(images: Tensor, split: Any, config: Config) -> Tensor:
     """Uint8 images as the network reads them."""
-    layout = torch.channels_last if config.channels_last else torch.contiguous_format
-    return normalise(images, split.mean, split.std).contiguous(memory_format=layout)
+    normal = normalise(images, split.mean, split.std)
+    if config.channels_last:
+        return normal.contiguous(memory_format=torch.channels_last)
+    # Viewed anew: images of one channel are in both layouts, and keep the strides that convolutions read.
+    return normal.contiguous().view(-1).view(normal.shape)
 
 
 class TrainBatches:
