@@ -83,11 +83,13 @@ def _check_same(run: Run, config: Config, remedy: str) -> None:
     """Refuse an earlier run with other settings instead of mixing the two."""
     from ...training.engine.checkpoints import differences
     from ...training.images import resolved
+    from ...training.precision import with_precision
 
     if not run.has("config"):
         return
-    found = resolved(type(config).from_dict(read_json(run.file("config")))).identity()
-    changed = ", ".join(differences(found, resolved(config).identity()))
+    known = resolved(type(config).from_dict(read_json(run.file("config"))))
+    wanted = with_precision(resolved(config), "auto", known.precision)  # a run keeps what it began with
+    changed = ", ".join(differences(known.identity(), wanted.identity()))
     if changed:
         raise RunError(f"{run.path} holds a run with other settings ({changed}); {remedy}")
 
