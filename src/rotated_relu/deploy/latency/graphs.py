@@ -209,12 +209,8 @@ def _behind(writer: _Writer, probe: Probe, result: str, extra: str) -> str:
     if geometry.activation and geometry.kind != "activation":
         result = activation(writer, geometry.activation, result)
     if geometry.slopes and geometry.kind != "add_constant":
-        result = writer.add("Mul", result, writer.weight(*_per_channel(probe)))
+        result = writer.add("Mul", result, writer.weight(*probe.per_channel))
     return result
-
-
-def _per_channel(probe: Probe) -> tuple[int, ...]:
-    return (probe.outputs, *(1,) * len(probe.geometry.size)) if probe.on_images else (probe.outputs,)
 
 
 # --- operations -----------------------------------------------------------------------------------------------------
@@ -253,7 +249,7 @@ def _batch_norm(writer: _Writer, probe: Probe, x: str, _: str) -> str:
 def _add_constant(writer: _Writer, probe: Probe, x: str, _: str) -> str:
     """A number per channel; with slopes, export lets a 1x1 convolution multiply and add."""
     if not (probe.geometry.slopes and probe.on_images):
-        return writer.add("Add", x, writer.weight(*_per_channel(probe)))
+        return writer.add("Add", x, writer.weight(*probe.per_channel))
     ones = (1,) * len(probe.geometry.size)
     return writer.add(
         "Conv", x, writer.weight(probe.outputs, probe.outputs, *ones), writer.weight(probe.outputs)
@@ -261,7 +257,7 @@ def _add_constant(writer: _Writer, probe: Probe, x: str, _: str) -> str:
 
 
 def _layer_norm(writer: _Writer, probe: Probe, x: str, _: str) -> str:
-    axis, shape = 1 if probe.on_images else -1, _per_channel(probe)
+    axis, shape = 1 if probe.on_images else -1, probe.per_channel
     return writer.add("LayerNormalization", x, writer.weight(*shape), writer.weight(*shape), axis=axis)
 
 

@@ -50,7 +50,7 @@ class _Copy(nn.Module):
         self.operation = _operation(probe)
         self.norm = _norm(probe) if geometry.norm else None
         self.activation = _activation(geometry.activation) if geometry.kind != "activation" else None
-        self.slopes = nn.Parameter(torch.ones(_per_channel(probe))) if geometry.slopes else None
+        self.slopes = nn.Parameter(torch.ones(probe.per_channel)) if geometry.slopes else None
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """See the class."""
@@ -85,10 +85,6 @@ def _inputs(probe: Probe) -> list[Tensor]:
     return [torch.rand(shape) for shape in shapes]
 
 
-def _per_channel(probe: Probe) -> tuple[int, ...]:
-    return (probe.outputs, *(1,) * len(probe.geometry.size)) if probe.on_images else (probe.outputs,)
-
-
 def _norm(probe: Probe) -> nn.Module:
     if not probe.on_images:
         return nn.BatchNorm1d(probe.outputs)
@@ -112,7 +108,7 @@ def _operation(probe: Probe) -> Callable[..., Tensor]:
     if geometry.kind in ("max_pool", "average_pool"):
         return _pool(geometry)
     if geometry.kind == "add_constant":
-        constant = torch.rand(_per_channel(probe))
+        constant = torch.rand(probe.per_channel)
         return lambda x: x + constant
     if geometry.kind == "shortcut":
         steps = tuple(slice(None, None, step) for step in geometry.stride)

@@ -78,6 +78,11 @@ class Probe:
         return max(1, self.outputs // 2)
 
     @property
+    def per_channel(self) -> tuple[int, ...]:
+        """Shape of one number per output channel that its result can be multiplied by."""
+        return (self.outputs, *(1,) * len(self.geometry.size)) if self.on_images else (self.outputs,)
+
+    @property
     def input_shape(self) -> tuple[int, ...]:
         """Shape of what it reads, batch first."""
         geometry = self.geometry
