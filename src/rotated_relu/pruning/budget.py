@@ -12,7 +12,8 @@ rest are left alone:
    while unimportant channels abound, slowly towards the end.
 3. The absolute value of a chosen slope may not exceed a bound that falls linearly from where the slope was to 0 (a
    projection, the proximal step of that constraint): it arrives at exactly 0 whatever the loss says. One that is no
-   longer among the chosen meanwhile is free again.
+   longer among the chosen meanwhile is free again; but the score of a bounded slope counts only as far as its bound has
+   not fallen, lest slopes that matter alike take turns, none arrive, and all go at once at the end of the run.
 
 All times are shares of the run, so that the same setting means the same for 10 epochs and for 1,200.
 
@@ -263,9 +264,10 @@ class SlopeBudget:
 
     def _one_by_one(self, share: float) -> Mapping[str, Tensor]:
         """What is at 0 stays there, and single channels go besides."""
-        dead = zero_mask(self._net)
+        dead, left = zero_mask(self._net), self._left()
         self._refresh_costs(dead)
-        return self._selector.choose(share, self._scores, dead, self._saves)
+        scores = {name: score * left[name] for name, score in self._scores.items()}
+        return self._selector.choose(share, scores, dead, self._saves)
 
     def _in_steps(self, share: float) -> Mapping[str, Tensor]:
         """Blocks are chosen anew each time, lest one stay half gone; what a channel has lost is not lost again."""
