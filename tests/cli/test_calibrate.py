@@ -92,6 +92,16 @@ def test_a_speed_up_is_not_begun_in_a_run_of_another_kind(capsys, run):
     assert not (run / "latency.json").exists()
 
 
+def test_processes_that_would_slow_each_other_do_not_measure(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    options = (*SETTINGS, "--epochs", "1", "--speedup", "1.3", "--engine", "toy", "--out", tmp_path / "fast")
+    code, _, error = call(capsys, "train", *options)
+    assert code == 1
+    assert "2 processes cannot measure times" in " ".join(error.split())
+    assert "once without torchrun until it trains" in " ".join(error.split())
+
+
 def test_channels_go_for_a_share_of_the_milliseconds(capsys, run):
     code, shown, error = call(
         capsys, "prune", run, "--keep-latency", "0.7", "--engine", "toy", "--batch-size", "1"

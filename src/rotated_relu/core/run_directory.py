@@ -277,6 +277,11 @@ def is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def process_count() -> int:
+    """How many processes ``torchrun`` started, on all machines; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """:func:`rotated_relu.core.files.replacing`, with the errors of a run directory.

@@ -6,7 +6,6 @@ where it was. The test images are read in the last stage, when nothing is left t
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -19,7 +18,7 @@ from ...core.errors import RunError
 from ...core.formatting import plural
 from ...core.messages import Say
 from ...core.progress import showing, task
-from ...core.run_directory import as_written, read_json, write_json
+from ...core.run_directory import as_written, process_count, read_json, write_json
 from ..report.collect import report_run
 from ..run_networks import RunNetworks
 from ..stages.evaluate import SPLITS, keep_accuracy, kept_accuracies
@@ -138,7 +137,7 @@ def reproduce_run(
     Raises:
         RunError: If ``out`` holds a run with other settings, or ``torchrun`` started several processes.
     """
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+    if process_count() > 1:
         raise RunError(
             "reproduce works in one process; start its training under torchrun first, with the same settings: "
             f"rotated-relu train ... --out {out}"

@@ -10,7 +10,7 @@ from ...core import messages
 from ...core.environment import environment
 from ...core.errors import RunError
 from ...core.messages import Say
-from ...core.run_directory import Run, is_first_process, read_json, write_json
+from ...core.run_directory import Run, is_first_process, process_count, read_json, write_json
 from .calibrate import TableChoice, speedup_budget
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def with_speedup(
 
     Raises:
         ArgumentError: If the speed-up is below 1.
-        RunError: If ``out`` holds a run that was not trained for one.
+        RunError: If ``out`` holds a run that was not trained for one; or times are to be measured by several processes.
         UnknownNameError, MissingPackageError: If there is no such engine, or it is not installed.
         LatencyError: If the network has operations that cannot be measured, or the table lacks a layer.
     """
@@ -89,9 +89,15 @@ def with_speedup(
     run = Run.create(out)
     if run.has("config") and not run.has("latency"):
         raise RunError(f"{out} holds a run that was trained for no speed-up; choose another directory")
+    choice = TableChoice(config.budget.table, engine, batch_size)
+    if choice.file is None and not run.has("latency") and process_count() > 1:
+        raise RunError(
+            f"{process_count()} processes cannot measure times: each would slow the others down. Start the same "
+            "command once without torchrun until it trains, then stop it with Ctrl-C (the times are kept); or give "
+            "--latency-table"
+        )
     images = load_data(config)
     net = build_model(config, images)
-    choice = TableChoice(config.budget.table, engine, batch_size)
     budget = speedup_budget(net, torch.zeros(1, *images.image_shape), run, speedup, choice, say)
     return override(config, {f"budget.{name}": value for name, value in budget.items()})
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ...core.errors import UnknownNameError
 from ...core.extras import needs
+from ...core.run_directory import process_count
 from ..config import Config, ConfigError, ScaleConfig
 from ..precision import with_precision
 
@@ -33,7 +34,7 @@ def launched(scale: ScaleConfig) -> tuple[int, int]:
     Raises:
         ConfigError: If the settings ask for other numbers; says how to start them.
     """
-    world, local = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    world, local = process_count(), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     found = (local, world // local)
     wanted = (scale.devices or found[0], scale.nodes or found[1])
     if wanted != found:
