@@ -1,0 +1,166 @@
+"""Published CIFAR-10 networks, shrunk: each a run of ``rotated-relu shrink`` that can be stopped and taken up again.
+
+    python benchmarks/shrink_cifar10.py --weights FOLDER --data data/cifar10               # all, one after the other
+    python benchmarks/shrink_cifar10.py --weights FOLDER --only resnet20-keep-0.5-epochs-10-seed-0
+    python benchmarks/shrink_cifar10.py --table                                            # what there is, as Markdown
+
+FOLDER has ``resnet20.th`` and ``resnet56.th`` of Yerlan Idelbayev's *Proper ResNet Implementation for
+CIFAR10/CIFAR100 in PyTorch*. Runs go to ``runs/shrink-cifar10``; of a finished one the summary, the curves and the log
+are copied into ``results/shrink-cifar10``. The test images are read once for each network, by the command itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+RUNS = ROOT / "runs" / "shrink-cifar10"
+RESULTS = ROOT / "results" / "shrink-cifar10"
+LINE = "| {name} | {original:.2f} % | {shrunk:.2f} % | {loss:+.2f} | {macs:.1%} | {parameters:.1%} | {speedup:.2f} |"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run.
+
+    Attributes:
+        network: ``resnet20`` or ``resnet56``.
+        keep: Share of the multiply-accumulates, 0 to 1.
+        epochs: In all.
+        seed: Of order and augmentation.
+        lr: Learning rate; None is the default of the command.
+    """
+
+    network: str
+    keep: float
+    epochs: int
+    seed: int = 0
+    lr: float | None = None
+
+    @property
+    def name(self) -> str:
+        """Of its folders, such as ``resnet20-keep-0.5-epochs-10-seed-0``."""
+        rate = "" if self.lr is None else f"-lr-{self.lr:g}"
+        return f"{self.network}-keep-{self.keep:g}-epochs-{self.epochs}{rate}-seed-{self.seed}"
+
+    def command(self, weights: str, data: str, out: str) -> list[str]:
+        """What is run."""
+        return [
+            "rotated-relu", "shrink", "--model", self.network, "--weights", f"{weights}{self.network}.th",
+            "--rename", "linear=fc", "--data", data, "--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225",
+            "--validation", "500", "--keep-macs", f"{self.keep:g}", "--epochs", str(self.epochs),
+            *([] if self.lr is None else ["--lr", f"{self.lr:g}"]),
+            "--seed", str(self.seed), "--progress", "lines", "--out", out,
+        ]  # fmt: skip
+
+
+TRIALS = [
+    *(Trial("resnet20", 0.5, epochs) for epochs in (5, 10, 20, 60)),
+    *(Trial("resnet20", 0.5, 60, seed) for seed in (1, 2)),
+    *(Trial("resnet20", 0.73, 20, seed) for seed in (0, 1, 2)),
+    *(Trial("resnet56", 0.47, epochs) for epochs in (20, 60)),
+]
+
+
+def named(name: str) -> Trial:
+    """The trial of a name, among :data:`TRIALS` or not.
+
+    Raises:
+        argparse.ArgumentTypeError: If that is no name of one.
+    """
+    pattern = r"(resnet20|resnet56)-keep-([\d.]+)-epochs-(\d+)(?:-lr-([\d.]+))?-seed-(\d+)"
+    found = re.fullmatch(pattern, name)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{name!r} is not like {TRIALS[0].name}")
+    network, keep, epochs, lr, seed = found.groups()
+    return Trial(network, float(keep), int(epochs), int(seed), None if lr is None else float(lr))
+
+
+def run(trial: Trial, weights: Path, data: str) -> None:
+    """Begin or go on with a trial, and keep what it found.
+
+    Raises:
+        subprocess.CalledProcessError: If the command fails; what it printed is in the log beside its run.
+    """
+    out, log = RUNS / trial.name, RUNS / f"{trial.name}.log"
+    RUNS.mkdir(parents=True, exist_ok=True)
+    command = trial.command(f"{weights}{os.sep}", data, str(out))
+    print(shlex.join(command), flush=True)
+    with log.open("a", encoding="utf-8") as file:
+        program = [sys.executable, "-m", "rotated_relu.cli", *command[1:]]
+        subprocess.run(program, stdout=file, stderr=subprocess.STDOUT, check=True)
+    keep_results(trial, out, log, {str(out): f"runs/{trial.name}", f"{weights}{os.sep}": "", data: "cifar10"})
+
+
+def keep_results(trial: Trial, out: Path, log: Path, places: dict[str, str]) -> None:
+    """Copy what a finished run found, with places of this machine replaced by names."""
+    target = RESULTS / trial.name
+    target.mkdir(parents=True, exist_ok=True)
+    for source, name in (
+        (log, "log.txt"),
+        (out / "metrics.csv", "metrics.csv"),
+        (out / "summary.json", "summary.json"),
+    ):
+        text = source.read_text(encoding="utf-8")
+        for place, short in places.items():
+            text = text.replace(str(Path(place).resolve()), short.rstrip("/")).replace(place, short)
+        (target / name).write_text(text.rstrip("\n") + "\n", encoding="utf-8")
+
+
+def table() -> str:
+    """All results there are, as Markdown."""
+    lines = [
+        "| run | test before | after | points | MACs | parameters | times as fast, batch 64 |",
+        "|---|" + "--:|" * 6,
+    ]
+    for file in sorted(RESULTS.glob("*/summary.json")):
+        found = json.loads(file.read_text(encoding="utf-8"))
+        original, shrunk = found["original_test_accuracy"], found["shrunk_test_accuracy"]
+        numbers = {
+            "loss": shrunk - original,
+            "macs": found["macs_kept"],
+            "parameters": found["parameters_kept"],
+        }
+        lines.append(
+            LINE.format(
+                name=file.parent.name,
+                original=original,
+                shrunk=shrunk,
+                speedup=found["latency_speedup"],
+                **numbers,
+            )
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--weights", type=Path, help="the folder with the two files")
+    parser.add_argument("--data", default="cifar10", help="folder, or name on the Hub")
+    parser.add_argument("--only", nargs="+", type=named, default=TRIALS, metavar="NAME")
+    parser.add_argument("--lr", type=float, help="in place of the command's default")
+    parser.add_argument("--table", action="store_true", help="print what there is")
+    options = parser.parse_args()
+    if options.table:
+        print(table())
+        return
+    if options.weights is None:
+        parser.error("say where the weights are: --weights FOLDER")
+    for trial in options.only:
+        chosen = trial if options.lr is None else dataclasses.replace(trial, lr=options.lr)
+        run(chosen, options.weights.resolve(), options.data)
+
+
+if __name__ == "__main__":
+    main()
