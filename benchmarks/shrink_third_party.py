@@ -7,8 +7,8 @@ Four files with a function ``build`` (``tests/support/third_party.py``): PyTorch
 calls ``F.relu``; a residual network with functions in blocks and root that returns a dictionary; the ResNet of Hugging
 Face, which returns an object; timm's ResNet with squeeze-excite and SiLU. Each is trained on the bundled digits by a
 loop that knows nothing of this library, its weights are saved with ``torch.save``, and ``rotated-relu shrink`` does the
-rest, in a process and a folder of its own. Kept of each: the file, the command with what it printed, ``summary.json``
-and ``metrics.csv``. The test images are read once per network.
+rest, in a process and a folder of its own. Kept of each: the command with what it printed, ``summary.json`` and
+``metrics.csv``. The test images are read once per network.
 """
 
 from __future__ import annotations
@@ -48,7 +48,6 @@ def shrink(name: str, out: Path, trained: int, epochs: int, keep: float) -> None
         target.mkdir(parents=True, exist_ok=True)
         printed = (done.stdout + done.stderr).replace(str(place), "FOLDER")
         (target / "log.txt").write_text(f"$ {shlex.join(command)}\n{printed}exit status {done.returncode}\n")
-        (target / f"{name}.py").write_text(CODES[name].lstrip(), encoding="utf-8")
         for file in KEPT:
             if (place / "run" / file).is_file():
                 text = (place / "run" / file).read_text(encoding="utf-8").replace(str(place), "FOLDER")

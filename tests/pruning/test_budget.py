@@ -64,13 +64,22 @@ def test_one_that_matters_after_all_is_let_go():
     train(net, budget, 250, GRADS)
     pulled = float(net[1].slope[0].detach())
     # At step 100 all may stay still. It is chosen at the next of the choices, 8 steps apart, and has lost 142 of its
-    # 300 steps by now, and with them that part of its score.
+    # 300 steps by now. With what is left of it, a quarter of its score of 81 is still more than 0.01 squared.
     assert pulled == pytest.approx(1 - 142 / 300, abs=1e-5)
     swapped = {**GRADS, "1.slope": torch.tensor([9.0, 4.0, 3.0, 0.01])}
     train(net, budget, 750, swapped)
     assert float(net[1].slope[3].detach()) == 0.0
     # Until the next choice it fell on; since then it is free, and nothing here moves it.
     assert 0 < float(net[1].slope[0].detach()) < pulled
+
+
+def test_one_that_matters_a_little_more_after_all_goes_nevertheless():
+    net = two_layers()
+    budget = rr.SlopeBudget(net, X, 1000, 5 / 6, unit="channels", start=0.1, end=0.5, window=0.3)
+    train(net, budget, 250, GRADS)
+    # Its score is 4 now, and that of the least of the others 2.25. About half of it is left: 4 / 4 / 2 = 0.5 is less.
+    train(net, budget, 750, {**GRADS, "1.slope": torch.tensor([2.0, 4.0, 3.0, 1.5])})
+    assert rr.slopes(net)["1.slope"].tolist() == [0.0, 1.0, 1.0, 1.0]
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -12,8 +12,8 @@ rest are left alone:
    while unimportant channels abound, slowly towards the end.
 3. The absolute value of a chosen slope may not exceed a bound that falls linearly from where the slope was to 0 (a
    projection, the proximal step of that constraint): it arrives at exactly 0 whatever the loss says. One that is no
-   longer among the chosen meanwhile is free again; but the score of a bounded slope counts only as far as its bound has
-   not fallen, lest slopes that matter alike take turns, none arrive, and all go at once at the end of the run.
+   longer among the chosen meanwhile is free again. But the score of a bounded slope counts a quarter, and only as far
+   as its bound has not fallen, lest slopes that matter alike take turns, none arrive, and all go at once at the end.
 
 All times are shares of the run, so that the same setting means the same for 10 epochs and for 1,200.
 
@@ -45,6 +45,7 @@ from .steps.selector import StepSelector
 
 UPDATES = 50  # choices within the ramp
 MEMORY = 0.02  # of the run: time constant of the mean score
+HELD = 0.25  # of its score a chosen slope has so much; Taylor's is a square: half of the change of the loss
 REVIVED = 1e-3  # what a channel that is gone is worth of what it was, where there is room for it
 COSTS_AGAIN = 0.1  # what a channel saves is found anew when so much of the whole has gone since
 
@@ -266,7 +267,10 @@ class SlopeBudget:
         """What is at 0 stays there, and single channels go besides."""
         dead, left = zero_mask(self._net), self._left()
         self._refresh_costs(dead)
-        scores = {name: score * left[name] for name, score in self._scores.items()}
+        held = {
+            name: torch.where(since.isinf(), 1.0, HELD * left[name]) for name, since in self._since.items()
+        }
+        scores = {name: score * held[name] for name, score in self._scores.items()}
         return self._selector.choose(share, scores, dead, self._saves)
 
     def _in_steps(self, share: float) -> Mapping[str, Tensor]:
