@@ -12,9 +12,7 @@ are copied into ``results/shrink-cifar10``. The test images are read once for ea
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
-import os
 import re
 import shlex
 import subprocess
@@ -25,7 +23,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "runs" / "shrink-cifar10"
 RESULTS = ROOT / "results" / "shrink-cifar10"
-LINE = "| {name} | {original:.2f} % | {shrunk:.2f} % | {loss:+.2f} | {macs:.1%} | {parameters:.1%} | {speedup:.2f} |"
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,7 @@ class Trial:
     def command(self, weights: str, data: str, out: str) -> list[str]:
         """What is run."""
         return [
-            "rotated-relu", "shrink", "--model", self.network, "--weights", f"{weights}{self.network}.th",
+            "rotated-relu", "shrink", "--model", self.network, "--weights", weights,
             "--rename", "linear=fc", "--data", data, "--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225",
             "--validation", "500", "--keep-macs", f"{self.keep:g}", "--epochs", str(self.epochs),
             *([] if self.lr is None else ["--lr", f"{self.lr:g}"]),
@@ -94,26 +91,29 @@ def run(trial: Trial, weights: Path, data: str) -> None:
     """
     out, log = RUNS / trial.name, RUNS / f"{trial.name}.log"
     RUNS.mkdir(parents=True, exist_ok=True)
-    command = trial.command(f"{weights}{os.sep}", data, str(out))
+    file_of_weights = str(weights / f"{trial.network}.th")
+    command = trial.command(file_of_weights, data, str(out))
     print(shlex.join(command), flush=True)
     with log.open("a", encoding="utf-8") as file:
         program = [sys.executable, "-m", "rotated_relu.cli", *command[1:]]
         subprocess.run(program, stdout=file, stderr=subprocess.STDOUT, check=True)
-    keep_results(trial, out, log, {str(out): f"runs/{trial.name}", f"{weights}{os.sep}": "", data: "cifar10"})
+    keep_results(
+        trial,
+        out,
+        log,
+        {str(out): f"runs/{trial.name}", file_of_weights: f"{trial.network}.th", data: "cifar10"},
+    )
 
 
 def keep_results(trial: Trial, out: Path, log: Path, places: dict[str, str]) -> None:
     """Copy what a finished run found, with places of this machine replaced by names."""
     target = RESULTS / trial.name
     target.mkdir(parents=True, exist_ok=True)
-    for source, name in (
-        (log, "log.txt"),
-        (out / "metrics.csv", "metrics.csv"),
-        (out / "summary.json", "summary.json"),
-    ):
+    files = {"log.txt": log, "metrics.csv": out / "metrics.csv", "summary.json": out / "summary.json"}
+    for name, source in files.items():
         text = source.read_text(encoding="utf-8")
         for place, short in places.items():
-            text = text.replace(str(Path(place).resolve()), short.rstrip("/")).replace(place, short)
+            text = text.replace(str(Path(place).resolve()), short).replace(place, short)
         (target / name).write_text(text.rstrip("\n") + "\n", encoding="utf-8")
 
 
@@ -125,21 +125,10 @@ def table() -> str:
     ]
     for file in sorted(RESULTS.glob("*/summary.json")):
         found = json.loads(file.read_text(encoding="utf-8"))
-        original, shrunk = found["original_test_accuracy"], found["shrunk_test_accuracy"]
-        numbers = {
-            "loss": shrunk - original,
-            "macs": found["macs_kept"],
-            "parameters": found["parameters_kept"],
-        }
-        lines.append(
-            LINE.format(
-                name=file.parent.name,
-                original=original,
-                shrunk=shrunk,
-                speedup=found["latency_speedup"],
-                **numbers,
-            )
-        )
+        before, after = found["original_test_accuracy"], found["shrunk_test_accuracy"]
+        accuracy = f"{before:.2f} % | {after:.2f} % | {after - before:+.2f}"
+        size = f"{found['macs_kept']:.1%} | {found['parameters_kept']:.1%}"
+        lines.append(f"| {file.parent.name} | {accuracy} | {size} | {found['latency_speedup']:.2f} |")
     return "\n".join(lines)
 
 
@@ -150,7 +139,6 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, help="the folder with the two files")
     parser.add_argument("--data", default="cifar10", help="folder, or name on the Hub")
     parser.add_argument("--only", nargs="+", type=named, default=TRIALS, metavar="NAME")
-    parser.add_argument("--lr", type=float, help="in place of the command's default")
     parser.add_argument("--table", action="store_true", help="print what there is")
     options = parser.parse_args()
     if options.table:
@@ -159,8 +147,7 @@ def main() -> None:
     if options.weights is None:
         parser.error("say where the weights are: --weights FOLDER")
     for trial in options.only:
-        chosen = trial if options.lr is None else dataclasses.replace(trial, lr=options.lr)
-        run(chosen, options.weights.resolve(), options.data)
+        run(trial, options.weights.resolve(), options.data)
 
 
 if __name__ == "__main__":
