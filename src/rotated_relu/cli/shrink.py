@@ -231,6 +231,16 @@ def shrink(
             rich_help_panel=TRAINING,
         ),
     ] = None,
+    random_resized_crop: Annotated[
+        bool | None,
+        typer.Option(
+            "--random-resized-crop/--no-random-resized-crop",
+            help="Train on random sections of the images, as networks for photographs commonly are; every image is "
+            "decoded anew in every epoch. Default: no.",
+            show_default=False,
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
     ema: Annotated[
         float,
         typer.Option(
@@ -281,7 +291,8 @@ def shrink(
             mean=numbers(mean, "--mean"), std=numbers(std, "--std"),
             image_size=image_size, resize=resize, interpolation=interpolation,
             lr=lr, batch_size=batch_size, distill=distill, temperature=temperature, validation=validation,
-            flip=flip, crop_padding=crop_padding, ema=ema, precision=precision, seed=seed, round_to=round_to,
+            flip=flip, crop_padding=crop_padding, random_resized_crop=random_resized_crop,
+            ema=ema, precision=precision, seed=seed, round_to=round_to,
             speedup=times, engine=engine, engine_batch_size=engine_batch_size, latency_table=latency_table,
         )
         for keep, times in budgets

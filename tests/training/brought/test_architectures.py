@@ -8,7 +8,7 @@ from torch import nn
 
 from rotated_relu.core.errors import FileFormatError, PlanError, RotationError, UnknownNameError
 from rotated_relu.core.preprocessing import Preprocessing
-from rotated_relu.training.brought import bring, parse
+from rotated_relu.training.brought import bring, known_preprocessing, parse
 
 CODE = """
 import beside
@@ -135,3 +135,20 @@ def test_torchvision_weights_bring_their_preprocessing(monkeypatch):
         (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), (224, 224), 256, "bilinear"
     )
     assert brought.class_names[:2] == ("tench", "goldfish")
+
+
+def test_preprocessing_is_known_from_names_alone(monkeypatch, tmp_path):
+    """Photographs have many sizes: it must be known before the first one is read, and nothing downloaded for it."""
+    import torchvision.models as models
+
+    monkeypatch.delattr(models, "get_model")
+    found = known_preprocessing(parse("resnet18"), "DEFAULT")
+    assert (found.image_size, found.resize) == ((224, 224), 256)
+    assert known_preprocessing(parse("resnet18"), f"{tmp_path}/mine.pth") is None
+    assert known_preprocessing(parse("resnet20"), f"{tmp_path}/mine.pth") is None
+    with pytest.raises(UnknownNameError, match="IMAGENET1K_V1"):
+        known_preprocessing(parse("resnet18"), "IMAGENET1K_V9")
+    pytest.importorskip("timm")
+    assert known_preprocessing(parse("timm/resnet18.a1_in1k"), "pretrained").resize == 235
+    with pytest.raises(RotationError, match=r"timm/resnet18.a9_in9k: .*a9_in9k"):
+        known_preprocessing(parse("timm/resnet18.a9_in9k"), "pretrained")

@@ -10,7 +10,7 @@ from PIL import Image
 from rotated_relu.core.errors import DataError
 from rotated_relu.training import Config, ConfigError, DataConfig, ModelConfig, evaluate_model, fit
 from rotated_relu.training.data import storage as stored
-from rotated_relu.training.data.decoding import middle, random_section
+from rotated_relu.training.data.decoding import random_section
 from rotated_relu.training.data.load import load_images
 from rotated_relu.training.data.storage import StoredImages, StreamedSplit
 from rotated_relu.training.engine.batches import BatchShard, TrainBatches
@@ -167,9 +167,24 @@ def test_training_and_evaluation(tmp_path, folder, storage):
             assert torch.equal(value, other.net.state_dict()[name])
 
 
-def test_middle_by_hand():
-    """Of 256 x 512 the middle square has sides of 224: from 16 across, from 144 down."""
-    assert middle((256, 512)) == (16.0, 144.0, 240.0, 368.0)
+def test_beside_sections_the_middle_is_seen_and_that_is_recorded(tmp_path):
+    """224 of 256 is 7 of 8: of 8 x 16 pixels, whose shorter side has 8, the 7 x 7 from row 0 and column 4 (4.5)."""
+    columns = np.zeros((8, 16, 3), np.uint8)
+    columns[..., 0] = np.arange(16)
+    for part, name in ((part, name) for part in ("train", "test") for name in ("one", "other")):
+        (tmp_path / part / name).mkdir(parents=True)
+        for index in range(4):
+            Image.fromarray(columns).save(tmp_path / part / name / f"{index}.png")
+    images = load_images(tmp_path, 2, image_size=7, cut=True)
+    assert images.validation.images[:][0, 0, 0].tolist() == [4, 5, 6, 7, 8, 9, 10]
+    assert (images.format.resize, images.provenance["resize"]) == (8, 8)
+    whole = load_images(tmp_path, 2, image_size=7)
+    assert (whole.format.resize, whole.provenance.get("resize")) == (None, None)
+
+
+def test_no_sections_of_images_that_have_no_files():
+    with pytest.raises(DataError, match="which has no files; leave random sections out"):
+        load_images("mnist5k", image_size=28, cut=True)
 
 
 def test_sections_lie_within_the_image_and_vary():

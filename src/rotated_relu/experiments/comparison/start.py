@@ -9,7 +9,7 @@ from typing import Any
 
 from ...core.errors import RunError
 from ...training import Config, load_data
-from ...training.brought import parse
+from ...training.brought import known_preprocessing, parse
 from ...training.recipes import get
 from ..shrinking.settings import Shrinking, augmentation, training_config
 from ..stages.train import override
@@ -57,7 +57,8 @@ def _as_shrink_does(weights: str | None, given: Mapping[str, Any]) -> tuple[Conf
         batch_size=given.get("batch_size", wanted.batch_size),
         epochs=given.get("epochs", wanted.epochs),
     )
-    config = training_config(wanted)
+    known = known_preprocessing(parse(wanted.model, wanted.model_options), wanted.weights)
+    config = training_config(wanted, known)
     mine = {"distill.weight", "distill.temperature", "compile"}
     changes = {name: value for name, value in given.items() if name in mine}
     config = override(config, changes)

@@ -99,7 +99,7 @@ class Task:
         trust(architecture.name)
         net = bring(architecture, weights.place, self.images.num_classes, renames=weights.renames).net
         outputs = check_outputs(net, self.images)
-        told = bool(self.settings.base.data.mean)
+        told = self.settings.base.data.normalisation == "given"
         refuse_guessing(self.validated(net), self.images, outputs, told=told)
         return net
 

@@ -56,6 +56,8 @@ class Shrinking:
             share, from 1 on a count.
         flip: Mirror training images at random; None does so with colour images.
         crop_padding: Shift them by up to so many pixels; None is an eighth of the size of small colour images, else 0.
+        random_resized_crop: Train on random sections of them, scaled to the image size; None does as the run did that
+            is shrunk further, else not.
         ema: Decay of a moving average of the small network's weights, which is what is kept; 0 is none.
         precision: ``auto``, ``bf16``, ``fp16`` or ``32``; see :mod:`rotated_relu.training.precision`.
         seed: Of order and augmentation.
@@ -90,6 +92,7 @@ class Shrinking:
     validation: float = 0.1
     flip: bool | None = None
     crop_padding: int | None = None
+    random_resized_crop: bool | None = None
     ema: float = 0.0
     precision: str = "auto"
     seed: int = 0
@@ -221,11 +224,16 @@ def training_config(wanted: Shrinking, known: Preprocessing | None = None) -> Co
     Args:
         wanted: What was asked for.
         known: Preprocessing that belongs to the weights; what was asked for goes before it.
+
+    Raises:
+        RunError: If sections of images are asked for, and it is not known what is seen of those that are tested on.
     """
     from ...training import Config
 
     data = {"name": wanted.data, "validation": wanted.validation, "own_validation": True}
     data |= _preprocessing(wanted, known)
+    if wanted.random_resized_crop:
+        data["random_resized_crop"] = _sections_fit(data["image_size"], data["resize"])
     lr = LR * wanted.batch_size / LR_BATCH if wanted.lr is None else wanted.lr
     return Config.from_dict(
         {
@@ -246,11 +254,35 @@ def continued_config(wanted: Shrinking, former: Config) -> Config:
     """The same network on the same images as in a former run, trained as asked."""
     model, data = former.model, former.data
     own = training_config(
-        dataclasses.replace(wanted, source=None, model=model.name, weights="of the run", data=data.name)
+        dataclasses.replace(
+            wanted,
+            source=None,
+            model=model.name,
+            weights="of the run",
+            data=data.name,
+            random_resized_crop=None,
+        )
     )
-    given = {"data.flip": wanted.flip, "data.crop_padding": wanted.crop_padding}
+    given = {
+        "data.flip": wanted.flip,
+        "data.crop_padding": wanted.crop_padding,
+        "data.random_resized_crop": wanted.random_resized_crop,
+    }
+    if wanted.random_resized_crop and not data.random_resized_crop:
+        _sections_fit(data.image_size, data.resize)
     changes = {name: value for name, value in given.items() if value is not None}
     return override(dataclasses.replace(own, model=model, data=data), changes)
+
+
+def _sections_fit(image_size: int | None, resize: int | None) -> bool:
+    """True: a network that learns from sections keeps proportions, and so must the images that are tested on."""
+    if image_size is None or resize is None:
+        raise RunError(
+            "random sections of the training images are scaled with their proportions, so the others must be too: give "
+            "--image-size and --resize, the length that the shorter side gets before the middle is cut out (256 for "
+            "224 is usual; the image size itself for square images that are seen whole)"
+        )
+    return True
 
 
 def _preprocessing(wanted: Shrinking, known: Preprocessing | None) -> dict[str, Any]:
@@ -273,7 +305,7 @@ def augmentation(wanted: Shrinking, image_shape: Sequence[int]) -> dict[str, Any
     """How training images are varied: as is usual for photographs; not at all where a mirror image is another thing."""
     channels, height, width = image_shape
     small = channels == 3 and max(height, width) <= SMALL
-    padding = height // 8 if small else 0
+    padding = height // 8 if small and not wanted.random_resized_crop else 0  # a section is shifted already
     return {
         "data.flip": channels == 3 if wanted.flip is None else wanted.flip,
         "data.crop_padding": padding if wanted.crop_padding is None else wanted.crop_padding,

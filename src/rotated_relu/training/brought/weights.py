@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from ...core.errors import FileFormatError, UnknownNameError
+from ...core.errors import FileFormatError, RotationError, UnknownNameError
 from ...core.extras import needs
 from ...core.preprocessing import INTERPOLATIONS, Preprocessing
 from .architectures import TIMM, Architecture
@@ -57,7 +57,7 @@ def bring(
     """
     if _is_file(weights):
         net = fill(architecture.build(num_classes), renamed(read_state_dict(weights), renames or {}))
-        return Brought(net.eval(), _default_preprocessing(architecture, net), None)
+        return Brought(net.eval(), known_preprocessing(architecture, weights), None)
     sources: dict[str, Callable[[Architecture, str], Brought]] = {"torchvision": _torchvision, "timm": _timm}
     if architecture.kind not in sources:
         raise FileFormatError(
@@ -71,25 +71,52 @@ def _is_file(weights: str) -> bool:
     return Path(weights).suffix in SUFFIXES or Path(weights).exists()
 
 
-def _torchvision(architecture: Architecture, weights: str) -> Brought:
-    needs("torchvision")
-    from torchvision.models import get_model, get_model_weights
+def known_preprocessing(architecture: Architecture, weights: str) -> Preprocessing | None:
+    """What belongs to weights, told by their name: nothing is built, read or downloaded.
 
-    known = get_model_weights(architecture.name)
-    name = "DEFAULT" if weights == PRETRAINED else weights
-    if name not in known.__members__:
-        raise UnknownNameError(f"weights of {architecture.name}", name, known.__members__)
-    chosen = known[name]
-    net: nn.Module = get_model(architecture.name, weights=chosen, **architecture.options)
-    preset = chosen.transforms()
-    preprocessing = Preprocessing(
+    Args:
+        architecture: As for :func:`bring`.
+        weights: Likewise.
+
+    Returns:
+        None where nobody says: a file of weights says nothing, but timm's networks know theirs.
+
+    Raises:
+        UnknownNameError: If torchvision has no weights of that name.
+        RotationError: If timm has none.
+    """
+    if architecture.kind == "timm":
+        return _preprocessing_of_timm(architecture.name.removeprefix(TIMM))
+    if architecture.kind != "torchvision" or _is_file(weights):
+        return None
+    preset = _chosen(architecture, weights).transforms()
+    return Preprocessing(
         tuple(preset.mean),
         tuple(preset.std),
         (preset.crop_size[0],) * 2,
         preset.resize_size[0],
         _interpolation(preset.interpolation.value),
     )
-    return Brought(net.eval(), preprocessing, tuple(chosen.meta["categories"]))
+
+
+def _chosen(architecture: Architecture, weights: str) -> Any:
+    """An entry of torchvision's list of weights."""
+    needs("torchvision")
+    from torchvision.models import get_model_weights
+
+    known = get_model_weights(architecture.name)
+    name = "DEFAULT" if weights == PRETRAINED else weights
+    if name not in known.__members__:
+        raise UnknownNameError(f"weights of {architecture.name}", name, known.__members__)
+    return known[name]
+
+
+def _torchvision(architecture: Architecture, weights: str) -> Brought:
+    from torchvision.models import get_model
+
+    chosen = _chosen(architecture, weights)
+    net: nn.Module = get_model(architecture.name, weights=chosen, **architecture.options)
+    return Brought(net.eval(), known_preprocessing(architecture, weights), tuple(chosen.meta["categories"]))
 
 
 def _timm(architecture: Architecture, weights: str) -> Brought:
@@ -102,13 +129,19 @@ def _timm(architecture: Architecture, weights: str) -> Brought:
 
     name = architecture.name.removeprefix(TIMM)
     net: nn.Module = timm.create_model(name, pretrained=True, **architecture.options)
-    return Brought(net.eval(), _default_preprocessing(architecture, net), None)
+    return Brought(net.eval(), known_preprocessing(architecture, weights), None)
 
 
-def _default_preprocessing(architecture: Architecture, net: nn.Module) -> Preprocessing | None:
-    """timm's networks know theirs; a file of weights says nothing."""
-    config: dict[str, Any] = getattr(net, "pretrained_cfg", None) or {}
-    if architecture.kind != "timm" or "mean" not in config:
+def _preprocessing_of_timm(name: str) -> Preprocessing | None:
+    needs("timm")
+    from timm.models import get_pretrained_cfg
+
+    try:
+        found = get_pretrained_cfg(name)
+    except RuntimeError as error:  # there is such a network, but not with weights of that tag
+        raise RotationError(f"{TIMM}{name}: {error}") from error
+    config: dict[str, Any] = {} if found is None else found.to_dict()
+    if "mean" not in config:
         return None
     height, width = config["input_size"][-2:]
     return Preprocessing(

@@ -149,14 +149,6 @@ def _upright(image: Image) -> Image:
     return ImageOps.exif_transpose(image)
 
 
-def middle(size: tuple[int, int]) -> tuple[float, float, float, float]:
-    """The square in the middle of an image, ``MIDDLE`` of its shorter side."""
-    width, height = size
-    side = MIDDLE * min(width, height)
-    left, top = (width - side) / 2, (height - side) / 2
-    return left, top, left + side, top + side
-
-
 def random_section(generator: torch.Generator) -> Section:
     """A section of random area, shape and place (Szegedy et al., *Going Deeper with Convolutions*, 2015)."""
 

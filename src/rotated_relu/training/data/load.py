@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ...core.errors import DataError, UnknownNameError
 from ...core.extras import needs
-from .decoding import Scaling, Section, middle, scaled
+from .decoding import MIDDLE, Scaling, scaled
 from .normalisation import channel_statistics
 from .sources import BUNDLED, open_source
 from .splits import ImageData, LabeledImages, Split, stratified_split, take
@@ -71,7 +71,8 @@ def load_images(
         storage: ``memory``, ``disk``, ``stream``, or ``auto``: memory if the decoded images fit, else disk. The
             validation images of a stream are its first ones.
         memory_limit: GiB that count as fitting.
-        cut: Cut the middle out of images on disk or in a stream before scaling, instead of squeezing them.
+        cut: Sections are cut out of the training images, so leave them encoded, on disk or in a stream; without
+            ``resize``, the others then have the middle cut out that is usual: 224 of 256 pixels.
         length: Training images per pass over a stream; None asks the set.
         offline: Make no connection: a set of the Hub must be in this machine's cache. Folders never make one.
 
@@ -82,17 +83,21 @@ def load_images(
     name = str(name_or_path)
     if normalisation not in NORMALISATIONS:
         raise UnknownNameError("normalisation", normalisation, NORMALISATIONS)
+    if cut and image_size is not None and resize is None:
+        resize = round(image_size / MIDDLE)
     scaling = Scaling(image_size, resize, interpolation)
-    # A middle that is cut out anyway needs no second one.
-    section = middle if cut and resize is None else None
     if storage == "stream":
-        return _streamed(name, int(validation), scaling, normalisation, section, length, offline)
+        return _streamed(name, int(validation), scaling, normalisation, length, offline)
     limit = {"auto": memory_limit * 2**30, "memory": float("inf"), "disk": 0.0}[storage]
     if name == BUNDLED:
+        if cut:
+            raise DataError(
+                f"no sections can be cut out of {name}, which has no files; leave random sections out"
+            )
         read = _mnist5k(scaling)
     else:
         limit = -1.0 if cut else limit  # sections are cut out of the files
-        read = _read(name, scaling, limit, section, offline, own_validation)
+        read = _read(name, scaling, limit, offline, own_validation)
     pairs, class_names, source = _with_validation(_with_test(read, seed), validation, seed)
     provenance: dict[str, Any] = {"name": name, **source, "split_seed": seed, **_record(scaling)}
     mean, std = channel_statistics(pairs["train"][0], normalisation)
@@ -169,7 +174,6 @@ def _read(
     name: str,
     scaling: Scaling,
     limit: float,
-    section: Section | None,
     offline: bool,
     own_validation: bool,
 ) -> ReadSet:
@@ -191,9 +195,7 @@ def _read(
         if fits:
             parts[part] = (decoded(table, image_column, picture), labels_of(table, label_column, class_names))
             continue
-        stored = StoredImages(
-            table, image_column, torch.arange(len(table)), replace(picture, section=section)
-        )
+        stored = StoredImages(table, image_column, torch.arange(len(table)), picture)
         parts[part] = (stored, labels_of(table, label_column, class_names))
     return parts, class_names, {**source, "storage": "memory" if fits else "disk"}
 
@@ -203,7 +205,6 @@ def _streamed(
     validation: int,
     scaling: Scaling,
     normalisation: str,
-    section: Section | None,
     length: int | None,
     offline: bool,
 ) -> ImageData:
@@ -217,7 +218,7 @@ def _streamed(
     first = next(iter(tables["train"]), None)
     if first is None:
         raise DataError(f"{name} holds no images")
-    picture = replace(picture_of(first[columns[0]], name, scaling), section=section)
+    picture = picture_of(first[columns[0]], name, scaling)
     counts = {part: image_count(loaded[split]) for part, split in splits.items()}
     train_count = length if length is not None else counts["train"] - validation
     if train_count <= 0:

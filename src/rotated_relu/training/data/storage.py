@@ -29,23 +29,21 @@ class Picture:
     Attributes:
         shape: (C, H, W) of each.
         scaling: To which size, and how; images that are not scaled all have one size.
-        section: Which part of each image is scaled; None takes the whole.
         name: Of the set, for errors.
     """
 
     shape: tuple[int, int, int]
     scaling: Scaling
-    section: Section | None
     name: str
 
     def decoded(self, row: Any, index: int, section: Section | None = None) -> Tensor:
-        """One image, uint8 (C, H, W).
+        """One image, uint8 (C, H, W); of a section of it, if there is one.
 
         Raises:
             DataError: If it cannot be decoded, or has another size than the first.
         """
         mode = "L" if self.shape[0] == 1 else "RGB"
-        found = pixels(row, mode, self.scaling, self.name, index, section or self.section)
+        found = pixels(row, mode, self.scaling, self.name, index, section)
         check_size(found, self.shape[1:], place(row, self.name, index))
         return torch.from_numpy(np.array(found)).view(*self.shape[1:], -1).permute(2, 0, 1)
 
@@ -59,7 +57,7 @@ def check_size(found: Pixels, size: Sequence[int], where: str) -> None:
     if found.shape[:2] != tuple(size):
         raise DataError(
             f"{where} is {found.shape[0]} x {found.shape[1]} pixels, the first one "
-            f"{size[0]} x {size[1]}; choose one size for all with image_size"
+            f"{size[0]} x {size[1]}; choose one size for all with image_size (--image-size)"
         )
 
 

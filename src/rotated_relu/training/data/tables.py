@@ -102,7 +102,7 @@ def picture_of(first: Any, name: str, scaling: Scaling) -> Picture:
     """How the images of a set are decoded, from the first one."""
     found = pixels(first, None, scaling, name, 0)
     height, width = found.shape[:2]
-    return Picture((1 if found.ndim == 2 else 3, height, width), scaling, None, name)
+    return Picture((1 if found.ndim == 2 else 3, height, width), scaling, name)
 
 
 def decoded(raw: Any, column: str, picture: Picture) -> Tensor:
