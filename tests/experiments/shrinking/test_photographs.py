@@ -47,7 +47,9 @@ def trained(photographs, tmp_path_factory):
     torch.manual_seed(0)
     net = timm.create_model("test_resnet", num_classes=2)
     weights = tmp_path_factory.mktemp("weights") / "net.pt"
-    asked = Shrinking(MODEL, str(weights), str(photographs), image_size=64, epochs=2, precision="32", keep=0.7)
+    asked = Shrinking(
+        MODEL, str(weights), str(photographs), image_size=64, epochs=2, precision="32", keep=0.7
+    )
     asked = dataclasses.replace(asked, batch_size=8)
     split = load_data(training_config(asked, known_preprocessing(parse(MODEL), str(weights)))).train
     optimizer = torch.optim.Adam(net.parameters(), 3e-3)

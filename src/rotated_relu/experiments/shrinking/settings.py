@@ -230,7 +230,7 @@ def training_config(wanted: Shrinking, known: Preprocessing | None = None) -> Co
     """
     from ...training import Config
 
-    data = {"name": wanted.data, "validation": wanted.validation, "own_validation": True}
+    data: dict[str, Any] = {"name": wanted.data, "validation": wanted.validation, "own_validation": True}
     data |= _preprocessing(wanted, known)
     if wanted.random_resized_crop:
         data["random_resized_crop"] = _sections_fit(data["image_size"], data["resize"])

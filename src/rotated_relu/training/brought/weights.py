@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +140,8 @@ def _preprocessing_of_timm(name: str) -> Preprocessing | None:
         found = get_pretrained_cfg(name)
     except RuntimeError as error:  # there is such a network, but not with weights of that tag
         raise RotationError(f"{TIMM}{name}: {error}") from error
-    config: dict[str, Any] = {} if found is None else found.to_dict()
+    known = {} if found is None else asdict(found)
+    config = {name: value for name, value in known.items() if value is not None}
     if "mean" not in config:
         return None
     height, width = config["input_size"][-2:]
