@@ -159,7 +159,9 @@ def _resize_of_timm(config: Mapping[str, Any]) -> int | None:
     if config.get("crop_mode", "center") == "squash":
         return None
     size, share = int(min(config["input_size"][-2:])), float(config.get("crop_pct", 1.0))
-    return math.floor(size / share)
+    return max(
+        size, math.floor(size / share)
+    )  # three networks (VOLO) see a smaller picture within a black frame
 
 
 def _interpolation(name: str) -> str:
