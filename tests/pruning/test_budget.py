@@ -99,6 +99,31 @@ def test_slopes_that_matter_alike_do_not_take_turns(seed):
         assert budget.left() * channels < asked[max(0, number - 116)] * channels + 1
 
 
+def test_the_last_choice_gives_back_what_there_is_room_for():
+    """10 -> 2 -> 10 -> 1 has 50 multiplications; one of the first saves 20 of them, one of the second 3, later 2.
+
+    Two of the second matter least. They go while the curve falls, and are at 0 when one of the first has to go as well:
+    that leaves 10 + 8 + 8 = 26 of the 30 that may be, and both have room again.
+    """
+    net = nn.Sequential(nn.Linear(10, 2), RotatedReLU(2), nn.Linear(2, 10), RotatedReLU(10), nn.Linear(10, 1))
+    inputs = torch.zeros(1, 10)
+    with torch.no_grad():
+        for slope in rr.slopes(net).values():
+            slope.fill_(1.0)
+    budget = rr.SlopeBudget(net, inputs, 200, 30 / 50, start=0.1, end=0.6, window=0.1)
+    grads = {"1.slope": torch.tensor([3.0, 9.0]), "3.slope": torch.tensor([0.1, 0.2, *[5.0] * 8])}
+    seen = []
+    for _ in range(200):
+        train(net, budget, 1, grads)
+        with torch.no_grad():
+            seen.append(int((net[3].slope == 0).sum()))
+            net[3].slope[:2] += 1e-3  # what training would do, where no bound holds it
+    assert max(seen[:119]) == 2
+    assert seen[-1] == 0
+    assert net[1].slope.tolist() == [0.0, 1.0]
+    assert budget.left() == pytest.approx(30 / 50)
+
+
 def test_a_plain_network_is_never_cut_in_two():
     net = two_layers()
     # Less than one unit per layer, 3 + 1 + 1 of 22 multiplications, cannot be had.

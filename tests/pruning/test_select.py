@@ -12,7 +12,7 @@ from rotated_relu.nn.activation import RotatedReLU
 from rotated_relu.pruning.importance import Scores
 from support.nets import two_layers
 
-X = torch.zeros(1, 3)
+X, X10 = torch.zeros(1, 3), torch.zeros(1, 10)
 
 
 def with_slopes(net, **values):
@@ -49,6 +49,25 @@ def test_the_lowest_go_until_the_budget_is_met(unit, keep, expected):
     found = rr.select_channels(net, X, keep=keep, unit=unit)
     assert as_bits(found) == expected
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_what_there_is_room_for_comes_back():
+    """10 -> 2 -> 10 -> 1 has 50 multiplications; one of the first saves 20 of them, one of the second 3.
+
+    Per multiplication 0.01 / 3 and 0.012 / 3 of the second go before 0.1 / 20 of the first. Then 10 + 8 + 8 = 26 are
+    left of the 30 that may be; each of the two that went before costs 2 by now, and there is room for both.
+    """
+    net = rr.rotate(
+        nn.Sequential(nn.Linear(10, 2), nn.ReLU(), nn.Linear(2, 10), nn.ReLU(), nn.Linear(10, 1)), X10
+    )
+    with_slopes(net, _1=[0.1, 9.0], _3=[0.01, 0.012, *(float(k) for k in range(1, 9))])
+    found = rr.select_channels(net, X10, keep=30 / 50)
+    assert as_bits(found) == {"1.slope": "10", "3.slope": "0000000000"}
+    # Of 29 only one of them: the one that matters more. Of 27 none.
+    assert as_bits(rr.select_channels(net, X10, keep=29 / 50)) == {"1.slope": "10", "3.slope": "1000000000"}
+    assert as_bits(rr.select_channels(net, X10, keep=27 / 50)) == {"1.slope": "10", "3.slope": "1100000000"}
+    result = rr.compact(net, X10, mask=found)
+    assert [layer.out_features for layer in result.model if isinstance(layer, nn.Linear)] == [1, 10, 1]
 
 
 def test_the_mask_compacts_to_the_budget_and_says_how_it_came_about():

@@ -14,6 +14,8 @@ rest are left alone:
    projection, the proximal step of that constraint): it arrives at exactly 0 whatever the loss says. One that is no
    longer among the chosen meanwhile is free again. But the score of a bounded slope counts a quarter, and only as far
    as its bound has not fallen, lest slopes that matter alike take turns, none arrive, and all go at once at the end.
+4. The last choice frees what there is room for, whether it is at 0 or on the way: a channel that saves much may have
+   gone after many that save little.
 
 All times are shares of the run, so that the same setting means the same for 10 epochs and for 1,200.
 
@@ -40,7 +42,7 @@ from ..nn.slopes import check_slopes
 from .estimate import CostEstimate, check_table
 from .latency.table import LatencyTable
 from .mask import zero_mask
-from .select import check_budget, selector_for, unreachable
+from .select import Selector, check_budget, selector_for, unreachable
 from .steps.selector import StepSelector
 
 UPDATES = 50  # choices within the ramp
@@ -252,9 +254,11 @@ class SlopeBudget:
 
     def _choose(self, share: float) -> None:
         """Bound the slopes that must go to meet ``share``; free those that need not go after all."""
-        chosen = (
-            self._in_steps(share) if isinstance(self._selector, StepSelector) else self._one_by_one(share)
-        )
+        selector = self._selector
+        if isinstance(selector, StepSelector):
+            chosen = self._in_steps(selector, share)
+        else:
+            chosen = self._one_by_one(selector, share)
         for name, slope in self._slopes.items():
             mask = chosen[name].to(slope.device)
             new = mask & self._since[name].isinf()
@@ -263,25 +267,33 @@ class SlopeBudget:
             self._from[name][~mask] = 0
             self._since[name][~mask] = torch.inf
 
-    def _one_by_one(self, share: float) -> Mapping[str, Tensor]:
-        """What is at 0 stays there, and single channels go besides."""
+    def _one_by_one(self, selector: Selector, share: float) -> Mapping[str, Tensor]:
+        """What is at 0 stays there; single channels go besides. The last choice gives back what there is room for."""
         dead, left = zero_mask(self._net), self._left()
         self._refresh_costs(dead)
         held = {
             name: torch.where(since.isinf(), 1.0, HELD * left[name]) for name, since in self._since.items()
         }
         scores = {name: score * held[name] for name, score in self._scores.items()}
-        return self._selector.choose(share, scores, dead, self._saves)
+        masks = selector.choose(share, scores, dead, self._saves, fill=False)
+        if share > self.keep:
+            return masks
+        return selector.filled(share, self._worth(REVIVED), self._others(dead), masks)
 
-    def _in_steps(self, share: float) -> Mapping[str, Tensor]:
+    def _in_steps(self, selector: StepSelector, share: float) -> Mapping[str, Tensor]:
         """Blocks are chosen anew each time, lest one stay half gone; what a channel has lost is not lost again."""
-        left, zero = self._left(), zero_mask(self._net)
-        # At 0 and not from anywhere: that was no choice of this budget, and stays.
-        dead = {name: mask & (self._from[name] == 0).cpu() for name, mask in zero.items()}
         # The last choice gives back what there is room for, although it is gone: the rest of the run can use it.
-        least = REVIVED if share <= self.keep else 0.0
-        scores = {name: score * left[name].clamp(min=least) for name, score in self._scores.items()}
-        return self._selector.choose(share, scores, dead)
+        worth = self._worth(REVIVED if share <= self.keep else 0.0)
+        return selector.choose(share, worth, self._others(zero_mask(self._net)))
+
+    def _worth(self, least: float) -> dict[str, Tensor]:
+        """Scores, as far as a bound has not fallen, and at least ``least`` of them."""
+        left = self._left()
+        return {name: score * left[name].clamp(min=least) for name, score in self._scores.items()}
+
+    def _others(self, zero: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Which slopes are at 0, but not from anywhere: that was no choice of this budget, and stays."""
+        return {name: mask & (self._from[name] == 0).cpu() for name, mask in zero.items()}
 
     def _left(self) -> dict[str, Tensor]:
         """Share of each slope that its bound leaves; 1 for those that are free."""

@@ -1,11 +1,13 @@
 """Choose the channels that go to meet a budget: lowest score per saved cost first, and never the last way through.
 
-Greedy, as a knapsack is filled: what costs much for what it does goes first. Two rules on top:
+Greedy, as a knapsack is filled: what costs much for what it does goes first. Three rules on top:
 
 - the best living channel of an activation is spared until it is the last one: what it saves is known only then. A
   budget that is not met with one channel left of each activation begins another round, with the costs of that network;
 - no channel goes without which the inputs no longer lead to the output: a residual block may vanish as a whole, a layer
-  of a plain network may not.
+  of a plain network may not;
+- the last that went may have saved more than was wanted: what went before it and fits into the rest comes back, highest
+  score first.
 
 Requires: a score of every channel. Ensures: with what is chosen gone the output still depends on the inputs, and at
 most the asked share of the cost is left, or as little as this order can reach.
@@ -31,6 +33,7 @@ from .latency.table import LatencyTable
 from .mask import Mask, check_scores, zero_mask
 from .steps.selector import StepSelector
 
+ROOM = 0.002  # of the whole: less is not worth a search for what fits into it
 Channel = tuple[str, int]  # name of a slope, position
 
 
@@ -110,6 +113,8 @@ class Selector:
         scores: Mapping[str, Tensor],
         dead: Mapping[str, Tensor],
         saved: Mapping[str, float] | None = None,
+        *,
+        fill: bool = True,
     ) -> dict[str, Tensor]:
         """Masks of what goes so that at most ``share`` is left, or as little as can be; ``dead`` included.
 
@@ -118,6 +123,7 @@ class Selector:
             scores: By name, shape (channels,), higher matters more; not divided by a cost.
             dead: What is gone already, by name; every activation.
             saved: What one channel of each activation saves, if it is known; counted if None.
+            fill: Let what fits into the share come back, see :meth:`filled`.
         """
         masks = with_more(dead, [])
         vital: set[str] = set()  # activations whose last channel is a last way through
@@ -128,6 +134,39 @@ class Selector:
             if not chosen:
                 break
             masks, saved = with_more(masks, chosen), None
+        return self.filled(share, scores, dead, masks) if fill else masks
+
+    def filled(
+        self,
+        share: float,
+        scores: Mapping[str, Tensor],
+        dead: Mapping[str, Tensor],
+        masks: Mapping[str, Tensor],
+    ) -> dict[str, Tensor]:
+        """Masks without those for which there is room, highest score first.
+
+        Args:
+            share: As for :meth:`choose`.
+            scores: Likewise.
+            dead: What stays gone.
+            masks: What is to go; nothing comes back if about the share, or more, is left with it.
+        """
+        masks = with_more(masks, [])
+        if share - self.estimate.share(masks, self.unit) < ROOM:
+            return masks  # to look costs one count of the network for each activation
+        gone = [
+            (float(scores[name][index]), name, index)
+            for name, mask in masks.items()
+            for index in (mask & ~dead[name].to(mask.device)).nonzero().flatten().tolist()
+        ]
+        too_large: set[str] = set()  # another channel of the same activation costs as much
+        for _, name, index in sorted(gone, reverse=True):
+            if name in too_large:
+                continue
+            masks[name][index] = False
+            if not self.meets(masks, share):
+                masks[name][index] = True
+                too_large.add(name)
         return masks
 
     def meets(self, dead: Mapping[str, Tensor], share: float) -> bool:
