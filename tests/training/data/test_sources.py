@@ -55,15 +55,17 @@ def test_a_folder_is_read_without_a_connection(tmp_path, attempts, storage):
     assert attempts == []
 
 
-def test_a_folder_of_parquet_is_read_without_a_connection(tmp_path, attempts):
+def test_a_folder_of_parquet_is_read_without_a_connection(tmp_path, attempts, caplog):
     import datasets
 
     table = datasets.load_dataset("imagefolder", data_dir=str(class_folders(tmp_path / "set")))["train"]
     (tmp_path / "tables").mkdir()
     table.to_parquet(tmp_path / "tables" / "train-00000-of-00001.parquet")
+    (tmp_path / "tables" / "README.md").write_text("For people, without a header.")
     attempts.clear()
     assert load_images(tmp_path / "tables", validation=4).class_names == ("cat", "dog")
     assert attempts == []
+    assert "card" not in caplog.text
 
 
 def test_a_folder_is_streamed_without_a_connection(tmp_path, attempts):

@@ -8,6 +8,7 @@ only where that is allowed; else what is in this machine's cache is read.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -117,10 +118,22 @@ def _open_folder(folder: Path, how: dict[str, Any]) -> Any:
         raise DataError(f"{folder} holds neither parquet files nor images{_links(folder)}; {LAYOUT}")
     try:
         # Reading a folder needs no network: without this, each reading is counted at the Hub.
-        with without_network():
+        with without_network(), _any_readme():
             return datasets.load_dataset(*arguments, **where, **how)
     except Exception as error:
         raise DataError(f"cannot read the images in {folder}: {one_line(error)}") from error
+
+
+@contextlib.contextmanager
+def _any_readme() -> Iterator[None]:
+    """Within the ``with`` block nobody warns that a folder's ``README.md`` is no dataset card."""
+    logger = logging.getLogger("huggingface_hub.repocard")
+    former = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(former)
 
 
 @contextlib.contextmanager
