@@ -63,7 +63,6 @@ class Trial:
 TRIALS = [
     *(Trial("resnet20", 0.5, epochs) for epochs in (5, 10, 20, 60)),
     *(Trial("resnet20", 0.5, 60, seed) for seed in (1, 2)),
-    *(Trial("resnet20", 0.5, 48, seed, lr=0.05) for seed in (0, 1, 2)),
     *(Trial("resnet20", 0.73, 20, seed) for seed in (0, 1, 2)),
     *(Trial("resnet56", 0.47, epochs) for epochs in (20, 60)),
 ]
