@@ -21,7 +21,6 @@ without.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 import warnings
@@ -31,9 +30,9 @@ from typing import Any
 
 import torch
 from latency_networks import OWN, batch_sizes, build
+from rows import Row, RowFile
 
 import rotated_relu as rr
-from rotated_relu.core.environment import environment
 from rotated_relu.core.modules import as_inputs
 from rotated_relu.deploy.conversion import to_onnx
 from rotated_relu.deploy.engines import engine_named
@@ -51,7 +50,6 @@ SHARES = tuple(0.35 + 0.55 * number / 9 for number in range(10))
 STEP = 8  # channels
 THREADS = 1  # two wait for each other, and one of them is always disturbed on a shared machine
 ROUNDS = 21
-Row = dict[str, Any]
 
 
 class Pruned:
@@ -177,24 +175,24 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("latency_tables"))
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
-    rows: list[Row] = json.loads(options.out.read_text())["rows"] if options.out.is_file() else []
+    file = RowFile(options.out, THREADS)
     if options.table:
-        print(table_of(rows))
+        print(table_of(file.rows))
         return
     warnings.simplefilter("ignore")
     torch.set_num_threads(THREADS)
     options.cache.mkdir(exist_ok=True)
     for name in options.only:
-        measure(name, options, rows)
-    print(table_of(rows))
+        measure(name, options, file)
+    print(table_of(file.rows))
 
 
-def measure(name: str, options: argparse.Namespace, rows: list[Row]) -> None:
+def measure(name: str, options: argparse.Namespace, file: RowFile) -> None:
     """Add the rows of a network in all engines and batch sizes that have none yet."""
     settings = [
         (engine, size) for engine in options.engines for size in options.batch_sizes or batch_sizes(name)
     ]
-    known = {(r["network"], r["engine"], r["batch_size"]) for r in rows}
+    known = {(r["network"], r["engine"], r["batch_size"]) for r in file.rows}
     missing = [setting for setting in settings if (name, *setting) not in known]
     if not missing:
         return
@@ -206,10 +204,7 @@ def measure(name: str, options: argparse.Namespace, rows: list[Row]) -> None:
             line = f"{row['estimated_ms']:.3f} ms estimated, {row['measured_ms']:.3f} measured"
             line += f", {row['error']:+.1%}, {row['relative']:+.1%}"
             print(f"{name} {engine} {size} {row['share']}: {line}", flush=True)
-        rows += found
-        command = "python benchmarks/latency_estimate.py"
-        written = {"command": command, "environment": environment(), "threads": THREADS, "rows": rows}
-        options.out.write_text(json.dumps(written, indent=1) + "\n")
+        file.add(*found)
 
 
 if __name__ == "__main__":

@@ -18,21 +18,18 @@ in multiples of 8 or 16 (``macs8``, ``macs16``): the same work, other widths.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
-import sys
 import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from latency_networks import OWN, batch_sizes, build
+from rows import Row, RowFile
 
 import rotated_relu as rr
-from rotated_relu.core.environment import environment
 from rotated_relu.core.errors import SlopeError
 from rotated_relu.core.modules import as_inputs
 from rotated_relu.deploy.engines import runner
@@ -47,7 +44,6 @@ SPEEDUPS = (1.5, 2.0, 3.0)
 WAYS = {"time": None, "macs": 1, "macs8": 8, "macs16": 16}
 THREADS = 1  # see latency_estimate.py
 ROUNDS = 21
-Row = dict[str, Any]
 
 
 def random_scores(net: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -182,14 +178,14 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("latency_tables"))
     parser.add_argument("--table", action="store_true", help="print the file as Markdown and stop")
     options = parser.parse_args()
-    rows: list[Row] = json.loads(options.out.read_text())["rows"] if options.out.is_file() else []
+    file = RowFile(options.out, THREADS)
     if options.table:
-        print(tables(rows))
+        print(tables(file.rows))
         return
     warnings.simplefilter("ignore")
     torch.set_num_threads(THREADS)
     options.cache.mkdir(exist_ok=True)
-    known = {(r["network"], r["engine"], r["batch_size"], r["target"], r["way"]) for r in rows}
+    known = {(r["network"], r["engine"], r["batch_size"], r["target"], r["way"]) for r in file.rows}
     for name in options.only:
         for engine in options.engines:
             for size in options.batch_sizes or batch_sizes(name):
@@ -202,16 +198,9 @@ def main() -> None:
                 setting = Setting(name, engine, size, options.cache)
                 for speedup, ways in todo.items():
                     for row in setting.rows([speedup], ways) if ways else ():
-                        rows.append(row)
                         print({key: value for key, value in row.items() if key != "milliseconds"}, flush=True)
-                        save(options.out, rows)
-    print(tables(rows))
-
-
-def save(path: Path, rows: list[Row]) -> None:
-    command = " ".join(["python", "benchmarks/latency_selection.py", *sys.argv[1:]])
-    written = {"command": command, "environment": environment(), "threads": THREADS, "rows": rows}
-    path.write_text(json.dumps(written, indent=1) + "\n")
+                        file.add(row)
+    print(tables(file.rows))
 
 
 if __name__ == "__main__":

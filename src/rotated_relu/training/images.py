@@ -48,7 +48,7 @@ def load_data(config: Config, *, offline: bool = False) -> ImageData:
         interpolation=data.interpolation,
         own_validation=data.own_validation,
         normalisation="none" if given else data.normalisation,
-        storage="disk" if data.random_resized_crop and data.storage == "auto" else data.storage,
+        storage=data.storage,
         memory_limit=data.memory_limit,
         cut=data.random_resized_crop,
         length=data.length,

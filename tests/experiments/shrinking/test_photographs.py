@@ -48,9 +48,15 @@ def trained(photographs, tmp_path_factory):
     net = timm.create_model("test_resnet", num_classes=2)
     weights = tmp_path_factory.mktemp("weights") / "net.pt"
     asked = Shrinking(
-        MODEL, str(weights), str(photographs), image_size=64, epochs=2, precision="32", keep=0.7
+        MODEL,
+        str(weights),
+        str(photographs),
+        image_size=64,
+        epochs=2,
+        batch_size=8,
+        precision="32",
+        keep=0.7,
     )
-    asked = dataclasses.replace(asked, batch_size=8)
     split = load_data(training_config(asked, known_preprocessing(parse(MODEL), str(weights)))).train
     optimizer = torch.optim.Adam(net.parameters(), 3e-3)
     for _ in range(4):

@@ -97,9 +97,8 @@ def test_weights_from_a_file(file, tmp_path):
     torch.save({"state_dict": net.state_dict()}, tmp_path / "mine.pth")
     brought = bring(found, str(tmp_path / "mine.pth"), 2)
     x = torch.randn(1, 3, 2, 2)
-    assert torch.equal(brought.net(x), net(x))
-    assert not brought.net.training
-    assert brought.preprocessing is None
+    assert torch.equal(brought(x), net(x))
+    assert not brought.training
     with pytest.raises(FileFormatError, match="has no published weights by name"):
         bring(found, "pretrained", 2)
 
@@ -108,9 +107,8 @@ def test_timm_knows_its_preprocessing(tmp_path):
     timm = pytest.importorskip("timm")
     found = parse("timm/resnet18")
     torch.save(timm.create_model("resnet18", num_classes=3).state_dict(), tmp_path / "w.pt")
-    brought = bring(found, str(tmp_path / "w.pt"), 3)
     # timm's own configuration of resnet18: 224 pixels of floor(224 / 0.95) = 235, bicubic.
-    assert brought.preprocessing == Preprocessing(
+    assert known_preprocessing(found, str(tmp_path / "w.pt")) == Preprocessing(
         (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), (224, 224), 235, "bicubic"
     )
     with pytest.raises(PlanError, match="number of classes"):
@@ -122,19 +120,19 @@ def test_torchvision_weights_by_name_are_checked_before_anything_is_downloaded()
         bring(parse("resnet18"), "IMAGENET1K_V9", 1000)
 
 
-def test_torchvision_weights_bring_their_preprocessing(monkeypatch):
+@pytest.mark.parametrize(
+    ("asked", "taken"), [("pretrained", "IMAGENET1K_V2"), ("IMAGENET1K_V1", "IMAGENET1K_V1")]
+)
+def test_the_weights_of_torchvision_that_are_taken(monkeypatch, asked, taken):
+    """ResNet-50 has two; torchvision documents the second as its default."""
     import torchvision.models as models
 
-    real = models.get_model
+    seen = {}
     monkeypatch.setattr(
-        models, "get_model", lambda name, weights, **options: real(name, weights=None, **options)
+        models, "get_model", lambda name, **given: seen.update(given, name=name) or torch.nn.Identity()
     )
-    brought = bring(parse("resnet18"), "DEFAULT", 1000)
-    # As torchvision documents IMAGENET1K_V1 of ResNet-18: resized to 256, 224 cut out, bilinear.
-    assert brought.preprocessing == Preprocessing(
-        (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), (224, 224), 256, "bilinear"
-    )
-    assert brought.class_names[:2] == ("tench", "goldfish")
+    assert not bring(parse("resnet50"), asked, 1000).training
+    assert (seen["name"], seen["weights"].name) == ("resnet50", taken)
 
 
 def test_preprocessing_is_known_from_names_alone(monkeypatch, tmp_path):
@@ -142,8 +140,10 @@ def test_preprocessing_is_known_from_names_alone(monkeypatch, tmp_path):
     import torchvision.models as models
 
     monkeypatch.delattr(models, "get_model")
-    found = known_preprocessing(parse("resnet18"), "DEFAULT")
-    assert (found.image_size, found.resize) == ((224, 224), 256)
+    # As torchvision documents IMAGENET1K_V1 of ResNet-18: resized to 256, 224 cut out, bilinear.
+    assert known_preprocessing(parse("resnet18"), "DEFAULT") == Preprocessing(
+        (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), (224, 224), 256, "bilinear"
+    )
     assert known_preprocessing(parse("resnet18"), f"{tmp_path}/mine.pth") is None
     assert known_preprocessing(parse("resnet20"), f"{tmp_path}/mine.pth") is None
     with pytest.raises(UnknownNameError, match="IMAGENET1K_V1"):

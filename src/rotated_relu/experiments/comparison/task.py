@@ -97,7 +97,7 @@ class Task:
         assert weights is not None
         architecture = parse(model.name, model.options)
         trust(architecture.name)
-        net = bring(architecture, weights.place, self.images.num_classes, renames=weights.renames).net
+        net = bring(architecture, weights.place, self.images.num_classes, renames=weights.renames)
         outputs = check_outputs(net, self.images)
         told = self.settings.base.data.normalisation == "given"
         refuse_guessing(self.validated(net), self.images, outputs, told=told)

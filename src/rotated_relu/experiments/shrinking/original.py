@@ -60,9 +60,9 @@ def write_original(wanted: Shrinking, run: Run, say: Say, device: str = "auto") 
     config = training_config(wanted, known)
     images = load_data(config)
     config = override(config, augmentation(wanted, images.image_shape))
-    brought = bring(architecture, wanted.weights, images.num_classes, renames=wanted.renames)
-    accuracy = _tried(brought.net, images, say, told=wanted.mean is not None or known is not None)
-    write_weights(run, brought.net)
+    net = bring(architecture, wanted.weights, images.num_classes, renames=wanted.renames)
+    accuracy = _tried(net, images, say, told=wanted.mean is not None or known is not None)
+    write_weights(run, net)
     record(run, wanted, with_precision(config, device), images, accuracy)
 
 

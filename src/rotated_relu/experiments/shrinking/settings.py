@@ -233,7 +233,8 @@ def training_config(wanted: Shrinking, known: Preprocessing | None = None) -> Co
     data: dict[str, Any] = {"name": wanted.data, "validation": wanted.validation, "own_validation": True}
     data |= _preprocessing(wanted, known)
     if wanted.random_resized_crop:
-        data["random_resized_crop"] = _sections_fit(data["image_size"], data["resize"])
+        _check_sections(data["image_size"], data["resize"])
+        data["random_resized_crop"] = True
     lr = LR * wanted.batch_size / LR_BATCH if wanted.lr is None else wanted.lr
     return Config.from_dict(
         {
@@ -269,20 +270,19 @@ def continued_config(wanted: Shrinking, former: Config) -> Config:
         "data.random_resized_crop": wanted.random_resized_crop,
     }
     if wanted.random_resized_crop and not data.random_resized_crop:
-        _sections_fit(data.image_size, data.resize)
+        _check_sections(data.image_size, data.resize)
     changes = {name: value for name, value in given.items() if value is not None}
     return override(dataclasses.replace(own, model=model, data=data), changes)
 
 
-def _sections_fit(image_size: int | None, resize: int | None) -> bool:
-    """True: a network that learns from sections keeps proportions, and so must the images that are tested on."""
+def _check_sections(image_size: int | None, resize: int | None) -> None:
+    """A network that learns from sections sees proportions kept, and so must the images be that are tested on."""
     if image_size is None or resize is None:
         raise RunError(
             "random sections of the training images are scaled with their proportions, so the others must be too: give "
             "--image-size and --resize, the length that the shorter side gets before the middle is cut out (256 for "
             "224 is usual; the image size itself for square images that are seen whole)"
         )
-    return True
 
 
 def _preprocessing(wanted: Shrinking, known: Preprocessing | None) -> dict[str, Any]:

@@ -2,6 +2,6 @@
 
 from .architectures import Architecture, parse
 from .state_dicts import fill, read_state_dict
-from .weights import Brought, bring, known_preprocessing
+from .weights import bring, known_preprocessing
 
-__all__ = ["Architecture", "Brought", "bring", "fill", "known_preprocessing", "parse", "read_state_dict"]
+__all__ = ["Architecture", "bring", "fill", "known_preprocessing", "parse", "read_state_dict"]

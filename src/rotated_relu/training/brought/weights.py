@@ -1,10 +1,10 @@
-"""A trained network from its name and its weights, with the preprocessing that belongs to them where that is known."""
+"""A trained network from its name and its weights, and the preprocessing that belongs to them where that is known."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,28 +19,13 @@ from .state_dicts import SUFFIXES, fill, read_state_dict, renamed
 PRETRAINED = "pretrained"
 
 
-@dataclass(frozen=True)
-class Brought:
-    """A trained network.
-
-    Attributes:
-        net: In eval mode, without slopes of ours.
-        preprocessing: What belongs to the weights; None where nobody says.
-        class_names: Of its outputs; None where nobody says.
-    """
-
-    net: nn.Module
-    preprocessing: Preprocessing | None
-    class_names: tuple[str, ...] | None
-
-
 def bring(
     architecture: Architecture,
     weights: str,
     num_classes: int,
     *,
     renames: Mapping[str, str] | None = None,
-) -> Brought:
+) -> nn.Module:
     """Build a network and fill it.
 
     Args:
@@ -49,6 +34,9 @@ def bring(
         num_classes: Of the images; a network with another number of outputs cannot be trained on them.
         renames: Module names in the file to those in the network.
 
+    Returns:
+        The network in eval mode, without slopes of ours.
+
     Raises:
         FileFormatError: If a file cannot be read, or a name is given where there are no weights by name.
         PlanError: If the weights do not fit the network.
@@ -56,15 +44,17 @@ def bring(
         RotationError: If the network cannot be built.
     """
     if _is_file(weights):
-        net = fill(architecture.build(num_classes), renamed(read_state_dict(weights), renames or {}))
-        return Brought(net.eval(), known_preprocessing(architecture, weights), None)
-    sources: dict[str, Callable[[Architecture, str], Brought]] = {"torchvision": _torchvision, "timm": _timm}
+        return fill(architecture.build(num_classes), renamed(read_state_dict(weights), renames or {})).eval()
+    sources: dict[str, Callable[[Architecture, str], nn.Module]] = {
+        "torchvision": _torchvision,
+        "timm": _timm,
+    }
     if architecture.kind not in sources:
         raise FileFormatError(
             f"{weights}: there is no such file, and {architecture.name} has no published weights by name; "
             f"--weights takes a file ({', '.join(SUFFIXES)})"
         )
-    return sources[architecture.kind](architecture, weights)
+    return sources[architecture.kind](architecture, weights).eval()
 
 
 def _is_file(weights: str) -> bool:
@@ -111,15 +101,16 @@ def _chosen(architecture: Architecture, weights: str) -> Any:
     return known[name]
 
 
-def _torchvision(architecture: Architecture, weights: str) -> Brought:
+def _torchvision(architecture: Architecture, weights: str) -> nn.Module:
     from torchvision.models import get_model
 
-    chosen = _chosen(architecture, weights)
-    net: nn.Module = get_model(architecture.name, weights=chosen, **architecture.options)
-    return Brought(net.eval(), known_preprocessing(architecture, weights), tuple(chosen.meta["categories"]))
+    net: nn.Module = get_model(
+        architecture.name, weights=_chosen(architecture, weights), **architecture.options
+    )
+    return net
 
 
-def _timm(architecture: Architecture, weights: str) -> Brought:
+def _timm(architecture: Architecture, weights: str) -> nn.Module:
     if weights not in (PRETRAINED, "DEFAULT"):
         raise FileFormatError(
             f"{weights}: there is no such file; timm's own weights are called {PRETRAINED!r}"
@@ -129,7 +120,7 @@ def _timm(architecture: Architecture, weights: str) -> Brought:
 
     name = architecture.name.removeprefix(TIMM)
     net: nn.Module = timm.create_model(name, pretrained=True, **architecture.options)
-    return Brought(net.eval(), known_preprocessing(architecture, weights), None)
+    return net
 
 
 def _preprocessing_of_timm(name: str) -> Preprocessing | None:

@@ -88,7 +88,7 @@ def load_images(
     scaling = Scaling(image_size, resize, interpolation)
     if storage == "stream":
         return _streamed(name, int(validation), scaling, normalisation, length, offline)
-    limit = {"auto": memory_limit * 2**30, "memory": float("inf"), "disk": 0.0}[storage]
+    limits = {"auto": memory_limit * 2**30, "memory": float("inf"), "disk": 0.0}
     if name == BUNDLED:
         if cut:
             raise DataError(
@@ -96,7 +96,7 @@ def load_images(
             )
         read = _mnist5k(scaling)
     else:
-        limit = -1.0 if cut else limit  # sections are cut out of the files
+        limit = limits["disk" if cut else storage]  # sections are cut out of the files
         read = _read(name, scaling, limit, offline, own_validation)
     pairs, class_names, source = _with_validation(_with_test(read, seed), validation, seed)
     provenance: dict[str, Any] = {"name": name, **source, "split_seed": seed, **_record(scaling)}
