@@ -31,6 +31,7 @@ from typing import Any
 import torch
 from latency_networks import OWN, batch_sizes, build
 from rows import Row, RowFile
+from tables import markdown
 
 import rotated_relu as rr
 from rotated_relu.core.modules import as_inputs
@@ -146,7 +147,7 @@ def table_of(rows: list[Row]) -> str:
     ``original`` is the error of the network as it is: how much the machine has changed since the calibration, which
     timed it too.
     """
-    lines = [HEAD, ("---",) * len(HEAD)]
+    lines = []
     groups = sorted({(r["network"], r["engine"], r["batch_size"]) for r in rows})
     for group in [*groups, None]:
         chosen = [r for r in rows if group is None or (r["network"], r["engine"], r["batch_size"]) == group]
@@ -156,7 +157,7 @@ def table_of(rows: list[Row]) -> str:
         whole = f"{chosen[0]['error']:+.1%}" if group else ""
         seconds = f"{max(r['calibration']['first_s'] for r in chosen):.0f} s"
         lines.append((*map(str, group or ("all", "", "")), str(len(pruned)), *percent, whole, seconds))
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return markdown(HEAD, lines)
 
 
 def high(values: list[float]) -> float:

@@ -28,6 +28,7 @@ from pathlib import Path
 import torch
 from latency_networks import OWN, batch_sizes, build
 from rows import Row, RowFile
+from tables import markdown
 
 import rotated_relu as rr
 from rotated_relu.core.errors import SlopeError
@@ -133,11 +134,6 @@ HEAD = (
     "MACs / left",
     "of MACs",
 )
-
-
-def markdown(head: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
-    lines = [head, ("---",) * len(head), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
 def tables(rows: list[Row]) -> str:

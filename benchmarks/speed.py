@@ -24,6 +24,7 @@ from pathlib import Path
 
 import torch
 import torchvision
+from tables import markdown
 
 import rotated_relu as rr
 from rotated_relu.core.counting import count_macs
@@ -171,12 +172,6 @@ def tables(found: dict[str, object]) -> str:
         for r in rows
     ]  # fmt: skip
     return markdown(ENGINE_HEAD, engines) + "\n\n" + markdown(HEAD, lines)
-
-
-def markdown(head: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
-    """A table."""
-    lines = [head, ("---",) * len(head), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
 def reductions(net: torch.nn.Module, inputs: torch.Tensor) -> tuple[float, float]:

@@ -26,8 +26,9 @@ QUICK |= {"measure": ["--repeats", "1", "--batch-size", "1", "--engine", "torch"
 
 def commands():
     blocks = re.findall(r"```bash\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
-    lines = [shlex.split(line) for block in blocks for line in block.splitlines()]
-    return [words[1:] for words in lines if words[0] == "rotated-relu"]
+    whole = "".join(blocks).replace("\\\n", " ")  # a command may go on in the next line
+    lines = [shlex.split(line, comments=True) for line in whole.splitlines()]
+    return [words[1:] for words in lines if words[:1] == ["rotated-relu"]]
 
 
 @pytest.fixture
