@@ -21,25 +21,29 @@ def blocks(language):
 @pytest.mark.slow
 def test_quick_start_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    (code,) = blocks("python")
+    whole, stepwise = blocks("python")
+    images, labels = torch.randn(2, 3, 32, 32), torch.tensor([1, 2])
     names = {
         "net": rr.models.resnet20(rotated=False),
         "cross_entropy": cross_entropy,
-        "images": torch.randn(2, 3, 32, 32),
-        "labels": torch.tensor([1, 2]),
+        "images": images,
+        "labels": labels,
+        "loader": [(images, labels)],
         "example_inputs": torch.randn(1, 3, 32, 32),
         # A network that keeps its score until a third of its slopes are gone.
         "evaluate": lambda net: float(sum(int((a != 0).sum()) for a in rr.slopes(net).values()) > 450),
     }
-    before, after = code.split("...\n")
+    exec(whole, names)
+    assert names["shrunk"].macs_kept <= 0.5
+    small = rr.load("small.safetensors", rr.models.resnet20(rotated=False))
+    assert torch.equal(small.eval()(images), names["shrunk"].compacted.model.eval()(images))
+    before, after = stepwise.split("...\n")
     exec(before, names)
     for slope in rr.slopes(names["net"]).values():  # as a training would leave them: no two alike
         torch.nn.init.uniform_(slope.data)
     exec(after, names)
     assert 450 < names["found"].alive < 672
     assert names["result"].certificate.max_relative_difference <= 1e-9
-    small = rr.load("small.safetensors", rr.models.resnet20(rotated=False))
-    assert torch.equal(small.eval()(names["images"]), names["result"].model.eval()(names["images"]))
     assert Path("small.onnx").is_file()
 
 
