@@ -1,5 +1,6 @@
 """The command line as a person meets it: help, suggestions, messages, exit codes. Nothing is trained here."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -38,6 +39,27 @@ def test_help_of_every_verb_has_its_example(capsys, verb):
     code, out, _ = call(capsys, verb, "--help")
     assert code == 0
     assert f"Example: rotated-relu {verb}" in flat(out)
+
+
+@pytest.mark.parametrize("columns", [110, 60])  # in boxes, and in a narrow terminal
+def test_help_breaks_lines_at_the_edge_alone_and_keeps_brackets(monkeypatch, capsys, columns):
+    monkeypatch.setattr(app.shutil, "get_terminal_size", lambda: os.terminal_size((columns, 40)))
+    monkeypatch.setenv("COLUMNS", str(columns))
+    _, out, _ = call(capsys, "attack", "--help")
+    # The docstring has a break before "Reads", which is at the edge of neither.
+    assert "far as there are. Reads test images: meant for the end." in flat(out)
+    assert not re.search(r"as far as there are\.\s*\n", out)
+    assert "pip install 'rotated-relu[attack]'" in flat(out)
+
+
+@pytest.mark.parametrize("verb", app.VERBS)
+def test_no_word_of_an_option_is_read_as_colour(verb):
+    import typer
+    from rich.text import Text
+
+    for parameter in typer.main.get_command(app.build_app()).commands[verb].params:
+        text = getattr(parameter, "help", None) or ""
+        assert Text.from_markup(text).plain == text
 
 
 @pytest.mark.parametrize("verb", app.VERBS)

@@ -6,12 +6,14 @@ Libraries that take seconds to import are imported by the verbs that need them.
 from __future__ import annotations
 
 import functools
+import inspect
 import shlex
 import shutil
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import typer
+from rich.markup import escape
 
 from .. import __version__
 from . import (
@@ -99,10 +101,18 @@ def build_app(given: Sequence[str] = ()) -> typer.Typer:
     for name, (verb, example) in VERBS.items():
         if verb is train.train and (not given or given[0] == name):
             verb = train.with_settings()
-        app.command(name, cls=COMMANDS.get(name), epilog=f"Example: {example}")(
-            _stoppable(name, verb, given) if name in KEPT else verb
+        register = app.command(
+            name, cls=COMMANDS.get(name), help=_help_of(verb, app), epilog=f"Example: {example}"
         )
+        register(_stoppable(name, verb, given) if name in KEPT else verb)
     return app
+
+
+def _help_of(verb: Callable[..., Any], app: typer.Typer) -> str:
+    """A verb's docstring, a paragraph a line: boxes keep breaks within one, and read an extra's brackets as colour."""
+    paragraphs = (inspect.getdoc(verb) or "").split("\n\n")
+    text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+    return escape(text) if app.rich_markup_mode == "rich" else text
 
 
 def _stoppable(name: str, verb: Callable[..., Any], given: Sequence[str]) -> Callable[..., Any]:
