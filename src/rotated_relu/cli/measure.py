@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..deploy.timing import unsteadiness
+from ..experiments.report.words import busy
 from ..experiments.run_networks import open_run
 from ..experiments.stages.measure import BATCH_SIZES, measure_run
 from . import console
@@ -48,6 +50,8 @@ def measure(
     console.show(measurement_table(data))
     if len(data["engines"]) > 1:
         console.show(engine_table(data), *fastest_words(data))
+    timed = [part["milliseconds"] for engine in data["engines"] for part in engine["latency"]]
+    console.show(*filter(None, [busy(max(map(unsteadiness, timed)))]))
     console.show_next(loaded)
 
 

@@ -302,6 +302,15 @@ def two_timed(**parts):
     return data
 
 
+@pytest.mark.parametrize(("steps", "says"), [(0.1, False), (1.0, True)])
+def test_times_of_a_busy_machine_are_said_to_be_so(steps, says):
+    # Quartiles of 1, 1.1, ..., 1.6 are 1.1 and 1.5, of 1, 2, ..., 7 they are 2 and 6.
+    times = {"relu": [1.0] * 7, "compact": [1 + steps * turn for turn in range(7)]}
+    caption = networks(two_timed(milliseconds=times)).caption
+    assert ("times spans a factor of 3.0" in caption) == says
+    assert ("The machine was busy" in caption) == says
+
+
 def test_where_the_milliseconds_went_is_drawn_as_measured_and_as_estimated():
     measured = {"relu": {"conv": 4.0, "fc": 2.0}, "compact": {"conv": 2.5, "fc": 0.5}}
     estimated = {"relu": {"conv": 4.0, "fc": 1.0}, "compact": {"conv": 2.0, "fc": 0.5}}

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rotated_relu.core.errors import RunError
-from rotated_relu.experiments.report.frontier import verdict
+from rotated_relu.experiments.report.frontier import build_frontier, verdict
 from rotated_relu.experiments.shrinking import frontier, original
 from rotated_relu.experiments.shrinking.frontier import part_of, shrink_frontier
 from rotated_relu.experiments.shrinking.pipeline import shrink_run
@@ -58,6 +58,16 @@ def test_all_are_measured_in_the_same_rounds(curve):
         assert set(own["networks"]) == {"original", "compact"}
         timed, mine = whole["latency"][0]["milliseconds"], own["latency"][0]["milliseconds"]
         assert mine == {"original": timed["original"], "compact": timed[name]}
+
+
+def test_a_busy_machine_is_said_on_the_page(curve, tmp_path):
+    _, summary, _ = curve
+    assert summary["unsteadiness"] >= 1
+    made = {"environment": summary["environment"]}
+    for unsteadiness, says in ((1.0, False), (2.5, True)):
+        known = {**summary, "title": "net", "made": made, "unsteadiness": unsteadiness}
+        page = build_frontier(known, tmp_path / "report.html").read_text()
+        assert ("spans a factor of 2.5" in page) == says
 
 
 def test_the_page_has_every_run_with_a_link(curve):

@@ -9,7 +9,7 @@ from typing import Any
 from .build import write_page
 from .figures.spec import Figure, axis, line
 from .tables import made_of
-from .words import NARROW_SPACE, count, factor, milliseconds, percent, points, share
+from .words import NARROW_SPACE, busy, count, factor, milliseconds, percent, points, share
 
 
 def build_frontier(data: Mapping[str, Any], path: Path) -> Path:
@@ -93,7 +93,15 @@ def _table(data: Mapping[str, Any]) -> dict[str, Any]:
         "heads": heads,
         "rows": rows,
         "links": ["", *(f"{row['run']}/report.html" for row in data["runs"])],
-        "caption": f"Times are medians in {data['engine']}. Each budget leads to the page of its run.",
+        "caption": " ".join(
+            filter(
+                None,
+                (
+                    f"Times are medians in {data['engine']}. Each budget leads to the page of its run.",
+                    busy(data.get("unsteadiness", 1.0)),
+                ),
+            )
+        ),
     }
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ...deploy.timing import unsteadiness
 from . import words
-from .schema import HeldRow, NetworkRow, ReportData
+from .schema import HeldRow, LatencyPart, NetworkRow, ReportData
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,12 @@ def networks(data: ReportData) -> NetworkTable | None:
         notes.append("MACs and peak memory are for one example.")
     if reference is not None and len(rows) > 1:
         notes.append(f"Small print: change from {reference['label']}.")
-    return NetworkTable(heads, table, " ".join(notes))
+    notes.append(words.busy(_unsteadiness(data.get("latency", []))))
+    return NetworkTable(heads, table, " ".join(filter(None, notes)))
+
+
+def _unsteadiness(latency: Sequence[LatencyPart]) -> float:
+    return max((unsteadiness(part.get("milliseconds", {})) for part in latency), default=1.0)
 
 
 def _accuracy(row: NetworkRow, reference: NetworkRow | None, name: str) -> Cell:

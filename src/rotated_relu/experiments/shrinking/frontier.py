@@ -19,6 +19,7 @@ from ...core.environment import environment
 from ...core.errors import RunError
 from ...core.messages import Say
 from ...core.run_directory import Run, as_written, read_json, write_json
+from ...deploy.timing import unsteadiness
 from ..report.frontier import build_frontier
 from ..run_networks import RunNetworks
 from ..stages.evaluate import evaluate_run, kept_accuracies
@@ -203,6 +204,7 @@ def _summary(summaries: list[dict[str, Any]], runs: Mapping[str, RunNetworks], p
     return {
         **{key: summaries[0][key] for key in alike},
         "original_latency_ms_by_batch_size": {size: times[ORIGINAL] for size, times in medians.items()},
+        "unsteadiness": max(unsteadiness(timed["milliseconds"]) for timed in measured["latency"]),
         "original_macs": measured["networks"][ORIGINAL]["macs"],
         "original_parameters": measured["networks"][ORIGINAL]["parameters"],
         "runs": rows,
