@@ -98,10 +98,10 @@ def test_optional_packages_are_absent(bare):
 
 
 def test_the_ten_lines_of_the_readme_run_up_to_save(bare, tmp_path):
-    (quick_start,) = re.findall(
+    whole, stepwise = re.findall(
         r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL
     )
-    before, after = quick_start.split("...\n")
+    before, after = stepwise.split("...\n")
     upto_save, _ = after.split("rr.export_onnx")
     code = f"""
 import os, torch
@@ -110,8 +110,10 @@ os.chdir({str(tmp_path)!r})
 import rotated_relu as rr
 net = rr.models.fcnn(rotated=False)
 images, labels, example_inputs = torch.randn(2, 1, 28, 28), torch.tensor([1, 2]), torch.randn(1, 1, 28, 28)
+loader = [(images, labels)]
 def evaluate(net):
     return float(sum(int((a != 0).sum()) for a in rr.slopes(net).values()) > 300)
+{whole}
 {before}
 for slope in rr.slopes(net).values():
     torch.nn.init.uniform_(slope.data)

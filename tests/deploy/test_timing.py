@@ -1,6 +1,6 @@
 import pytest
 
-from rotated_relu.deploy.timing import LatencyComparison, compare_latency, unsteadiness
+from rotated_relu.deploy.timing import LatencyComparison, compare_latency
 
 
 def test_calls_are_interleaved_and_counted():
@@ -18,14 +18,6 @@ def test_speedup_is_the_median_of_ratios_not_the_ratio_of_medians():
     assert found.medians_ms == {"old": 9.0, "new": 3.0}
     assert found.ratios("new", over="old") == [2.0, 3.0, 1.5]
     assert found.speedup("new", over="old") == 2.0  # ratios 2, 3, 1.5; the ratio of medians would be 3
-
-
-def test_unsteadiness_is_the_widest_middle_half():
-    # Quartiles of 1..7 are 2 and 6, of seven equal times 1.
-    steady, spread = [3.0] * 7, [4.0, 1.0, 7.0, 2.0, 6.0, 3.0, 5.0]
-    assert unsteadiness({"a": steady, "b": spread}) == pytest.approx(3)
-    assert unsteadiness({"a": steady}) == 1
-    assert unsteadiness({"a": spread[:3]}) == 1  # too few to say
 
 
 def test_a_fast_callable_is_called_often_and_the_time_is_per_call(monkeypatch):

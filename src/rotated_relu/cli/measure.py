@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..deploy.timing import unsteadiness
-from ..experiments.report.words import busy
 from ..experiments.run_networks import open_run
 from ..experiments.stages.measure import BATCH_SIZES, measure_run
 from . import console
@@ -44,6 +42,8 @@ def measure(
     reference: the network of the other run if one is given, else the trained network. Engines that run graphs
     get each network in the layout that is fastest there.
     """
+    from ..experiments.report.steadiness import busy, unsteadiness
+
     loaded = open_run(run)
     reference = None if against is None else open_run(against)
     data = measure_run(loaded, reference, batch_size, engines=engine, repeats=repeats, threads=threads)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ..core.arguments import checked
@@ -45,19 +45,6 @@ class LatencyComparison:
     def to_dict(self) -> dict[str, dict[str, list[float]] | dict[str, float]]:
         """Timings and medians as plain data."""
         return {"milliseconds": self.milliseconds, "medians_ms": self.medians_ms}
-
-
-def unsteadiness(milliseconds: Mapping[str, Sequence[float]]) -> float:
-    """How much the machine's speed changed while several callables were timed in turn.
-
-    Args:
-        milliseconds: Per name, times of one call, in ms.
-
-    Returns:
-        The upper quartile over the lower one of those times that are spread most; 1 for fewer than four of them.
-    """
-    quartiles = [statistics.quantiles(times, n=4) for times in milliseconds.values() if len(times) >= 4]
-    return max((upper / lower for lower, _, upper in quartiles if lower > 0), default=1.0)
 
 
 @checked()

@@ -7,6 +7,7 @@ from rotated_relu.core.errors import RunError, UnknownNameError
 from rotated_relu.experiments.report import build
 from rotated_relu.experiments.report.build import render
 from rotated_relu.experiments.report.figures import figures
+from rotated_relu.experiments.report.steadiness import unsteadiness
 from rotated_relu.experiments.report.tables import attack, certificate, counts, held, made, networks, tiles
 from rotated_relu.experiments.report.words import count, lead, paths, percent, points, share, size, verdict
 from support.report_data import full_report, trained_report
@@ -300,6 +301,14 @@ def two_timed(**parts):
     data = two_networks()
     data["latency"][0] |= {"medians_ms": {"relu": 6.0, "compact": 3.0}} | parts
     return data
+
+
+def test_unsteadiness_is_the_widest_middle_half():
+    # Quartiles of 1..7 are 2 and 6, of seven equal times 1.
+    steady, spread = [3.0] * 7, [4.0, 1.0, 7.0, 2.0, 6.0, 3.0, 5.0]
+    assert unsteadiness({"a": steady, "b": spread}) == pytest.approx(3)
+    assert unsteadiness({"a": steady}) == 1
+    assert unsteadiness({"a": spread[:3]}) == 1  # too few to say
 
 
 @pytest.mark.parametrize(("steps", "says"), [(0.1, False), (1.0, True)])

@@ -8,8 +8,9 @@ from typing import Any
 
 from .build import write_page
 from .figures.spec import Figure, axis, line
+from .steadiness import busy
 from .tables import made_of
-from .words import NARROW_SPACE, busy, count, factor, milliseconds, percent, points, share
+from .words import NARROW_SPACE, count, factor, milliseconds, percent, points, share
 
 
 def build_frontier(data: Mapping[str, Any], path: Path) -> Path:

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...deploy.timing import unsteadiness
 from . import words
 from .schema import HeldRow, LatencyPart, NetworkRow, ReportData
+from .steadiness import busy, unsteadiness
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def networks(data: ReportData) -> NetworkTable | None:
         notes.append("MACs and peak memory are for one example.")
     if reference is not None and len(rows) > 1:
         notes.append(f"Small print: change from {reference['label']}.")
-    notes.append(words.busy(_unsteadiness(data.get("latency", []))))
+    notes.append(busy(_unsteadiness(data.get("latency", []))))
     return NetworkTable(heads, table, " ".join(filter(None, notes)))
 
 

@@ -10,7 +10,6 @@ from .schema import AttackPart, NetworkRow, ReportData
 MINUS = "\N{MINUS SIGN}"
 TIMES = "\N{MULTIPLICATION SIGN}"
 NARROW_SPACE = "\N{NARROW NO-BREAK SPACE}"
-BUSY = 1.5  # upper over lower quartile of times; on a machine of one's own it is 1.0 to 1.1
 SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -26,16 +25,6 @@ def share(fraction: float | None) -> str:
     value = 100 * fraction
     digits = 0 if round(value) not in (0, 100) or value in (0, 100) else 1
     return f"{value:.{digits}f}{NARROW_SPACE}%".replace("-", MINUS)
-
-
-def busy(unsteadiness: float) -> str:
-    """A warning that milliseconds were taken on a busy machine; empty if they were not."""
-    if unsteadiness < BUSY:
-        return ""
-    return (
-        f"The machine was busy: the middle half of one network's times spans a factor of {unsteadiness:.1f}. "
-        "Speed-ups are taken within each round and hold better than milliseconds; measure again when it is quiet."
-    )
 
 
 def points(difference: float) -> str:

@@ -19,8 +19,8 @@ from ...core.environment import environment
 from ...core.errors import RunError
 from ...core.messages import Say
 from ...core.run_directory import Run, as_written, read_json, write_json
-from ...deploy.timing import unsteadiness
 from ..report.frontier import build_frontier
+from ..report.steadiness import unsteadiness
 from ..run_networks import RunNetworks
 from ..stages.evaluate import evaluate_run, kept_accuracies
 from ..stages.measure import measure_networks
