@@ -44,6 +44,8 @@ def test_quick_start_runs(tmp_path, monkeypatch, capsys):
     exec(after, names)
     assert 450 < names["found"].alive < 672
     assert names["result"].certificate.max_relative_difference <= 1e-9
+    small = rr.load("small.safetensors", rr.models.resnet20(rotated=False))
+    assert torch.equal(small.eval()(images), names["result"].model.eval()(images))
     assert Path("small.onnx").is_file()
 
 

@@ -50,8 +50,9 @@ def measure(
     console.show(measurement_table(data))
     if len(data["engines"]) > 1:
         console.show(engine_table(data), *fastest_words(data))
-    timed = [part["milliseconds"] for engine in data["engines"] for part in engine["latency"]]
-    console.show(*filter(None, [busy(max(map(unsteadiness, timed)))]))
+    warning = busy(unsteadiness(part for engine in data["engines"] for part in engine["latency"]))
+    if warning:
+        console.show(warning)
     console.show_next(loaded)
 
 

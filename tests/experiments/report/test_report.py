@@ -306,9 +306,11 @@ def two_timed(**parts):
 def test_unsteadiness_is_the_widest_middle_half():
     # Quartiles of 1..7 are 2 and 6, of seven equal times 1.
     steady, spread = [3.0] * 7, [4.0, 1.0, 7.0, 2.0, 6.0, 3.0, 5.0]
-    assert unsteadiness({"a": steady, "b": spread}) == pytest.approx(3)
-    assert unsteadiness({"a": steady}) == 1
-    assert unsteadiness({"a": spread[:3]}) == 1  # too few to say
+    assert unsteadiness(
+        [{"milliseconds": {"a": steady}}, {"milliseconds": {"a": steady, "b": spread}}]
+    ) == pytest.approx(3)
+    assert unsteadiness([{"milliseconds": {"a": steady}}]) == 1
+    assert unsteadiness([{"milliseconds": {"a": spread[:3]}}]) == 1  # too few to say
 
 
 @pytest.mark.parametrize(("steps", "says"), [(0.1, False), (1.0, True)])

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 BUSY = 1.5  # upper over lower quartile of times; on a machine of one's own it is 1.0 to 1.1
 
 
-def unsteadiness(milliseconds: Mapping[str, Sequence[float]]) -> float:
-    """How much the machine's speed changed while several callables were timed in turn.
+def unsteadiness(latency: Iterable[Mapping[str, Any]]) -> float:
+    """How much the machine's speed changed while several networks were timed in turn.
 
     Args:
-        milliseconds: Per name, times of one call, in ms.
+        latency: Per batch size ``milliseconds``: per network, times of one call, in ms.
 
     Returns:
         The upper quartile over the lower one of those times that are spread most; 1 for fewer than four of them.
     """
-    quartiles = [statistics.quantiles(times, n=4) for times in milliseconds.values() if len(times) >= 4]
+    all_times = (times for part in latency for times in part.get("milliseconds", {}).values())
+    quartiles = [statistics.quantiles(times, n=4) for times in all_times if len(times) >= 4]
     return max((upper / lower for lower, _, upper in quartiles if lower > 0), default=1.0)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from . import words
-from .schema import HeldRow, LatencyPart, NetworkRow, ReportData
+from .schema import HeldRow, NetworkRow, ReportData
 from .steadiness import busy, unsteadiness
 
 
@@ -108,12 +108,8 @@ def networks(data: ReportData) -> NetworkTable | None:
         notes.append("MACs and peak memory are for one example.")
     if reference is not None and len(rows) > 1:
         notes.append(f"Small print: change from {reference['label']}.")
-    notes.append(busy(_unsteadiness(data.get("latency", []))))
+    notes.append(busy(unsteadiness(data.get("latency", []))))
     return NetworkTable(heads, table, " ".join(filter(None, notes)))
-
-
-def _unsteadiness(latency: Sequence[LatencyPart]) -> float:
-    return max((unsteadiness(part.get("milliseconds", {})) for part in latency), default=1.0)
 
 
 def _accuracy(row: NetworkRow, reference: NetworkRow | None, name: str) -> Cell:

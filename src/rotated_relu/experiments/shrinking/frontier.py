@@ -204,7 +204,7 @@ def _summary(summaries: list[dict[str, Any]], runs: Mapping[str, RunNetworks], p
     return {
         **{key: summaries[0][key] for key in alike},
         "original_latency_ms_by_batch_size": {size: times[ORIGINAL] for size, times in medians.items()},
-        "unsteadiness": max(unsteadiness(timed["milliseconds"]) for timed in measured["latency"]),
+        "unsteadiness": unsteadiness(measured["latency"]),
         "original_macs": measured["networks"][ORIGINAL]["macs"],
         "original_parameters": measured["networks"][ORIGINAL]["parameters"],
         "runs": rows,
