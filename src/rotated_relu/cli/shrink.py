@@ -258,6 +258,15 @@ def shrink(
             rich_help_panel=TRAINING,
         ),
     ] = "auto",
+    compile: Annotated[
+        bool,
+        typer.Option(
+            "--compile",
+            help="Run the networks through torch.compile in training: faster after some minutes of compiling. It needs "
+            "a C++ compiler.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = False,
     seed: Annotated[
         int, typer.Option(min=0, help="Of order and augmentation.", rich_help_panel=TRAINING)
     ] = 0,
@@ -292,7 +301,7 @@ def shrink(
             image_size=image_size, resize=resize, interpolation=interpolation,
             lr=lr, batch_size=batch_size, distill=distill, temperature=temperature, validation=validation,
             flip=flip, crop_padding=crop_padding, random_resized_crop=random_resized_crop,
-            ema=ema, precision=precision, seed=seed, round_to=round_to,
+            ema=ema, precision=precision, compile=compile, seed=seed, round_to=round_to,
             speedup=times, engine=engine, engine_batch_size=engine_batch_size, latency_table=latency_table,
         )
         for keep, times in budgets

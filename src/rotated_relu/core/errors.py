@@ -112,6 +112,10 @@ class AttackError(RotatedReLUError):
     """A network cannot be attacked: a setting or the network's scores make no sense."""
 
 
+class CompilerError(RotatedReLUError):
+    """``torch.compile`` does not work on this machine; says what is missing."""
+
+
 class MissingPackageError(RotatedReLUError, ImportError):
     """An optional package is not installed; names the extra that brings it."""
 

@@ -29,6 +29,7 @@ import torch
 from torch import nn
 
 from ..core.arguments import checked, checked_fields, need_callable
+from ..core.compiler import need_compiler
 from ..core.errors import ArgumentError, UnknownNameError
 from ..core.extras import EXTRAS, needs
 from ..core.modules import Call, Inputs, as_inputs, unwrap
@@ -58,6 +59,7 @@ class Engine:
         profile: Called with a serialised model, its inputs, the number of threads and how many calls to make; returns
             name and time in ms of the operations that ran, in order, as :mod:`.profiling` reads them. None if the
             engine cannot tell.
+        ready: Called before the engine is used; raises if something that is no package is missing.
 
     Raises:
         ArgumentError: If a field is of another kind.
@@ -69,6 +71,7 @@ class Engine:
     version: Callable[[], str]
     packages: tuple[str, ...] = ()
     profile: Profile | None = None
+    ready: Callable[[], None] | None = None
 
     def started(self, program: Any, inputs: Call, threads: int | None) -> Runnable:
         """What ``start`` returns.
@@ -105,12 +108,16 @@ def engine_named(name: str, kind: Kind | None = None) -> Engine:
     Raises:
         UnknownNameError: If there is no such engine (of that kind).
         MissingPackageError: If its packages are not installed; names the extra.
+        CompilerError: If it compiles, and nothing can be compiled here.
     """
     known = [engine.name for engine in ENGINES.values() if kind in (None, engine.kind)]
     if name not in known:
         raise UnknownNameError("engine" if kind is None else f"engine that runs {kind}s", name, known)
-    needs(*ENGINES[name].packages)
-    return ENGINES[name]
+    engine = ENGINES[name]
+    needs(*engine.packages)
+    if engine.ready is not None:
+        engine.ready()
+    return engine
 
 
 @checked("threads")
@@ -256,4 +263,12 @@ register_engine(
     )
 )
 register_engine(Engine("torch", "module", _start_torch, lambda: str(torch.__version__)))
-register_engine(Engine("torch.compile", "module", _start_compiled, lambda: str(torch.__version__)))
+register_engine(
+    Engine(
+        "torch.compile",
+        "module",
+        _start_compiled,
+        lambda: str(torch.__version__),
+        ready=lambda: need_compiler("cpu"),
+    )
+)

@@ -63,6 +63,8 @@ def test_the_page_of_a_result_says_what_a_reviewer_asks():
     page = plain(markdown(data(), ["a.svg"]))
     # ours: 88.6 and 90.0, deviation 1.4 / sqrt 2; ReLU 89.0 and 90.0, so 0.4 and 0.0 lost
     assert "| 50 %: Budget | 2 | 50.0 ± 0.0 | 89.30 ± 0.99 | -0.20 ± 0.28 |" in page
+    # Words to the left, numbers to the right.
+    assert "| --- | --: | --: | --: | --: | --- |\n| 50 %: Budget | 2 |" in page
     # slimming: 87.0 and 89.0; 89.3 - 88.0; variances 0.98 and 2, their mean times (1/2 + 1/2)
     assert "+1.30 (standard error 1.22)" in page
     assert "| 50 %: Budget | 1.60 ± 0.14 |" in page

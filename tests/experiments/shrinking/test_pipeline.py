@@ -7,9 +7,11 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from rotated_relu.core.errors import RunError, ShapeError
+from rotated_relu.core.compiler import need_compiler
+from rotated_relu.core.errors import CompilerError, RunError, ShapeError
 from rotated_relu.core.preprocessing import Preprocessing, from_metadata
 from rotated_relu.core.run_directory import Run, read_json, read_metrics
+from rotated_relu.experiments.run_networks import RunNetworks
 from rotated_relu.experiments.shrinking import pipeline
 from rotated_relu.experiments.shrinking.original import write_original
 from rotated_relu.experiments.shrinking.pipeline import made_small, shrink_run
@@ -111,6 +113,39 @@ def stopping(function, number):
         return function(*arguments, **keywords)
 
     return stopped
+
+
+def test_compiled_it_is_the_same_training(whole, tmp_path, monkeypatch, wanted):
+    """The compiler itself takes seconds: in its place dynamo runs the graphs as they are."""
+    compiled, real = [], torch.compile
+
+    def recorded(module, **options):
+        compiled.append(module)
+        return real(module, backend="eager")
+
+    monkeypatch.setattr(torch, "compile", recorded)
+    need_compiler.cache_clear()
+    loaded = made_small(
+        wanted(compile=True), tmp_path / "run", device="cpu", progress="none", say=lambda line: None
+    )
+    need_compiler.cache_clear()
+    # The network with its slopes, the small one, and the original, from which both learn; Fabric compiles what it
+    # wraps once more.
+    assert len({id(one) for one in compiled if isinstance(one, torch.nn.Module)}) == 3
+    for name, value in loaded.network("compact").state_dict().items():
+        plain = RunNetworks(Run(whole[0])).network("compact").state_dict()[name]
+        torch.testing.assert_close(value, plain, rtol=1e-3, atol=1e-3)
+
+
+def test_where_nothing_can_be_compiled_it_is_said_before_anything_is_read(tmp_path, monkeypatch, wanted):
+    def broken(module, **options):
+        raise RuntimeError("no compiler found")
+
+    monkeypatch.setattr(torch, "compile", broken)
+    need_compiler.cache_clear()
+    with pytest.raises(CompilerError, match="no compiler found"):
+        shrink_run(wanted(compile=True), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("name", ["shrinking.json", "summary.json"])

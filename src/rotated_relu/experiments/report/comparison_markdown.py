@@ -5,6 +5,7 @@ A person adds what the numbers mean; every figure on it comes from ``compare.jso
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from ...core.run_directory import replacing
 from .comparison import verdict
 from .comparison_svg import pictures
 from .spread_tables import leading_split, tables
+from .words import MINUS
 
+NUMBER = re.compile(rf"[-+{MINUS}]?\d[\d.,]*( ± [\d.]+)?( ?(%|x|s|ms))?")
 FILES = (
     "`compare.csv`: a line per pruned network. `compare.json`: the same with tables, tuning and versions. "
     "`compare.html`: the page with every figure. `settings.json`, `trained.json`, `tuning/`, `points/`: what the "
@@ -84,8 +87,15 @@ def _trained(data: Mapping[str, Any]) -> str:
 
 
 def _table(heads: list[str], rows: list[list[str]]) -> str:
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
+    columns = [[row[index] for row in rows] for index in range(len(heads))]
+    rule = ["--:" if _are_numbers(column) else "---" for column in columns]
+    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in [heads, rule, *rows])
+
+
+def _are_numbers(column: Sequence[str]) -> bool:
+    """Whether it is aligned to the right: numbers with a unit, a spread or none, some of which may be missing."""
+    filled = [cell for cell in column if cell]
+    return bool(filled) and all(NUMBER.fullmatch(cell) for cell in filled)
 
 
 def _cell(text: str) -> str:

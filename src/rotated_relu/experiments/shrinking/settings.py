@@ -60,6 +60,7 @@ class Shrinking:
             is shrunk further, else not.
         ema: Decay of a moving average of the small network's weights, which is what is kept; 0 is none.
         precision: ``auto``, ``bf16``, ``fp16`` or ``32``; see :mod:`rotated_relu.training.precision`.
+        compile: Run the networks through ``torch.compile`` in training.
         seed: Of order and augmentation.
         round_to: Widths that are left are multiples of it; whole branches go too. See
             :func:`rotated_relu.select_channels`.
@@ -95,6 +96,7 @@ class Shrinking:
     random_resized_crop: bool | None = None
     ema: float = 0.0
     precision: str = "auto"
+    compile: bool = False
     seed: int = 0
     round_to: int = 1
     speedup: float | None = None
@@ -246,6 +248,7 @@ def training_config(wanted: Shrinking, known: Preprocessing | None = None) -> Co
             "epochs": wanted.epochs,
             "batch_size": wanted.batch_size,
             "precision": wanted.precision,
+            "compile": wanted.compile,
             "seed": wanted.seed,
         }
     )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from ...core.compiler import need_compiler
 from ...core.errors import UnknownNameError
 from ...core.extras import needs
 from ...core.run_directory import process_count
@@ -60,9 +61,31 @@ def check_device(device: str) -> None:
         raise ConfigError(f"device is {device!r}, but torch finds none on this machine; take 'auto' or 'cpu'")
 
 
+def check_compiler(device: str) -> None:
+    """Refuse to compile for a device where that does not work.
+
+    Raises:
+        UnknownNameError, ConfigError: As :func:`check_device`.
+        CompilerError: If nothing can be compiled for it here.
+    """
+    check_device(device)
+    need_compiler(_kind(device))
+
+
+def _kind(device: str) -> str:
+    """What ``auto`` stands for, in the order in which Fabric looks."""
+    if device != "auto":
+        return device
+    if torch.backends.mps.is_available():
+        return "mps"
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def start(config: Config, device: str) -> Fabric:
     """Connect the processes; on return each knows its device."""
     check_device(device)
+    if config.compile:
+        check_compiler(device)
     devices, nodes = launched(config.scale)
     needs("lightning")
     quieten_lightning()

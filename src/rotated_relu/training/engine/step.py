@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -62,10 +62,14 @@ class Stepper:
         self._forward = fabric.setup_module(compile_training(net) if config.compile else net)
         self.optimizer: Any = fabric.setup_optimizers(build_optimizer(net, config.optimizer))
         self.regularizer = Regularizer(net, config, images.image_shape, steps * config.epochs)
-        self.teacher = None if teacher is None else teacher.to(fabric.device).eval()
+        self.teacher = None if teacher is None else self._prepared(teacher)
         self.average = Average(net, config.ema) if config.ema else None
         self.together = Collectives(fabric)
         self.clock = Clock()
+
+    def _prepared(self, teacher: nn.Module) -> nn.Module:
+        teacher = teacher.to(self.fabric.device).eval()
+        return cast(nn.Module, torch.compile(teacher)) if self.config.compile else teacher
 
     def position(self, progress: Progress) -> float:
         """Share of the run that is done."""
