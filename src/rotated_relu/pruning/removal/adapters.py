@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .channel_selection import select_channels
 
 
 class Adapters:
@@ -32,9 +33,7 @@ class Adapters:
         if self._void_width:
             return void_output(self, x, self._void_width)
         if self.read_index is not None:
-            if self._read_zero:
-                x = F.pad(x, _around(x, self._adapter_dim, 1, 0))
-            x = x.index_select(self._adapter_dim, self.read_index)
+            x = select_channels(x, self.read_index, self._adapter_dim, "first" if self._read_zero else "none")
         # The user's own forward, on narrow tensors and narrow weights.
         y = super().forward(x, *rest, **options)  # type: ignore[misc]
         return (
@@ -103,14 +102,7 @@ def _zero_last(index: Sequence[int], width: int) -> list[int]:
 
 def place(y: Tensor, index: Tensor, dim: int, with_zero: bool) -> Tensor:
     """Rearrange channels into a wider tensor; positions that nobody writes are zero."""
-    if with_zero:
-        y = F.pad(y, _around(y, dim, 0, 1))
-    return y.index_select(dim, index)
-
-
-def _around(x: Tensor, dim: int, before: int, after: int) -> list[int]:
-    """Arguments of ``pad`` for zeros along one dimension."""
-    return [0, 0] * (0 if dim == -1 else x.dim() - 1 - dim) + [before, after]
+    return select_channels(y, index, dim, "last" if with_zero else "none")
 
 
 def void_output(module: Any, x: Tensor, width: int) -> Tensor:
@@ -197,4 +189,4 @@ class FullWidth(nn.Module):
         if self.widen_index is not None:
             x = place(x, self.widen_index, self.dim, self._zero)
         y: Tensor = self.module(x)
-        return y if self.narrow_index is None else y.index_select(self.dim, self.narrow_index)
+        return y if self.narrow_index is None else select_channels(y, self.narrow_index, self.dim)
