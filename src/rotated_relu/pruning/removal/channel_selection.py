@@ -51,7 +51,7 @@ def _as_convolution(x: Tensor, dim: int) -> bool:
 
 
 def _float32_is_exact() -> bool:
-    return torch.backends.mkldnn.conv.fp32_precision not in ROUNDED
+    return torch.backends.mkldnn.conv.fp32_precision not in ROUNDED  # type: ignore[attr-defined]
 
 
 def _convolved(x: Tensor, index: Tensor, zero: Zero) -> Tensor:
