@@ -25,7 +25,7 @@ from rows import RowFile
 from torch import nn
 
 import rotated_relu as rr
-from rotated_relu.pruning.removal import channel_selection
+from rotated_relu.pruning.removal import gather
 
 OUT = Path(__file__).with_suffix(".json")
 BATCH, THREADS = 128, 1
@@ -83,7 +83,7 @@ def measured(name: str, keep: float, round_to: int, bf16: bool, rounds: int) -> 
     for _ in range(rounds + 2):  # the first two do not count
         times["whole"].append(seconds(whole))
         times["compacted"].append(seconds(ours))
-        with mock.patch.object(channel_selection, "_as_convolution", return_value=False):
+        with mock.patch.object(gather, "_as_convolution", return_value=False):
             times["index_select"].append(seconds(selecting))
     times = {side: found[2:] for side, found in times.items()}
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .channel_selection import select_channels
+from .gather import gather_channels
 
 
 class Adapters:
@@ -33,7 +33,7 @@ class Adapters:
         if self._void_width:
             return void_output(self, x, self._void_width)
         if self.read_index is not None:
-            x = select_channels(x, self.read_index, self._adapter_dim, "first" if self._read_zero else "none")
+            x = gather_channels(x, self.read_index, self._adapter_dim, "first" if self._read_zero else "none")
         # The user's own forward, on narrow tensors and narrow weights.
         y = super().forward(x, *rest, **options)  # type: ignore[misc]
         return (
@@ -102,7 +102,7 @@ def _zero_last(index: Sequence[int], width: int) -> list[int]:
 
 def place(y: Tensor, index: Tensor, dim: int, with_zero: bool) -> Tensor:
     """Rearrange channels into a wider tensor; positions that nobody writes are zero."""
-    return select_channels(y, index, dim, "last" if with_zero else "none")
+    return gather_channels(y, index, dim, "last" if with_zero else "none")
 
 
 def void_output(module: Any, x: Tensor, width: int) -> Tensor:
@@ -189,4 +189,4 @@ class FullWidth(nn.Module):
         if self.widen_index is not None:
             x = place(x, self.widen_index, self.dim, self._zero)
         y: Tensor = self.module(x)
-        return y if self.narrow_index is None else select_channels(y, self.narrow_index, self.dim)
+        return y if self.narrow_index is None else gather_channels(y, self.narrow_index, self.dim)

@@ -1,4 +1,4 @@
-"""Channels of a tensor at given positions, also where a network trains on.
+"""Gather channels of a tensor, also where a network trains on.
 
 Along the channels of a channels-last tensor, PyTorch's ``index_select`` returns the other memory order on the CPU, in
 which the next layers are slower, and its gradient is added up entry by entry. A 1x1 convolution with zeros and ones
@@ -18,7 +18,7 @@ WIDEST = 256  # channels: beyond, the products of the convolution cost more than
 ROUNDED = ("bf16", "tf32")  # precisions in which oneDNN may compute float32
 
 
-def select_channels(x: Tensor, index: Tensor, dim: int, zero: Zero = "none") -> Tensor:
+def gather_channels(x: Tensor, index: Tensor, dim: int, zero: Zero = "none") -> Tensor:
     """The entries of ``x`` along one dimension at the given positions.
 
     Args:

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from rotated_relu.pruning.removal.channel_selection import WIDEST, select_channels
+from rotated_relu.pruning.removal.gather import WIDEST, gather_channels
 
 # Three channels of one image; 9 stands for the zeros that are taken to lie beside them.
 CASES = [
@@ -24,7 +24,7 @@ def made(dtype, order=torch.channels_last):
 @pytest.mark.parametrize(("zero", "index", "wanted"), CASES)
 def test_values_and_gradients(zero, index, wanted, dtype, order):
     x = made(dtype, order)
-    y = select_channels(x, torch.tensor(index), 1, zero)
+    y = gather_channels(x, torch.tensor(index), 1, zero)
     for position, source in enumerate(wanted):
         expected = torch.zeros_like(x[:, 0]) if source == 9 else x[:, source]
         assert torch.equal(y[:, position], expected)
@@ -36,14 +36,14 @@ def test_values_and_gradients(zero, index, wanted, dtype, order):
 
 
 def test_in_training_the_memory_order_stays():
-    y = select_channels(made(torch.bfloat16), torch.tensor([2, 0]), 1)
+    y = gather_channels(made(torch.bfloat16), torch.tensor([2, 0]), 1)
     assert y.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_under_autocast_float32_is_not_rounded():
     x = made(torch.float32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        y = select_channels(x, torch.tensor([1]), 1)
+        y = gather_channels(x, torch.tensor([1]), 1)
     assert y.dtype == torch.float32
     assert torch.equal(y[:, 0], x[:, 1])
 
@@ -58,7 +58,7 @@ def rounding():
 def test_where_a_convolution_rounds_it_is_a_selection(monkeypatch, rounding):
     monkeypatch.setattr(F, "conv2d", None)
     x = made(torch.float32)
-    assert torch.equal(select_channels(x, torch.tensor([1, 0]), 1), x[:, [1, 0]])
+    assert torch.equal(gather_channels(x, torch.tensor([1, 0]), 1), x[:, [1, 0]])
 
 
 @pytest.mark.parametrize("case", ["no gradients", "wide", "rows"])
@@ -68,16 +68,16 @@ def test_elsewhere_it_is_a_selection(monkeypatch, case):
     if case == "wide":
         x = torch.ones(1, WIDEST + 1, 2, 2).contiguous(memory_format=torch.channels_last)
     if case == "rows":
-        assert torch.equal(select_channels(torch.eye(3), index, -1), torch.eye(3)[:, [1, 0]])
+        assert torch.equal(gather_channels(torch.eye(3), index, -1), torch.eye(3)[:, [1, 0]])
         return
     with torch.set_grad_enabled(case != "no gradients"):
-        assert torch.equal(select_channels(x, index, 1), x[:, [1, 0]])
+        assert torch.equal(gather_channels(x, index, 1), x[:, [1, 0]])
 
 
 def test_what_is_captured_stays_a_selection():
     class Net(torch.nn.Module):
         def forward(self, x):
-            return select_channels(x, torch.tensor([1, 0]), 1)
+            return gather_channels(x, torch.tensor([1, 0]), 1)
 
     graph = torch.export.export(Net(), (made(torch.float32).detach(),)).graph
     names = {str(node.target) for node in graph.nodes}
