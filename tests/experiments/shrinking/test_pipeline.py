@@ -51,6 +51,8 @@ def test_what_it_leaves(whole):
 def test_the_page_speaks_of_the_original(whole):
     text = (whole[0] / "report.html").read_text()
     assert "Original" in text
+    assert "Shrinking, validation" in text  # the curves are not those of the original's training
+    assert "Original, validation" not in text
     assert "no result yet" not in text
 
 

@@ -128,6 +128,9 @@ def _last_validation(loaded: RunNetworks) -> dict[str, float]:
 
 
 def _curves(loaded: RunNetworks, reference: RunNetworks | None) -> list[Any]:
+    if loaded.run.has("shrinking"):
+        # Not the original's training: from it to the small network.
+        return [{"key": "compact", "label": "Shrinking", "rows": read_metrics(loaded.run.need("metrics"))}]
     runs = {} if reference is None else {reference_key(reference, loaded): reference}
     runs[loaded.trained_key] = loaded
     return [
