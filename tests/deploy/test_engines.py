@@ -7,6 +7,7 @@ from onnx.reference import ReferenceEvaluator
 from torch import nn
 
 import rotated_relu as rr
+from rotated_relu.core.compiler import need_compiler
 from rotated_relu.core.errors import ArgumentError, MissingPackageError, UnknownNameError
 from rotated_relu.deploy import engines
 from rotated_relu.deploy.engines import ENGINES, Engine, engine_named, graph_runner, register_engine, runner
@@ -101,6 +102,7 @@ class Wide(nn.Module):
 def test_every_network_of_a_class_is_compiled():
     # by default Dynamo stops at eight networks of one class, here at two, and runs the next ones uncompiled
     graphs = torch._dynamo.utils.counters["stats"]
+    need_compiler("cpu")  # compiles once, to see whether that works
     torch._dynamo.reset()
     with torch._dynamo.config.patch(recompile_limit=2):
         before = graphs["unique_graphs"]
