@@ -34,6 +34,7 @@ import torch
 
 from rotated_relu.core.errors import NothingRotatedWarning
 from rotated_relu.core.run_directory import write_json
+from rotated_relu.experiments.report.markdown import markdown_table
 
 MODELS = Path(__file__).with_name("coverage_models.json")
 SIZES = (96, 128, 160, 224, 256, 288, 384)
@@ -334,19 +335,20 @@ def table(found: dict[str, object]) -> str:
     """The rows as Markdown; those of other packages with what was checked beside the certificate."""
     foreign = any("onnx" in r for r in found["rows"])
     head = FOREIGN_HEAD if foreign else HEAD
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    rows = []
     for r in sorted(found["rows"], key=lambda r: r["model"]):
         if "certificate" not in r:
-            reason = str(r.get("refused", r.get("failed"))).replace("|", "/")
-            lines.append(f"| {r['model']} | " + " | " * (len(head) - 2) + f"refused: {reason} |")
+            rows.append(
+                (r["model"], *[""] * (len(head) - 2), f"refused: {r.get('refused', r.get('failed'))}")
+            )
             continue
         cells = (r["model"], *(() if foreign else (r["image"],)), *counted(r))
         if foreign:
             cells += (f"{r['difference']:.1e}", f"{r['loaded']:.1e}", cell(r["onnx"]), held(r))
         else:
             cells += (f"{r['seconds_compact']:.1f}", f"{r['certificate']:.1e}", held(r))
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
-    return "\n".join(lines)
+        rows.append(cells)
+    return markdown_table(head, rows)
 
 
 def counted(r: dict[str, object]) -> tuple[object, ...]:

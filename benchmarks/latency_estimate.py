@@ -31,7 +31,6 @@ from typing import Any
 import torch
 from latency_networks import OWN, batch_sizes, build
 from rows import Row, RowFile
-from tables import markdown
 
 import rotated_relu as rr
 from rotated_relu.core.modules import as_inputs
@@ -39,6 +38,7 @@ from rotated_relu.deploy.conversion import to_onnx
 from rotated_relu.deploy.engines import engine_named
 from rotated_relu.deploy.latency.measuring import Bench
 from rotated_relu.deploy.timing import Runnable, compare_latency
+from rotated_relu.experiments.report.markdown import markdown_table
 from rotated_relu.pruning.estimate import CostEstimate
 from rotated_relu.pruning.latency.table import LatencyTable
 
@@ -157,7 +157,7 @@ def table_of(rows: list[Row]) -> str:
         whole = f"{chosen[0]['error']:+.1%}" if group else ""
         seconds = f"{max(r['calibration']['first_s'] for r in chosen):.0f} s"
         lines.append((*map(str, group or ("all", "", "")), str(len(pruned)), *percent, whole, seconds))
-    return markdown(HEAD, lines)
+    return markdown_table(HEAD, lines)
 
 
 def high(values: list[float]) -> float:

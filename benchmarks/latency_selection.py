@@ -28,13 +28,13 @@ from pathlib import Path
 import torch
 from latency_networks import OWN, batch_sizes, build
 from rows import Row, RowFile
-from tables import markdown
 
 import rotated_relu as rr
 from rotated_relu.core.errors import SlopeError
 from rotated_relu.core.modules import as_inputs
 from rotated_relu.deploy.engines import runner
 from rotated_relu.deploy.timing import compare_latency
+from rotated_relu.experiments.report.markdown import markdown_table
 from rotated_relu.pruning.estimate import CostEstimate
 from rotated_relu.pruning.latency.table import LatencyTable
 
@@ -147,10 +147,10 @@ def tables(rows: list[Row]) -> str:
         within = sum(abs(reached(row) - 1) <= 0.1 for row in own)
         medians.append((engine, way, len(own), missing, f"{statistics.median(map(reached, own)):.2f}",
                         f"{within} of {len(own)}", f"{statistics.median(map(achieved, own)):.2f}"))  # fmt: skip
-    summary = markdown(
+    summary = markdown_table(
         ("engine", "way", "rows", "unreachable", "median of target", "within 10 %", "median of MACs"), medians
     )
-    return summary + "\n\n" + markdown(HEAD, [line(row) for row in rows])
+    return summary + "\n\n" + markdown_table(HEAD, [line(row) for row in rows])
 
 
 def line(row: Row) -> tuple[object, ...]:

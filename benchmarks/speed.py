@@ -24,7 +24,6 @@ from pathlib import Path
 
 import torch
 import torchvision
-from tables import markdown
 
 import rotated_relu as rr
 from rotated_relu.core.counting import count_macs
@@ -34,6 +33,7 @@ from rotated_relu.deploy.conversion import apply_layout
 from rotated_relu.deploy.engines import engine_named, graph_runner, runner
 from rotated_relu.deploy.selection import SAMPLE_MS
 from rotated_relu.deploy.timing import LatencyComparison, compare_latency
+from rotated_relu.experiments.report.markdown import markdown_table
 from rotated_relu.pruning.mask import threshold_mask
 
 NETWORKS = ("resnet20", "wrn_16_4", "mobilenet_v2", "resnet50")
@@ -171,7 +171,7 @@ def tables(found: dict[str, object]) -> str:
          r["choice"].partition(" was")[0].partition(":")[0])
         for r in rows
     ]  # fmt: skip
-    return markdown(ENGINE_HEAD, engines) + "\n\n" + markdown(HEAD, lines)
+    return markdown_table(ENGINE_HEAD, engines) + "\n\n" + markdown_table(HEAD, lines)
 
 
 def reductions(net: torch.nn.Module, inputs: torch.Tensor) -> tuple[float, float]:

@@ -59,8 +59,8 @@ def test_the_table_says_why_a_model_was_refused(coverage):
     found = {"rows": [{"model": "timm:odd", "refused": "RotationError: cannot | trace"}]}
     line = coverage.table(found).splitlines()[2]
     assert line.startswith("| timm:odd |")
-    assert "refused: RotationError: cannot / trace" in line
-    assert line.count("|") == len(coverage.HEAD) + 1
+    assert "refused: RotationError: cannot \\| trace" in line
+    assert line.replace("\\|", "").count("|") == len(coverage.HEAD) + 1
 
 
 def test_networks_of_other_packages_have_columns_of_their_own(coverage):

@@ -152,6 +152,39 @@ def test_settings_that_cannot_work(capsys, tmp_path, options, message):
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", "demo", "--out", "new"],
+        ["finetune", "none"],
+        ["attack", "none"],
+        ["reproduce", "demo", "--out", "new"],
+        ["compare", "--data", "/nowhere/at/all", "--out", "new"],
+        [
+            "shrink",
+            "--model",
+            "resnet20",
+            "--weights",
+            "none.pt",
+            "--data",
+            "/nowhere/at/all",
+            "--out",
+            "new",
+        ],
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_device_that_is_not_there_is_refused_before_anything_is_read(capsys, tmp_path, monkeypatch, words):
+    import torch
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    code, out, err = call(capsys, *words, "--device", "cuda")
+    assert (code, out) == (1, "")
+    assert err == "error: device is 'cuda', but torch finds none on this machine; take 'auto' or 'cpu'\n"
+    assert not list(tmp_path.iterdir())
+
+
 def test_every_setting_of_a_training_is_an_option():
     """Under its own name, or under the name that its class gives it; the value ends up in the settings."""
     import typer

@@ -53,7 +53,7 @@ def attack(
     """
     from ..experiments.robustness import AttackSettings
 
-    check_choices(device, progress)
+    check_choices(progress, device)
     settings = AttackSettings(eps, steps, random_start, seed, batch_size)
     opened = {run: open_run(run) for run in runs}
     data = attack_runs(opened, settings, images, pgd_images, device=device, progress=progress)

@@ -43,7 +43,7 @@ def calibrate(
     What was measured before is taken from the user's cache directory: a second calibration takes a moment, and one that
     was stopped goes on. The table is what --keep-latency and --speedup count milliseconds with.
     """
-    check_choices("cpu", progress)
+    check_choices(progress)
     loaded = open_run(run)
     choice = TableChoice(None, engine, batch_size, threads, minutes)
     table = calibrate_run(loaded, choice, out, progress=progress)

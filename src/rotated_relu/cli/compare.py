@@ -196,7 +196,7 @@ def compare(
     from ..experiments.comparison.settings import Settings, Weights
     from ..experiments.comparison.start import base_settings
 
-    check_choices(device, progress)
+    check_choices(progress, device)
     if weights is not None and finetune_epochs is not None:
         raise typer.BadParameter("with --weights they are part of --epochs", param_hint="--finetune-epochs")
     renames = pairs(rename, "--rename", str)

@@ -38,7 +38,7 @@ def demo(
     are read once at the end. Run again with the same options, it reuses the finished trainings and does the
     rest anew.
     """
-    check_choices("cpu", progress)
+    check_choices(progress)
     started = time.monotonic()
     again = _again(out, seed, epochs)
     with console.stoppable(f"demo in {out}", again):

@@ -48,7 +48,7 @@ def export(
         raise typer.BadParameter("8 bits are written as ONNX only", param_hint="--int8")
     if int8 and dynamic_size:
         raise typer.BadParameter("8 bits are written for one image size", param_hint="--dynamic-size")
-    check_choices("cpu", progress)
+    check_choices(progress)
     loaded = open_run(run)
     found = export_run(
         loaded,

@@ -29,7 +29,7 @@ def finetune(
     Of a run in which slopes alone were trained, the weights train now, with the run's own schedule. Writes
     finetuned.safetensors. The same command again resumes after Ctrl-C.
     """
-    check_choices(device, progress)
+    check_choices(progress, device)
     loaded = open_run(run)
     found = finetune_run(loaded, epochs=epochs, lr=lr, device=device, progress=progress)
     if is_first_process():

@@ -7,10 +7,9 @@ from typing import Annotated
 
 import typer
 
+from ..core.devices import AUTO, DEVICES
 from ..core.errors import UnknownNameError
 from ..core.progress import KINDS
-
-DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 def directory(value: str | Path) -> Path:
@@ -74,8 +73,17 @@ Std = Annotated[
 Temperature = Annotated[float, typer.Option(min=0.01, help="Of that part.", rich_help_panel=TRAINING)]
 
 
-def check_choices(device: str, progress: str) -> None:
-    """Raise :class:`UnknownNameError` unless both are among those that the help lists."""
+def check_choices(progress: str, device: str = "cpu") -> None:
+    """Refuse what the help does not list, and a device that this machine has not, before anything is read.
+
+    Raises:
+        UnknownNameError: If one of them has no such kind.
+        ConfigError: If torch finds no such device.
+    """
     for kind, value, known in (("progress", progress, KINDS), ("device", device, DEVICES)):
         if value not in known:
             raise UnknownNameError(kind, value, known)
+    if device not in (AUTO, "cpu"):  # these two there always are; asking torch takes its import
+        from ..training.engine.distributed import check_device
+
+        check_device(device)

@@ -89,7 +89,7 @@ def prune(
         raise ThresholdError("give either --keep-latency or shares of what is counted, not both")
     if latency_table is not None and keep_latency is None:
         raise ThresholdError("--latency-table is for --keep-latency; give that as well")
-    check_choices("cpu", progress)
+    check_choices(progress)
     multiple = rounding(round_to)
     loaded = open_run(run)
     pruned = prune_run(

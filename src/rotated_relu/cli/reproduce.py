@@ -102,7 +102,7 @@ def reproduce(
         "retrain_epochs": retrain_epochs,
     }
     given = {key: value for key, value in changes.items() if value is not None}
-    check_choices(device, progress)
+    check_choices(progress, device)
     plan = plan_for(name, given, **choices, baseline=baseline)
     again = _command(
         name, out, {**changes, **choices, "device": device if device != "auto" else None}, baseline

@@ -282,7 +282,7 @@ def shrink(
     from ..core.errors import UnknownNameError
     from ..experiments.shrinking.settings import Shrinking
 
-    check_choices(device, progress)
+    check_choices(progress, device)
     if precision not in PRECISIONS:
         raise UnknownNameError("precision", precision, PRECISIONS)
     if speedup and keep_macs != [0.5]:

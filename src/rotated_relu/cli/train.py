@@ -64,7 +64,7 @@ def train(
     """
     from ..training import fit
 
-    check_choices(device, progress)
+    check_choices(progress, device)
     chosen = settings(recipe, config, out, given)
     if speedup is not None:
         again = shlex.join(["rotated-relu", *sys.argv[1:]])

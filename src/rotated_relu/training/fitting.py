@@ -24,7 +24,7 @@ from .config import Config
 from .data.splits import ImageData
 from .engine.batches import BatchShard, TrainBatches
 from .engine.checkpoints import differences
-from .engine.distributed import check_compiler, check_device, quieten_lightning, start, whole
+from .engine.distributed import check_hardware, quieten_lightning, start, whole
 from .engine.logs import logs_for
 from .engine.loop import Loop
 from .engine.memory_layout import lay_out, with_safe_layout
@@ -106,9 +106,7 @@ def _precision_of(run: Run) -> str | None:
 
 def _trained(run: Run, config: Config, images: ImageData | None, progress: str, device: str) -> nn.Module:
     """The network, trained to the end, with all files of its run written."""
-    check_device(device)
-    if config.compile:
-        check_compiler(device)
+    check_hardware(config, device)
     images = load_data(config, offline=_read_a_folder(run, config)) if images is None else images
     net = build_model(config, images)
     if is_first_process():

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import torch
 
+from ..core.devices import device_type
 from .config import Config
 
 AUTO = "auto"
@@ -29,10 +30,10 @@ def with_precision(config: Config, device: str, known: str | None = None) -> Con
 
 def native_precision(device: str) -> str:
     """``bf16`` if a device computes in it itself; else ``fp16`` on a GPU and ``32`` elsewhere."""
-    if device in ("auto", "cuda") and torch.cuda.is_available():
+    kind = device_type(device)
+    if kind == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    on_cpu = device == "cpu" or (device == "auto" and not torch.backends.mps.is_available())
-    return "bf16" if on_cpu and _cpu_has_bf16() else "32"
+    return "bf16" if kind == "cpu" and _cpu_has_bf16() else "32"
 
 
 def _cpu_has_bf16() -> bool:

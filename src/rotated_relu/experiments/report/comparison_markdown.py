@@ -5,7 +5,6 @@ A person adds what the numbers mean; every figure on it comes from ``compare.jso
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,9 @@ from typing import Any
 from ...core.run_directory import replacing
 from .comparison import verdict
 from .comparison_svg import pictures
+from .markdown import markdown_table
 from .spread_tables import leading_split, tables
-from .words import MINUS
 
-NUMBER = re.compile(rf"[-+{MINUS}]?\d[\d.,]*( ± [\d.]+)?( ?(%|x|s|ms))?")
 FILES = (
     "`compare.csv`: a line per pruned network. `compare.json`: the same with tables, tuning and versions. "
     "`compare.html`: the page with every figure. `settings.json`, `trained.json`, `tuning/`, `points/`: what the "
@@ -56,7 +54,7 @@ def markdown(data: Mapping[str, Any], figures: Sequence[str] = ()) -> str:
         parts += ["```bash\n" + made["command"] + "\n```"]
     parts += ["## Protocol", _facts(made)]
     for table in tables(data):
-        parts += [f"## {table['title']}", _table(table["heads"], table["rows"]), table["caption"]]
+        parts += [f"## {table['title']}", markdown_table(table["heads"], table["rows"]), table["caption"]]
         if table["id"].startswith("equal"):
             parts += [f"![Accuracy after equal training]({name})" for name in figures]
     parts += ["## Networks as trained", _trained(data), "## Files", FILES]
@@ -83,20 +81,4 @@ def _trained(data: Mapping[str, Any]) -> str:
         for name, found in data["trained"].items()
     ]
     heads = ["training", "validation, %", "test, %", "trained on: validation, %", "trained on: test, %"]
-    return _table(heads, rows)
-
-
-def _table(heads: list[str], rows: list[list[str]]) -> str:
-    columns = [[row[index] for row in rows] for index in range(len(heads))]
-    rule = ["--:" if _are_numbers(column) else "---" for column in columns]
-    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in [heads, rule, *rows])
-
-
-def _are_numbers(column: Sequence[str]) -> bool:
-    """Whether it is aligned to the right: numbers with a unit, a spread or none, some of which may be missing."""
-    filled = [cell for cell in column if cell]
-    return bool(filled) and all(NUMBER.fullmatch(cell) for cell in filled)
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
+    return markdown_table(heads, rows)

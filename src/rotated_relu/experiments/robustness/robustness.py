@@ -160,7 +160,7 @@ def _batches(net: OnPixels, images: Tensor, labels: Tensor, size: int) -> Iterat
 
 
 def _finite_mean(parts: list[Tensor]) -> float:
-    mean = float(torch.cat(parts).double().mean())
+    mean = float(torch.cat(parts).cpu().double().mean())
     if not math.isfinite(mean):
         raise AttackError("the local Lipschitz constant is not finite: the network's scores are too large")
     return mean

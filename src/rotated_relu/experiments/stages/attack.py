@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...core import messages
+from ...core.devices import device_type
 from ...core.environment import environment
 from ...core.errors import RunError
 from ...core.messages import Say
@@ -72,9 +73,13 @@ def attack_runs(
         MissingPackageError: If the attack library is not installed.
         AttackError: If a network's scores are not finite.
         RunError: If a run has not been trained to the end, or the runs have different test images.
+        UnknownNameError: If there is no such kind of device.
+        ConfigError: If torch finds no such device.
     """
+    from ...training.engine.distributed import check_device
     from ..robustness import library, passes, robustness
 
+    check_device(device)
     version = str(library().__version__)
     for loaded in runs.values():
         loaded.run.need("weights")
@@ -82,7 +87,7 @@ def attack_runs(
     keeper.check_writable()
     pixels, labels = _common_images(runs, images, settings.seed)
     pgd_images = min(pgd_images or len(labels), len(labels))
-    victims = list(_victims(runs, _torch_device(device)))
+    victims = list(_victims(runs, device_type(device)))
     rows = []
     steps = passes(len(labels), pgd_images, settings.steps) * len(victims)
     with showing(progress, say), task("attack", steps) as work:
@@ -102,14 +107,6 @@ def attack_runs(
     }
     write_json(keeper.file("attack"), data)
     return data
-
-
-def _torch_device(name: str) -> str:
-    import torch
-
-    if name != "auto":
-        return name
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _common_images(runs: Mapping[str, RunNetworks], count: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ...core.compiler import need_compiler
+from ...core.devices import DEVICES, device_type
 from ...core.errors import UnknownNameError
 from ...core.extras import needs
 from ...core.run_directory import process_count
@@ -25,7 +26,6 @@ from ..precision import with_precision
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = {"bf16": "bf16-mixed", "32": "32-true", "64": "64-true"}
 
 
@@ -69,23 +69,17 @@ def check_compiler(device: str) -> None:
         CompilerError: If nothing can be compiled for it here.
     """
     check_device(device)
-    need_compiler(_kind(device))
+    need_compiler(device_type(device))
 
 
-def _kind(device: str) -> str:
-    """What ``auto`` stands for, in the order in which Fabric looks."""
-    if device != "auto":
-        return device
-    if torch.backends.mps.is_available():
-        return "mps"
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def check_hardware(config: Config, device: str) -> None:
+    """Refuse what a training cannot run on; errors are those of :func:`check_device` and :func:`check_compiler`."""
+    (check_compiler if config.compile else check_device)(device)
 
 
 def start(config: Config, device: str) -> Fabric:
     """Connect the processes; on return each knows its device."""
-    check_device(device)
-    if config.compile:
-        check_compiler(device)
+    check_hardware(config, device)
     devices, nodes = launched(config.scale)
     needs("lightning")
     quieten_lightning()
@@ -116,7 +110,7 @@ def _precision(config: Config, device: str) -> dict[str, Any]:
         return {"precision": PRECISIONS[precision]}
     from lightning.fabric.plugins.precision import MixedPrecision
 
-    kind = "cuda" if device in ("auto", "cuda") and torch.cuda.is_available() else "cpu"
+    kind = "cuda" if device_type(device) == "cuda" else "cpu"
     # Given as a plugin, since by name Fabric turns fp16 on the CPU into bf16.
     return {"plugins": MixedPrecision("16-mixed", kind, torch.amp.GradScaler(kind))}
 
