@@ -2,17 +2,18 @@
 
     python benchmarks/latency_selection.py                                # everything; finished rows are kept
     python benchmarks/latency_selection.py --only resnet20 --engines onnxruntime --batch-sizes 64 --speedups 2
-    python benchmarks/latency_selection.py --only resnet56 --ways time macs macs8 macs16
+    python benchmarks/latency_selection.py --only resnet56 --ways time layers macs macs16
     python benchmarks/latency_selection.py --table                        # the file as Markdown
 
 No training: scores are random, the same ones for all engines, batch sizes and targets. A latency table is calibrated
-for the network (``rr.calibrate``, kept in ``--cache``), ``rr.select_channels(unit="latency")`` chooses, and the
-compacted network is timed in turn with the original, in one process. ``reached`` is the measured speed-up over the
-target, ``achieved`` the measured speed-up over the reduction of the multiply-accumulates. A target that cannot be met
-is a row with the message instead.
+for the network (``rr.calibrate``, kept in ``--cache``), channels are chosen for the target as
+``rr.select_channels(unit="latency", engine=...)`` does, and the compacted network is timed in turn with the original,
+in one process. ``reached`` is the measured speed-up over the target, ``achieved`` the measured speed-up over the
+reduction of the multiply-accumulates. A target that cannot be met is a row with the message instead.
 
-Other ``--ways`` choose so many multiply-accumulates as the choice by time has left, channel by channel (``macs``) or
-in multiples of 8 or 16 (``macs8``, ``macs16``): the same work, other widths.
+Other ``--ways``: ``layers`` is the table alone, by which nothing was timed as a whole but the original; ``macs``,
+``macs8`` and ``macs16`` choose so many multiply-accumulates as the choice by time has left, channel by channel or in
+multiples of 8 or 16: the same work, other widths.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ import rotated_relu as rr
 from rotated_relu.core.errors import SlopeError
 from rotated_relu.core.modules import as_inputs
 from rotated_relu.deploy.engines import runner
+from rotated_relu.deploy.latency.anchoring import anchored
 from rotated_relu.deploy.timing import compare_latency
 from rotated_relu.experiments.report.markdown import markdown_table
 from rotated_relu.pruning.estimate import CostEstimate
@@ -42,7 +44,7 @@ TORCHVISION = ("resnet18", "resnet50", "vgg16_bn", "mobilenet_v2", "efficientnet
 NETWORKS = (*OWN, *TORCHVISION)
 ENGINES = ("onnxruntime", "openvino", "torch", "torch.compile")
 SPEEDUPS = (1.5, 2.0, 3.0)
-WAYS = {"time": None, "macs": 1, "macs8": 8, "macs16": 16}
+WAYS = {"time": None, "layers": None, "macs": 1, "macs8": 8, "macs16": 16}
 THREADS = 1  # see latency_estimate.py
 ROUNDS = 21
 
@@ -58,43 +60,41 @@ class Setting:
     def __init__(self, name: str, engine: str, batch_size: int, cache: Path) -> None:
         self.key = {"network": name, "engine": engine, "batch_size": batch_size}
         self.net, self.inputs = build(name)
-        self.scores = random_scores(self.net)
+        self.scores, self.cache = random_scores(self.net), cache
         start = time.monotonic()
         self.table: LatencyTable = rr.calibrate(
             self.net, self.inputs, engine=engine, batch_size=batch_size, threads=THREADS, cache=cache
         )
         self.calibration_s = time.monotonic() - start
-        self.estimate = CostEstimate(self.net, self.inputs, self.table)
         self.timed = as_inputs(self.inputs).of_size(batch_size)
 
-    def rows(self, speedups: list[float], ways: list[str]) -> Iterator[Row]:
-        for speedup in speedups:
+    def rows(self, speedup: float, ways: list[str]) -> Iterator[Row]:
+        for way in ways:
             start = time.monotonic()
             try:
-                mask = rr.select_channels(
-                    self.net,
-                    self.inputs,
-                    keep=1 / speedup,
-                    unit="latency",
-                    scores=self.scores,
-                    table=self.table,
-                )
+                table, mask = self.chosen(way, 1 / speedup)
             except SlopeError as error:
-                for way in ways:
-                    yield {**self.key, "target": speedup, "way": way, "unreachable": str(error)}
+                yield {**self.key, "target": speedup, "way": way, "unreachable": str(error)}
                 continue
             seconds = time.monotonic() - start
-            for way in ways:
-                found = self.row(way, mask if way == "time" else self.as_many_macs(mask, WAYS[way]))
-                yield {**self.key, "target": speedup, "way": way, "selection_s": seconds, **found}
+            found = self.row(table, mask)
+            yield {**self.key, "target": speedup, "way": way, "selection_s": seconds, **found}
 
-    def as_many_macs(self, mask: rr.Mask, round_to: int | None) -> rr.Mask:
-        """A choice that leaves as many multiply-accumulates."""
-        keep = self.estimate.share(mask, "macs")
-        return rr.select_channels(self.net, self.inputs, keep=keep, scores=self.scores, round_to=round_to)
+    def chosen(self, way: str, keep: float) -> tuple[LatencyTable, rr.Mask]:
+        """A mask, and the table by which its time is estimated."""
+        settings = {"keep": keep, "scores": self.scores}
+        if way == "time":
+            return anchored(self.net, self.inputs, self.table, cache=self.cache, **settings)
+        if way == "layers":
+            settings |= {"unit": "latency", "table": self.table}
+            return self.table, rr.select_channels(self.net, self.inputs, **settings)
+        table, mask = self.chosen("time", keep)
+        share = CostEstimate(self.net, self.inputs).share(mask, "macs")
+        settings |= {"keep": share, "round_to": WAYS[way]}
+        return table, rr.select_channels(self.net, self.inputs, **settings)
 
-    def row(self, way: str, mask: rr.Mask) -> Row:
-        engine = self.key["engine"]
+    def row(self, table: LatencyTable, mask: rr.Mask) -> Row:
+        engine, estimate = self.key["engine"], CostEstimate(self.net, self.inputs, table)
         small = rr.compact(self.net, self.inputs, mask=mask).model
         runs = {
             name: runner(net, self.timed, engine=engine, threads=THREADS)
@@ -103,9 +103,9 @@ class Setting:
         times = compare_latency(runs, ROUNDS, min_sample_ms=5.0)
         return {
             "speedup": times.speedup("small", over="original"),
-            "estimated_speedup": 1 / self.estimate.share(mask, "latency"),
-            "macs_over_left": 1 / self.estimate.share(mask, "macs"),
-            "channels_left": self.estimate.share(mask, "channels"),
+            "estimated_speedup": 1 / estimate.share(mask, "latency"),
+            "macs_over_left": 1 / estimate.share(mask, "macs"),
+            "channels_left": estimate.share(mask, "channels"),
             "calibration_s": self.calibration_s,
             "load": os.getloadavg()[0],
             "milliseconds": {name: [round(t, 5) for t in all_] for name, all_ in times.milliseconds.items()},
@@ -193,7 +193,7 @@ def main() -> None:
                     continue
                 setting = Setting(name, engine, size, options.cache)
                 for speedup, ways in todo.items():
-                    for row in setting.rows([speedup], ways) if ways else ():
+                    for row in setting.rows(speedup, ways):
                         print({key: value for key, value in row.items() if key != "milliseconds"}, flush=True)
                         file.add(row)
     print(tables(file.rows))

@@ -7,8 +7,7 @@ import shutil
 import pytest
 
 from rotated_relu.deploy import engines
-from rotated_relu.deploy.latency import calibrate as calibration
-from rotated_relu.deploy.latency import measuring
+from rotated_relu.deploy.latency import calibrate, measuring, store
 from rotated_relu.deploy.latency.whole import UNKNOWN
 from rotated_relu.pruning.latency.table import LatencyTable
 from support.command_line import call, done
@@ -28,10 +27,10 @@ def trained(tmp_path_factory):
 @pytest.fixture
 def run(trained, tmp_path, monkeypatch):
     """A run of one's own, and an engine that takes no time; what the network takes as a whole is unknown."""
-    monkeypatch.setattr(calibration, "whole_ms", lambda *_: UNKNOWN)
+    monkeypatch.setattr(calibrate, "whole_ms", lambda *_: UNKNOWN)
     monkeypatch.setattr(measuring, "compare_latency", without_a_clock)
     monkeypatch.setattr(engines, "ENGINES", dict(engines.ENGINES))
-    monkeypatch.setattr(calibration, "_cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(store, "_cache_folder", lambda: tmp_path / "cache")
     engines.register_engine(ToyEngine().engine)
     shutil.copytree(trained, tmp_path / "run")
     return tmp_path / "run"
@@ -63,7 +62,7 @@ def test_tables_that_cannot_be_kept_are_found_before_measuring(capsys, monkeypat
     def full(path):
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr(calibration, "check_place", full)
+    monkeypatch.setattr(store, "check_place", full)
     monkeypatch.setattr(measuring, "compare_latency", lambda *_, **__: pytest.fail("measured"))
     code, _, error = call(capsys, "calibrate", run, "--engine", "toy")
     assert code == 1

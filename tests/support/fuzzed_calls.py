@@ -379,6 +379,7 @@ def _targets() -> list[Target]:
                 "threads": _value(1),
                 "precision": _value("fp32"),
                 "minutes": _value(0.001),
+                "keep": _value(None),
                 "cache": lambda folder: folder / "tables",
                 "progress": _value("none"),
             },

@@ -23,6 +23,7 @@ from ..graph.needed_macs import ideal_work
 from ..nn.folding import as_plain
 from ..nn.slopes import check_slopes, slopes
 from .latency.model import LatencyModel
+from .latency.operations import find_operations
 from .latency.table import LatencyTable
 from .removal.surgery import named_states
 
@@ -62,7 +63,9 @@ class CostEstimate:
         inputs = _as_float32(as_inputs(example_inputs))
         self.graph = capture(self.net, inputs)
         check_static(self.graph)
-        self.latency = None if table is None else LatencyModel(self.graph, inputs.batch_size, table)
+        self.latency = (
+            None if table is None else LatencyModel(find_operations(self.graph, inputs.batch_size), table)
+        )
         self.states = named_states(self.net)
         self.slopes = slopes(self.net)
         self._touched: set[str] = set()

@@ -8,10 +8,10 @@ import rotated_relu as rr
 from rotated_relu.core.errors import ArgumentError, SlopeError, UnknownNameError
 from rotated_relu.deploy import engines
 from rotated_relu.deploy.conversion import apply_layout, raw_onnx
-from rotated_relu.deploy.latency import calibrate, measuring
+from rotated_relu.deploy.latency import measuring, store
 from rotated_relu.deploy.layout import EXACT_WIDTHS
 from support.nets import Residual
-from support.toy_engine import ToyEngine, time_of, without_a_clock
+from support.toy_engine import ToyEngine, for_batch_size, time_of, without_a_clock
 
 X = torch.zeros(1, 3, 4, 4)
 
@@ -20,7 +20,7 @@ X = torch.zeros(1, 3, 4, 4)
 def toy(monkeypatch, tmp_path):
     monkeypatch.setattr(measuring, "compare_latency", without_a_clock)
     monkeypatch.setattr(engines, "ENGINES", dict(engines.ENGINES))
-    monkeypatch.setattr(calibrate, "_cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(store, "_cache_folder", lambda: tmp_path)
     made = ToyEngine()
     engines.register_engine(made.engine)
     return made
@@ -35,9 +35,7 @@ def scores():
 
 def milliseconds(net):
     model = onnx.load_model_from_string(apply_layout(raw_onnx(net, X), EXACT_WIDTHS).content)
-    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1  # exported for any batch size
-    del model.graph.value_info[:]
-    return time_of(model)
+    return time_of(for_batch_size(model, 1))
 
 
 @pytest.mark.parametrize(

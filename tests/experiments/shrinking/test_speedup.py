@@ -6,8 +6,7 @@ import pytest
 
 from rotated_relu.core.errors import RunError, SlopeError
 from rotated_relu.deploy import engines
-from rotated_relu.deploy.latency import calibrate as calibration
-from rotated_relu.deploy.latency import measuring
+from rotated_relu.deploy.latency import measuring, store
 from rotated_relu.experiments.run_networks import open_run
 from rotated_relu.experiments.shrinking import delivery
 from rotated_relu.experiments.shrinking.frontier import shrink_frontier
@@ -21,7 +20,7 @@ from support.toy_engine import ToyEngine, without_a_clock
 def toy(tmp_path, monkeypatch):
     monkeypatch.setattr(measuring, "compare_latency", without_a_clock)
     monkeypatch.setattr(engines, "ENGINES", dict(engines.ENGINES))
-    monkeypatch.setattr(calibration, "_cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(store, "_cache_folder", lambda: tmp_path / "cache")
     engines.register_engine(ToyEngine().engine)
 
 

@@ -11,22 +11,18 @@ widest layer of every geometry, then what lies between, the geometries that cost
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from pathlib import Path
 
 import torch
 from torch import nn
 
 from ...core.arguments import checked, need_count, need_number
 from ...core.environment import device_name
-from ...core.errors import ArgumentError, FileFormatError, LatencyError
-from ...core.extras import needs
-from ...core.files import check_place
+from ...core.errors import ArgumentError
 from ...core.modules import Call, Inputs, as_inputs
 from ...core.progress import Task, showing, task
 from ...pruning.latency.geometry import LayerGeometry
@@ -34,9 +30,12 @@ from ...pruning.latency.grid import LatencyGrid
 from ...pruning.latency.model import captured, plain_copy
 from ...pruning.latency.operations import find_operations
 from ...pruning.latency.table import LatencyTable
+from ...pruning.select import check_choice
 from ..engines import engine_named
+from .anchoring import anchored, random_scores
 from .measuring import Bench, Layer
 from .probe import multiplications
+from .store import Store
 from .whole import as_a_whole, digest_of, whole_ms
 from .widths import Range, Steps, actual_inputs, axes, covers, fit_step, ranges, two_sided
 
@@ -66,6 +65,7 @@ def calibrate(
     threads: int | None = None,
     precision: str = "fp32",
     minutes: float = MINUTES,
+    keep: float | None = None,
     cache: str | os.PathLike[str] | None = None,
     progress: str = "none",
 ) -> LatencyTable:
@@ -76,13 +76,16 @@ def calibrate(
     on from there.
 
     Args:
-        net: The network, rotated or not, with its full widths; it is only read.
+        net: The network with its full widths, rotated or not (it must be for ``keep``); it is only read.
         example_inputs: As in :func:`rotated_relu.rotate`, batch first.
         engine: ``onnxruntime``, ``openvino``, ``torch``, ``torch.compile``, or one that was registered.
         batch_size: Examples per call that the times are for; as many as the example inputs have if None.
         threads: Of the engine; torch's setting if None.
         precision: ``fp32``.
         minutes: Time that may be spent, above 0. A table that needs more of it is coarser, and finer the next time.
+        keep: Share of the milliseconds, above 0 and at most 1, that channels are to be chosen for, as by a
+            ``rr.SlopeBudget``. A network that the table chooses for it, by random scores, is timed as a whole then,
+            and the table corrected by it: see :mod:`rotated_relu.deploy.latency.anchoring`.
         cache: Folder of the tables instead of the user's cache directory.
         progress: ``none``, ``bar``, ``lines``, or ``auto``: a bar in a terminal, else lines.
 
@@ -93,6 +96,7 @@ def calibrate(
         UnknownNameError: If there is no such engine or progress.
         MissingPackageError: If its packages are not installed.
         ArgumentError: If a number is out of range.
+        SlopeError: If ``keep`` is out of range or less than can be had, or there are no slopes to choose by.
         CaptureError: If the network cannot be captured.
         LatencyError: If the network has operations that cannot be measured, or the cache cannot be written.
 
@@ -106,6 +110,8 @@ def calibrate(
     batch_size = inputs.batch_size if batch_size is None else batch_size
     threads = torch.get_num_threads() if threads is None else threads
     _check(batch_size, threads, precision, minutes)
+    if keep is not None:
+        check_choice(net, keep, "latency")
     operations = find_operations(*captured(net, inputs))
     wanted = ranges(operations, exported=found.kind == "graph")
     empty = LatencyTable(
@@ -117,7 +123,11 @@ def calibrate(
     # Whoever calls this within a verb shows progress already.
     with contextlib.nullcontext() if progress == "none" else showing(progress):
         table = work.run(wanted)
-        return as_a_whole(table, operations, _whole(store, bench, net, inputs, digest_of(operations)))
+        table = as_a_whole(table, operations, _whole(store, bench, net, inputs, digest_of(operations)))
+        if keep in (None, 1):
+            return table
+        scores = random_scores(net)
+        return anchored(net, inputs, table, keep=keep, scores=scores, cache=cache)[0]
 
 
 def _whole(store: Store, bench: Bench, net: nn.Module, inputs: Call, digest: str) -> float:
@@ -128,53 +138,6 @@ def _whole(store: Store, bench: Bench, net: nn.Module, inputs: Call, digest: str
             store.keep_network(digest, whole_ms(bench, plain.eval(), examples.of_size(bench.batch_size)))
             work.advance(1)
     return store.table.networks[digest]
-
-
-@dataclass
-class Store:
-    """A table in its file; written after every geometry, so that nothing is measured twice.
-
-    Attributes:
-        table: What is known.
-        path: Where it is kept.
-    """
-
-    table: LatencyTable
-    path: Path
-
-    @classmethod
-    def open(cls, empty: LatencyTable, folder: str | os.PathLike[str] | None) -> Store:
-        """The table of the same engine, machine and setting, if there is one.
-
-        Raises:
-            LatencyError: If the folder cannot be made or written to.
-        """
-        place = _cache_folder() if folder is None else Path(folder)
-        path = place / f"{empty.engine}-{_digest(empty)}.json"
-        try:
-            place.mkdir(parents=True, exist_ok=True)
-            check_place(path)
-        except OSError as error:
-            raise LatencyError(f"cannot keep latency tables in {place}: {error.strerror or error}") from error
-        known = empty
-        # What cannot be read is measured again; it is a cache.
-        with contextlib.suppress(FileFormatError):
-            known = LatencyTable.load(path)
-        return cls(known if _identity(known) == _identity(empty) else empty, path)
-
-    def keep(self, geometry: LayerGeometry, grid: LatencyGrid) -> None:
-        """Add the times of a geometry."""
-        self.table = replace(self.table, entries={**self.table.entries, geometry: grid})
-        self.table.save(self.path)
-
-    def keep_network(self, digest: str, milliseconds: float) -> None:
-        """Add the time of a whole network."""
-        self.table = replace(self.table, networks={**self.table.networks, digest: milliseconds})
-        self.table.save(self.path)
-
-    def keep_call(self, call_ms: float, reference_ms: float) -> None:
-        """Set the time of a call, and that of what everything is measured against."""
-        self.table = replace(self.table, call_ms=call_ms, reference_ms=reference_ms)
 
 
 @dataclass
@@ -341,28 +304,6 @@ def falling(times: Sequence[Sequence[float]]) -> tuple[tuple[float, ...], ...]:
 
 def _widest(widest: Range) -> tuple[int, int]:
     return widest.inputs, widest.outputs
-
-
-def _identity(table: LatencyTable) -> tuple[object, ...]:
-    return (
-        table.engine,
-        table.engine_version,
-        table.processor,
-        table.threads,
-        table.batch_size,
-        table.precision,
-    )
-
-
-def _digest(table: LatencyTable) -> str:
-    return hashlib.sha256(repr(_identity(table)).encode()).hexdigest()[:16]
-
-
-def _cache_folder() -> Path:
-    needs("platformdirs")
-    from platformdirs import user_cache_path
-
-    return user_cache_path("rotated-relu") / "latency"
 
 
 def _check(batch_size: int, threads: int, precision: str, minutes: float) -> None:

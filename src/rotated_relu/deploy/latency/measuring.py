@@ -27,6 +27,7 @@ ROUNDS = (9, 40)  # fewest and most
 SECONDS = 1.0  # per group of operations, between those
 RATE = 2e7  # multiply-accumulates per millisecond, to guess how long a round takes
 WHOLE_SECONDS = 3.0  # for a network as a whole
+WHOLE_SAMPLE_MS = 5.0  # of one that is timed in turn with another
 WARMUP = 2
 REFERENCE = Probe(LayerGeometry("conv", (28, 28), (3, 3), (1, 1), (1, 1), (1, 1)), 64, 64, 1, 1)
 REFERENCE_ROUNDS, REFERENCE_SAMPLE_MS = 400, 5.0  # two seconds: longer than most disturbances
@@ -118,9 +119,17 @@ class Bench:
         """Time of a whole network in ms: a serialised model, or a module in eval mode."""
         run = self.engine.started(program, inputs, self.threads)
         once = compare_latency({"": run}, 3, WARMUP, 0.0).medians_ms[""]
-        fewest, most = ROUNDS
-        rounds = max(fewest, min(most, int(WHOLE_SECONDS * 1000 / max(once, SAMPLE_MS))))
-        return self._undisturbed({"": run}, rounds)[""]
+        return self._undisturbed({"": run}, _whole_rounds(once))[""]
+
+    def share(self, part: Any, whole: Any, inputs: Call) -> float:
+        """Time of a whole network over that of another, timed in turn; programs as of :meth:`program_ms`."""
+        runs = {
+            name: self.engine.started(program, inputs, self.threads)
+            for name, program in (("part", part), ("whole", whole))
+        }
+        once = compare_latency(runs, 3, WARMUP, 0.0).medians_ms
+        timed = compare_latency(runs, _whole_rounds(sum(once.values())), WARMUP, WHOLE_SAMPLE_MS)
+        return 1 / timed.speedup("part", over="whole")
 
     @cached_property
     def reference(self) -> Runnable:
@@ -142,6 +151,12 @@ class Bench:
         timed = compare_latency(named | {"": self.reference}, rounds, WARMUP, SAMPLE_MS)
         shares = [statistics.median(timed.ratios("", over=name)) for name in named]
         return {key: self.reference_ms * share for key, share in zip(runs, shares, strict=True)}
+
+
+def _whole_rounds(once_ms: float) -> int:
+    """Rounds of timing whole networks, one of which takes so long."""
+    fewest, most = ROUNDS
+    return max(fewest, min(most, int(WHOLE_SECONDS * 1000 / max(once_ms, SAMPLE_MS))))
 
 
 def _bare_key(probe: Probe) -> Probe:

@@ -11,6 +11,7 @@ from ...core.modules import Inputs
 from ...pruning.latency.table import LatencyTable
 from ...pruning.mask import Mask
 from ...pruning.select import check_choice, choose_channels
+from .anchoring import anchored
 from .calibrate import calibrate
 
 
@@ -47,7 +48,8 @@ def select_channels(
         round_to: Widths that are left are multiples of it, such as 8 or 16; None takes the steps of the table for
             ``latency``, and single channels for all other units.
         table: Measured times, for ``latency``: from ``rr.calibrate`` or ``rr.LatencyTable.load``. Without one,
-            ``rr.calibrate`` measures what its cache does not have, up to five minutes.
+            ``rr.calibrate`` measures what its cache does not have, up to five minutes; then what is chosen is timed as
+            a whole, in turn with the network, and chosen again where it takes another share than was asked for.
         engine: For ``latency`` without a table: ``onnxruntime``, ``openvino``, ``torch`` or ``torch.compile``.
         batch_size: For ``latency`` without a table: examples per call; as many as the example inputs have if None.
         progress: For ``latency`` without a table: ``none``, ``bar``, ``lines`` or ``auto``, as of ``rr.calibrate``.
@@ -74,6 +76,8 @@ def select_channels(
     if table is None and unit == "latency":
         check_choice(net, keep, unit, scores, round_to)  # before minutes of measuring
         table = calibrate(net, example_inputs, engine=engine, batch_size=batch_size, progress=progress)
+        if keep < 1:
+            return anchored(net, example_inputs, table, keep=keep, scores=scores, round_to=round_to)[1]
     return choose_channels(
         net, example_inputs, keep=keep, unit=unit, scores=scores, table=table, round_to=round_to
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from torch import nn
 
@@ -17,6 +18,7 @@ from ...core.modules import Call
 from ...pruning.latency.operations import TimedOperation
 from ...pruning.latency.table import LatencyTable
 from ..conversion import to_onnx
+from ..engines import Engine
 from .measuring import Bench
 
 UNKNOWN = 0.0
@@ -30,12 +32,19 @@ def whole_ms(bench: Bench, net: nn.Module, inputs: Call) -> float:
         net: In plain form and float32, on the CPU.
         inputs: As many examples as the bench is for.
     """
-    if bench.engine.kind != "graph":
-        return bench.program_ms(net, inputs)
     try:
-        return bench.program_ms(to_onnx(net, inputs).content, inputs)
+        return bench.program_ms(program_of(bench.engine, net, inputs), inputs)
     except ExportError:
         return UNKNOWN
+
+
+def program_of(engine: Engine, net: nn.Module, inputs: Call) -> Any:
+    """What an engine runs of a network: a serialised model, or the module itself.
+
+    Raises:
+        ExportError: If it cannot be exported.
+    """
+    return to_onnx(net, inputs).content if engine.kind == "graph" else net
 
 
 def digest_of(operations: Sequence[TimedOperation]) -> str:

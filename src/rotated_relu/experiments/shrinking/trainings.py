@@ -57,9 +57,13 @@ def _budget(net: nn.Module, loaded: RunNetworks, asked: dict[str, Any], say: Say
     """What else the budget is than a share of the multiply-accumulates: the steps, and milliseconds if asked for."""
     if asked["speedup"] is None:
         return {"round_to": asked["round_to"]}
-    choice = TableChoice(asked["latency_table"], asked["engine"], asked["engine_batch_size"])
-    milliseconds = speedup_budget(net, loaded.example_inputs(), loaded.run, asked["speedup"], choice, say)
+    example, speedup, round_to = loaded.example_inputs(), asked["speedup"], asked["round_to"]
+    milliseconds = speedup_budget(net, example, loaded.run, speedup, _choice(asked), say, round_to)
     return {"round_to": asked["round_to"], **milliseconds}
+
+
+def _choice(asked: dict[str, Any]) -> TableChoice:
+    return TableChoice(asked["latency_table"], asked["engine"], asked["engine_batch_size"])
 
 
 def check_reachable(loaded: RunNetworks, wanted: Sequence[Shrinking], say: Say) -> None:
@@ -69,16 +73,17 @@ def check_reachable(loaded: RunNetworks, wanted: Sequence[Shrinking], say: Say) 
         SlopeError: If one cannot; says what can.
     """
     from ...pruning.budget import SlopeBudget
-    from ...pruning.latency.table import LatencyTable
 
-    net = _with_slopes(loaded.network("trained"), loaded)
+    net, example = _with_slopes(loaded.network("trained"), loaded), loaded.example_inputs()
     for one in wanted:
-        asked = {"keep": one.keep, "unit": "macs", **_budget(net, loaded, dataclasses.asdict(one), say)}
-        table = LatencyTable.load(asked["table"]) if "table" in asked else None
         round_to = None if one.round_to == 1 else one.round_to
-        SlopeBudget(
-            net, loaded.example_inputs(), 1, asked["keep"], unit=asked["unit"], table=table, round_to=round_to
-        )
+        if one.speedup is None:
+            SlopeBudget(net, example, 1, one.keep, round_to=round_to)
+            continue
+        # A table for each, right about its own budget; what is timed here is known when its run asks again.
+        choice, keep = _choice(dataclasses.asdict(one)), 1 / one.speedup
+        table = choice.for_budget(net, example, keep, say, round_to=round_to)
+        SlopeBudget(net, example, 1, keep, unit="latency", table=table, round_to=round_to)
 
 
 def macs_share(small: nn.Module, whole: nn.Module, loaded: RunNetworks) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,6 +65,38 @@ class TableChoice:
             threads=self.threads,
             minutes=self.minutes,
         )
+
+    def for_budget(
+        self,
+        net: nn.Module,
+        example_inputs: Tensor,
+        keep: float,
+        say: Say,
+        *,
+        scores: Mapping[str, Tensor] | None = None,
+        round_to: int | None = None,
+    ) -> LatencyTable:
+        """The table; if it is measured here, it is right about what it chooses for a budget as well.
+
+        Args:
+            net: A rotated network.
+            example_inputs: As in :func:`rotated_relu.rotate`.
+            keep: Share of the milliseconds that may be left, above 0 and at most 1.
+            say: Called with what is about to be done.
+            scores: Of the channels; random ones if None, for a training whose choice nobody knows yet.
+            round_to: As of :func:`rotated_relu.select_channels`.
+
+        Raises:
+            As :meth:`obtain`, and SlopeError: If ``keep`` is less than can be had.
+        """
+        from ...deploy.latency.anchoring import anchored, random_scores
+
+        table = self.obtain(net, example_inputs, say)
+        if self.file is not None or keep == 1:
+            return table
+        say(f"timing a network of {keep:.3g} of the milliseconds, whether it has them")
+        scores = random_scores(net) if scores is None else scores
+        return anchored(net, example_inputs, table, keep=keep, scores=scores, round_to=round_to)[0]
 
 
 def calibrate_run(
@@ -128,25 +161,35 @@ def table_of(run: Run) -> LatencyTable | None:
 
 
 def speedup_budget(
-    net: nn.Module, example_inputs: Tensor, run: Run, speedup: float, choice: TableChoice, say: Say
+    net: nn.Module,
+    example_inputs: Tensor,
+    run: Run,
+    speedup: float,
+    choice: TableChoice,
+    say: Say,
+    round_to: int | None = None,
 ) -> dict[str, Any]:
     """Settings of a training that makes a network so many times faster; the table is kept in the run.
 
     Args:
-        net: With its full widths.
+        net: With its full widths, and slopes.
         example_inputs: For one forward pass.
         run: Where the table is kept; one that is there already is used again, so that a resumed run has its budget.
         speedup: At least 1.
         choice: In which engine, or whose times.
         say: Called with what is about to be done.
+        round_to: Widths that are left are multiples of it, if it is above 1.
 
     Raises:
         ArgumentError: If the speed-up is below 1.
+        SlopeError: If it cannot be had; says what can.
     """
     from ...core.arguments import need_number
 
     if not need_number(speedup, "speedup") >= 1 or speedup == float("inf"):
         raise ArgumentError(f"speedup must be at least 1, got {speedup}")
     if not run.has("latency"):
-        choice.obtain(net, example_inputs, say).save(run.file("latency"))
+        round_to = None if round_to == 1 else round_to
+        table = choice.for_budget(net, example_inputs, 1 / speedup, say, round_to=round_to)
+        table.save(run.file("latency"))
     return {"keep": 1 / speedup, "unit": "latency", "table": str(run.file("latency").resolve())}

@@ -196,6 +196,7 @@ class _InSteps:
     def found(self, loaded: RunNetworks, net: nn.Module, say: Say) -> Threshold:
         """The mask, with the accuracy on validation images before and after; no threshold leads to it."""
         from ...pruning.estimate import CostEstimate
+        from ...pruning.importance import slope_scores
         from ...pruning.mask import masked, zero_mask
         from ...pruning.select import check_budget, choose_channels
         from ...pruning.threshold import SweepPoint, Threshold
@@ -203,8 +204,8 @@ class _InSteps:
 
         check_budget(self.keep, "latency")  # before anything is measured
         example, validation = loaded.example_inputs(), loaded.images.validation
-        table = self.table.obtain(net, example, say)
         scores = _scores(self.score, loaded, net, say, per_mac=False)
+        table = self.table.for_budget(net, example, self.keep, say, scores=scores or slope_scores(net))
         say(f"choosing channels in steps, to keep {self.keep:g} of the milliseconds")
         mask = choose_channels(net, example, keep=self.keep, unit="latency", scores=scores, table=table)
         table.save(loaded.run.file("latency"))

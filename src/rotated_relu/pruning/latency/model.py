@@ -47,7 +47,7 @@ def check_table_for(net: nn.Module, example_inputs: Inputs, table: LatencyTable)
     Raises:
         LatencyError: Naming those that it lacks.
     """
-    LatencyModel(*captured(net, example_inputs), table)
+    LatencyModel(find_operations(*captured(net, example_inputs)), table)
 
 
 def layer_milliseconds(net: nn.Module, example_inputs: Inputs, table: LatencyTable) -> dict[str, float]:
@@ -60,7 +60,7 @@ def layer_milliseconds(net: nn.Module, example_inputs: Inputs, table: LatencyTab
         LatencyError: If the table lacks a layer.
     """
     graph, batch_size = captured(net, example_inputs)
-    operations = LatencyModel(graph, batch_size, table).operations
+    operations = LatencyModel(find_operations(graph, batch_size), table).operations
     layers = _layers(graph, operations)
     totals: dict[str, float] = defaultdict(float)
     for one in operations:
@@ -87,17 +87,15 @@ class LatencyModel:
         table: The times.
 
     Args:
-        graph: The captured network.
-        batch_size: Examples that it was captured with.
+        operations: The network's, by :func:`.operations.find_operations`.
         table: Measured for this network, or for one with the same layers.
 
     Raises:
         LatencyError: If the table lacks a layer of this network; names the first of them.
     """
 
-    def __init__(self, graph: Graph, batch_size: int, table: LatencyTable) -> None:
-        self.table = table
-        self.operations = find_operations(graph, batch_size)
+    def __init__(self, operations: Sequence[TimedOperation], table: LatencyTable) -> None:
+        self.operations, self.table = list(operations), table
         self._check()
         self.grids = [table.grid(operation.geometry) for operation in self.operations]
         # Tables may lack them: they are small.
@@ -107,8 +105,12 @@ class LatencyModel:
 
     def milliseconds(self, liveness: Liveness) -> float:
         """Time of one call with what is alive, in ms; 0 if nothing is."""
-        total = sum(self.times(liveness))
-        return self.table.call_ms + total if total else 0.0
+        return self.total(self.widths(liveness))
+
+    def total(self, widths: Sequence[tuple[int, int]]) -> float:
+        """Time of one call with so many input and output channels of each operation, in ms; 0 if there are none."""
+        layers = sum(self.time(index, *pair) for index, pair in enumerate(widths))
+        return self.table.call_ms + layers if layers else 0.0
 
     def times(self, liveness: Liveness) -> list[float]:
         """Time of each operation, in ms, in the order of :attr:`operations`."""

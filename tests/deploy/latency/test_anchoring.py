@@ -1,0 +1,121 @@
+"""Tables that are right about what they choose as well."""
+
+import pytest
+import torch
+from torch import nn
+
+import rotated_relu as rr
+from rotated_relu.core.errors import ExportError, SlopeError
+from rotated_relu.deploy import engines
+from rotated_relu.deploy.latency import anchoring, calibrate, measuring
+from rotated_relu.deploy.latency.anchoring import anchored, bent, bent_to
+from rotated_relu.pruning.estimate import CostEstimate
+from rotated_relu.pruning.latency.geometry import LayerGeometry
+from rotated_relu.pruning.latency.grid import LatencyGrid
+from support.latency_tables import table_for, table_of
+from support.nets import Residual
+from support.toy_engine import ToyEngine, without_a_clock
+
+X = torch.zeros(1, 3, 4, 4)
+
+
+class Cached(ToyEngine):
+    """Whole networks take 0.7 times a power of what their layers take: small ones more than those say."""
+
+    def _start(self, content, inputs, threads):
+        milliseconds = super()._start(content, inputs, threads)()
+        whole = inputs.args[0].shape[1:] == X.shape[1:] and b"Gemm" in content
+        return lambda: 0.7 * milliseconds**0.8 if whole else milliseconds
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    monkeypatch.setattr(measuring, "compare_latency", without_a_clock)
+    monkeypatch.setattr(engines, "ENGINES", dict(engines.ENGINES))
+    made = Cached()
+    engines.register_engine(made.engine)
+    return made
+
+
+def scores_of(net):
+    generator = torch.Generator().manual_seed(0)
+    return {name: torch.rand(len(slope), generator=generator) for name, slope in rr.slopes(net).items()}
+
+
+def test_a_layer_takes_its_longest_time_times_a_power_of_its_share_of_it():
+    geometry = LayerGeometry("linear")
+    times = LatencyGrid((1, 2), (1, 2), ((0.0, 1.0), (2.0, 4.0)))
+    free = LayerGeometry("activation")
+    table = bent(table_of({geometry: times, free: LatencyGrid((1,), (1,), ((0.0,),))}, call_ms=3.0), 2.0)
+    # 4 (0/4)^2, 4 (1/4)^2, 4 (2/4)^2, 4
+    assert table.entries[geometry].milliseconds == ((0.0, 0.25), (1.0, 4.0))
+    assert table.entries[free].milliseconds == ((0.0,),)
+    assert table.call_ms == 3.0
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"),
+    [
+        (0.25, 0.25),
+        (0.6, 0.6),
+        (0.01, 0.5**2.5),  # the largest power
+        (0.99, 0.5**0.4),  # the smallest
+    ],
+)
+def test_bent_to_a_share_a_table_says_it_and_the_whole_stays(share, expected):
+    # 3 -> 4 -> 1 without starts and calls, 0.1 ms for each pair of channels: 1.2 + 0.4; of two hidden units half.
+    net = nn.Sequential(nn.Linear(3, 4), rr.RotatedReLU(4), nn.Linear(4, 1))
+    example = torch.zeros(1, 3)
+    dead = {"1.slope": torch.tensor([True, True, False, False])}
+    estimate = CostEstimate(net, example, table_for(net, example, per_pair=0.1, start=0.0))
+    widths = [estimate.latency.widths(estimate.liveness(gone)) for gone in (dead, {})]
+    assert estimate.share(dead, "latency") == pytest.approx(0.5)
+    found = CostEstimate(net, example, bent_to(estimate.latency, *widths, share))
+    assert found.whole("latency") == pytest.approx(1.6)
+    assert found.share(dead, "latency") == pytest.approx(expected, rel=2e-3)
+
+
+def test_what_is_chosen_takes_in_the_engine_what_the_table_says(toy, tmp_path):
+    net, settings = Residual(48), {"keep": 0.5, "scores": scores_of(Residual(48)), "cache": tmp_path}
+    table = calibrate.calibrate(net, X, engine="toy", threads=1, cache=tmp_path)
+    plain = CostEstimate(net, X, table)
+    better, mask = anchored(net, X, table, **settings)
+    estimate = CostEstimate(net, X, better)
+    measured = anchoring._Shares(net, X, table, tmp_path).of(mask)
+    assert estimate.whole("latency") == pytest.approx(plain.whole("latency"))
+    assert estimate.share(mask, "latency") <= 0.5
+    assert measured == pytest.approx(estimate.share(mask, "latency"), rel=0.03)
+    # By the layers alone it would have been taken for what it is not.
+    assert plain.share(mask, "latency") < 0.95 * measured
+    # All that was timed is known the next time.
+    started = toy.started
+    again, same = anchored(net, X, table, **settings)
+    assert toy.started == started
+    assert again == better
+    assert all(torch.equal(mask[name], same[name]) for name in mask)
+
+
+def test_a_table_may_be_asked_for_with_its_budget(toy, tmp_path):
+    net, cache = Residual(16), tmp_path / "cache"
+    with pytest.raises(SlopeError, match="keep must be above 0"):
+        calibrate.calibrate(net, X, engine="toy", keep=0.0, cache=cache)
+    with pytest.raises(SlopeError, match="slopes"):
+        calibrate.calibrate(nn.Linear(3, 2), torch.zeros(1, 3), engine="toy", keep=0.5, cache=cache)
+    assert toy.started == 0
+    table = calibrate.calibrate(net, X, engine="toy", threads=1, cache=cache)
+    found = calibrate.calibrate(net, X, engine="toy", threads=1, keep=0.8, cache=cache)
+    scores = anchoring.random_scores(net)
+    assert found == anchored(net, X, table, keep=0.8, scores=scores, cache=cache)[0]
+    assert found != table
+
+
+def test_a_network_that_cannot_be_exported_is_chosen_by_its_layers(toy, tmp_path, monkeypatch):
+    def refused(*_):
+        raise ExportError("no")
+
+    net = Residual(16)
+    table = calibrate.calibrate(net, X, engine="toy", threads=1, cache=tmp_path)
+    monkeypatch.setattr(anchoring, "program_of", refused)
+    same, mask = anchored(net, X, table, keep=0.8, scores=scores_of(net), cache=tmp_path)
+    assert same is table
+    assert CostEstimate(net, X, table).share(mask, "latency") <= 0.8
