@@ -14,7 +14,7 @@ from rotated_relu.deploy.latency import measuring, whole
 from rotated_relu.deploy.latency.calibrate import calibrate
 from rotated_relu.pruning.estimate import CostEstimate
 from support.nets import Residual
-from support.toy_engine import ToyEngine, time_of, without_a_clock
+from support.toy_engine import ToyEngine, for_batch_size, time_of, without_a_clock
 
 X = torch.zeros(1, 3, 4, 4)
 
@@ -91,6 +91,6 @@ def test_an_engine_that_runs_modules_runs_the_network_itself(monkeypatch):
 def test_the_toy_takes_what_its_graph_takes(toy, tmp_path):
     """Nothing stubbed: the estimate is the time of the exported graph, flattening and all."""
     net = Residual(40).eval()
-    expected = time_of(onnx.load_from_string(to_onnx(net, X).content))
+    expected = time_of(for_batch_size(onnx.load_from_string(to_onnx(net, X).content), 1))
     table = calibrate(net, X, engine="toy", threads=1, cache=tmp_path)
     assert CostEstimate(net, X, table).whole("latency") == pytest.approx(expected)
