@@ -70,7 +70,9 @@ def compare(
     methods: Annotated[
         list[str] | None,
         typer.Option(
-            "--method", help="Only this method; repeat for several. Default: all.", show_default=False
+            "--method",
+            help="Only this method; repeat for several. Default: all.",
+            show_default=False,
         ),
     ] = None,
     seeds: Annotated[
@@ -144,6 +146,16 @@ def compare(
             rich_help_panel=SIZES,
         ),
     ] = None,
+    speedups: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--speedup",
+            help="Also train with a budget of milliseconds that makes the network this many times as fast, in the "
+            "first --engine at the first --latency-batch; repeat.",
+            show_default=False,
+            rich_help_panel=SIZES,
+        ),
+    ] = None,
     strengths: Annotated[
         list[float] | None,
         typer.Option(
@@ -210,7 +222,7 @@ def compare(
     base, place = base_settings(recipe, weights, given)
     lists = {
         "methods": methods, "seeds": seeds, "levels": levels, "finetuned_levels": finetuned_levels,
-        "strengths": strengths, "keep": keep, "engines": engines, "batch_sizes": batch_sizes,
+        "strengths": strengths, "keep": keep, "speedups": speedups, "engines": engines, "batch_sizes": batch_sizes,
     }  # fmt: skip
     chosen: Any = {key: tuple(values) for key, values in lists.items() if values}
     settings = Settings(

@@ -15,6 +15,7 @@ from rotated_relu.experiments.comparison.start import base_settings
 from rotated_relu.training import ModelConfig, build_model, finetune
 from rotated_relu.training.config import DistillConfig
 from rotated_relu.training.trained import write_tensors
+from support.toy_engine import ToyEngine, exported_ms, install
 from support.training_data import CONV, IMAGES
 
 BASE = dataclasses.replace(
@@ -40,8 +41,8 @@ def settings(path, **changes):
     return Settings(BASE, Weights(str(path)), **{**given, **changes})
 
 
-def comparison(path, chosen):
-    made = Comparison(chosen, path, say=lambda line: None, device="cpu", progress="none")
+def comparison(path, chosen, say=lambda line: None):
+    made = Comparison(chosen, path, say=say, device="cpu", progress="none")
     made.task.__dict__["images"] = IMAGES
     return made
 
@@ -78,6 +79,29 @@ def test_every_method_has_the_same_epochs_from_the_same_weights(tmp_path, weight
     assert made.trainings.reference()[0].keys() == {"validation", "test"}
     compare.write_results(made, "toy", "rotated-relu compare")
     check_results(tmp_path)
+
+
+def test_a_budget_of_milliseconds_trains_towards_a_speed_up(tmp_path, weights, monkeypatch):
+    toy = install(monkeypatch, ToyEngine(), tmp_path / "cache")
+    told = []
+    chosen = settings(weights[0], methods=("budget_latency",), speedups=(1.2,), engines=("toy",))
+    made = comparison(tmp_path / "out", chosen, told.append)
+    for stage in (made.train, made.prune, made.finetune):
+        stage()
+    (row,) = made.rows()
+    assert (row["method"], row["level"], row["finetune_epochs"]) == ("budget_latency", 0.0, 1)
+    assert any(
+        "Rotated ReLU + budget of milliseconds (ours) as trained (1.2 times as fast)" in line for line in told
+    )
+    assert (tmp_path / "out" / "trainings" / "budget_latency-keep0.833333-seed0.latency.json").is_file()
+    nets = made.trainings.plain(0), made.finetuned(next(iter(made.points)))
+    plain, small = (exported_ms(net, made.task.example_inputs) for net in nets)
+    assert plain / small >= 0.98 * 1.2  # the share is met within 2 %
+    # It goes on with the table that it began with.
+    started = toy.started
+    again = comparison(tmp_path / "out", chosen)
+    again.train()
+    assert toy.started == started
 
 
 def compare_finetune():

@@ -22,7 +22,8 @@ BROUGHT = Settings(dataclasses.replace(BASE, epochs=60), Weights("a.pt"))
 
 
 def epochs(settings, method):
-    first = first_part(settings, method.training, seed=0, strength=1.0, keep=0.5)
+    table = "times.json" if method.training == "budget_latency" else None
+    first = first_part(settings, method.training, seed=0, strength=1.0, keep=0.5, table=table)
     return (0 if first is None else first.epochs), second_part(settings, method, 0).epochs
 
 
@@ -56,6 +57,28 @@ def test_a_budget_is_met_before_the_pruned_network_trains_on():
     assert first.budget.keep == 0.4
     assert first.budget.end + first.budget.window <= 1
     assert second_part(BROUGHT, METHODS["budget"], 0).budget.keep == 1
+
+
+@pytest.mark.parametrize("settings", [SCRATCH, BROUGHT])
+def test_a_budget_of_milliseconds_counts_by_its_table(settings):
+    first = first_part(settings, "budget_latency", seed=0, keep=0.5, table="times.json")
+    assert (first.budget.unit, first.budget.keep, first.budget.table) == ("latency", 0.5, "times.json")
+    assert second_part(settings, METHODS["budget_latency"], 0).budget.keep == 1
+    with pytest.raises(ConfigError, match="table"):
+        first_part(settings, "budget_latency", seed=0, keep=0.5)
+
+
+def test_speed_ups_bring_their_method_and_are_shares_of_the_time():
+    settings = Settings(BASE, methods=("budget", "random"), keep=(0.6,), speedups=(1.25, 2.0))
+    assert [method.name for method in settings.chosen] == ["budget", "budget_latency", "random"]
+    assert settings.keeps("budget_latency") == (0.8, 0.5)
+    assert settings.keeps("budget") == (0.6,)
+    assert "budget_latency" not in [method.name for method in Settings(BASE).chosen]
+    with pytest.raises(ConfigError, match="speedups of a comparison must be at least one for budget_latency"):
+        Settings(BASE, methods=("budget_latency",))
+    for speedup in (1.0, 0.5, float("inf"), float("nan")):
+        with pytest.raises(ConfigError, match="speedups of a comparison must be above 1"):
+            Settings(BASE, speedups=(speedup,))
 
 
 def test_depgraph_goes_as_published():

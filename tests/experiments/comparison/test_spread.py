@@ -7,10 +7,11 @@ import pytest
 from rotated_relu.experiments.comparison.spread import (
     Spread,
     equal_training,
+    faster_at_loss,
     frontier,
+    gain_at_loss,
     interpolated,
     pooled_standard_error,
-    saved_at_loss,
     spread,
     target_of,
 )
@@ -46,10 +47,12 @@ def test_the_pooled_standard_error():
 
 
 def test_targets_come_from_levels_and_from_budgets():
-    assert target_of({"keep": 0.7, "level": 0.0}) == 0.3
-    assert target_of({"keep": 0.7, "level": 0.5}) == 0.5
-    assert target_of({"keep": 1.0, "level": 0.5}) == 0.5
-    assert target_of({"keep": 1.0, "level": 0.0}) == 0.0
+    assert target_of({"method": "budget", "keep": 0.7, "level": 0.0}) == 0.3
+    assert target_of({"method": "budget", "keep": 0.7, "level": 0.5}) == 0.5
+    assert target_of({"method": "slimming", "keep": 1.0, "level": 0.5}) == 0.5
+    assert target_of({"method": "slimming", "keep": 1.0, "level": 0.0}) == 0.0
+    # Half of the milliseconds is no share of the multiply-accumulates.
+    assert target_of({"method": "budget_latency", "keep": 0.5, "level": 0.0}) == 0.0
 
 
 def test_ours_is_held_against_the_best_rival_at_the_same_target():
@@ -101,9 +104,10 @@ def test_a_frontier_leaves_out_what_another_network_beats():
 def test_savings_between_two_networks():
     points = [(0.0, 0.0), (0.4, 0.2), (0.6, 1.0)]
     # 0.3 of the 0.8 points from 0.4 to 0.6
-    assert saved_at_loss(points, 0.5) == (pytest.approx(0.475), False)
-    assert saved_at_loss(points, 0.1) == (pytest.approx(0.2), False)
-    assert saved_at_loss(points, 1.0) == (0.6, True)
+    assert gain_at_loss(points, 0.5) == (pytest.approx(0.475), False)
+    assert gain_at_loss(points, 0.1) == (pytest.approx(0.2), False)
+    assert gain_at_loss(points, 1.0) == (0.6, True)
+    assert gain_at_loss([(1.0, 0.0)], 0.5) == (1.0, False)  # nothing gained at any loss
 
 
 def test_interpolated_savings_over_the_seeds():
@@ -113,3 +117,29 @@ def test_interpolated_savings_over_the_seeds():
     assert entry["saved"]["mean"] == pytest.approx((0.25 + 0.4) / 2)
     assert entry["saved"]["deviation"] == pytest.approx(0.15 / math.sqrt(2))
     assert (entry["saved"]["count"], entry["ours"], entry["at_least"]) == (2, True, True)
+
+
+def timed(row, *speedups):
+    """In one engine at batch sizes 1, 2, ..."""
+    found = [{"engine": "e", "batch_size": size, "speedup": value} for size, value in enumerate(speedups, 1)]
+    return {**row, "latency": found}
+
+
+def test_how_fast_each_method_is_at_a_loss():
+    rows = [
+        timed(row("budget_latency", 0, 0.0, 0.4, 90.8, keep=0.5), 2.0, 1.5),  # loses 0.2
+        timed(row("budget_latency", 0, 0.0, 0.6, 90.0, keep=0.25), 4.0, 3.0),  # loses 1.0
+        timed(row("group_norm", 0, 0.5, 0.5, 90.7), 0.9, 1.2),  # loses 0.3, and is slower at batch 1
+        row("random", 0, 0.5, 0.5, 90.9),  # was not timed
+    ]
+    found = {(e["method"], e["batch_size"]): e for e in faster_at_loss(rows, {0: REFERENCE[0]}, "test")}
+    assert set(found) == {(name, size) for name in ("budget_latency", "group_norm") for size in (1, 2)}
+    # 0.3 of the 0.8 points from 2 to 4, and from 1.5 to 3
+    ours = [found["budget_latency", size] for size in (1, 2)]
+    assert [entry["speedup"]["mean"] for entry in ours] == pytest.approx([2.75, 2.0625])
+    assert [entry["at_least"] for entry in ours] == [False, False]
+    assert (ours[0]["engine"], ours[0]["loss"], ours[0]["ours"]) == ("e", 0.5, True)
+    slow, fast = (found["group_norm", size] for size in (1, 2))
+    assert (slow["speedup"]["mean"], slow["at_least"]) == (1.0, False)
+    assert (fast["speedup"]["mean"], fast["at_least"]) == (1.2, True)
+    assert "saved" not in fast

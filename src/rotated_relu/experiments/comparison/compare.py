@@ -22,7 +22,7 @@ from .latency import check_engines
 from .results import table, write_csv
 from .run import Comparison
 from .settings import Settings
-from .spread import SPLITS, equal_training, interpolated
+from .spread import SPLITS, equal_training, faster_at_loss, interpolated
 
 DISTRIBUTIONS = {"torch_pruning": "torch-pruning", "modelopt": "nvidia-modelopt", "onnxsim": "onnxsim"}
 
@@ -115,6 +115,7 @@ def results(comparison: Comparison) -> dict[str, Any]:
         "table": table(rows, reference),
         "equal_training": {split: equal_training(rows, reference, split) for split in SPLITS},
         "interpolated": {split: interpolated(rows, reference, split) for split in SPLITS},
+        "faster": {split: faster_at_loss(rows, reference, split) for split in SPLITS},
         "tuning": comparison.trainings.tuning(),
         "failures": comparison.failures(),
         "seconds": seconds_of(comparison),
@@ -137,7 +138,7 @@ def made(comparison: Comparison, recipe: str, command: str | None) -> list[tuple
         "strengths": "; ".join(
             _strength(name, found) for name, found in comparison.trainings.tuning().items()
         ),
-        "budget": ", ".join(f"{100 * keep:g} % of the MACs" for keep in settings.keep),
+        "budget": ", ".join(_budgets(settings)),
         "machine": f"{here['processor']}, {plural(here['threads'], 'thread')}",
         "seconds": f"{seconds_of(comparison):.0f}",
         "versions": ", ".join(f"{name} {number}" for name, number in _versions(here, settings).items()),
@@ -183,6 +184,13 @@ def _distillation(settings: Settings) -> str:
 def _strength(name: str, found: Mapping[str, Any]) -> str:
     where = "" if found.get("inside", True) else ", still at the edge of what was tried"
     return f"{name}: total shrinkage {found['chosen']:g} of {', '.join(found['validation_accuracy'])}{where}"
+
+
+def _budgets(settings: Settings) -> list[str]:
+    names = {method.name for method in settings.chosen}
+    macs = [f"{100 * keep:g} % of the MACs" for keep in settings.keep if "budget" in names]
+    where = f"in {settings.engines[0]} at batch {settings.batch_sizes[0]}"
+    return macs + [f"{speedup:g} times as fast {where}" for speedup in settings.speedups]
 
 
 def _versions(here: Mapping[str, Any], settings: Settings) -> dict[str, str]:

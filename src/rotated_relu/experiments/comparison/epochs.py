@@ -17,7 +17,7 @@ import dataclasses
 from ...training import Config, OptimizerConfig, ScheduleConfig
 from ..shrinking.settings import phases
 from ..stages.finetune import finetune_config
-from .methods import DENSE, DEPGRAPH, Method, training_config
+from .methods import BUDGETS, DENSE, DEPGRAPH, Method, training_config
 from .settings import Settings
 
 PUBLISHED_LR, PUBLISHED_BATCH, PUBLISHED_DECAY = 0.01, 128, 5e-4
@@ -27,7 +27,13 @@ PUBLISHED_SHRINKAGE = 1.21
 
 
 def first_part(
-    settings: Settings, training: str, *, seed: int, strength: float = 0.0, keep: float = 1.0
+    settings: Settings,
+    training: str,
+    *,
+    seed: int,
+    strength: float = 0.0,
+    keep: float = 1.0,
+    table: str | None = None,
 ) -> Config | None:
     """How a network trains before it is pruned; None if it is pruned as it was brought.
 
@@ -36,18 +42,19 @@ def first_part(
         training: Which training, see :func:`.methods.training_config`.
         seed: Of weights, order and augmentation.
         strength: Of its penalty, as a total shrinkage.
-        keep: Share of the multiply-accumulates that its budget aims at.
+        keep: Share of the multiply-accumulates, or of the milliseconds, that its budget aims at.
+        table: File of the times that a budget of milliseconds counts by.
     """
     base = dataclasses.replace(settings.base, seed=seed)
     if training == DEPGRAPH:
         return _published(base, _halves(settings)[0], regularized=True)
-    whole = training_config(base, training, strength=strength, keep=keep)
+    whole = training_config(base, training, strength=strength, keep=keep, table=table)
     if settings.weights is None:
         return whole
     if training == DENSE:
         return None
-    choosing, _ = phases(base, keep)
-    budget = choosing.budget if training == "budget" else whole.budget
+    choosing, _ = phases(base, keep, budget={"unit": BUDGETS.get(training, "macs"), "table": table})
+    budget = choosing.budget if training in BUDGETS else whole.budget
     return dataclasses.replace(whole, epochs=choosing.epochs, schedule=choosing.schedule, budget=budget)
 
 

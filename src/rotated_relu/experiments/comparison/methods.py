@@ -21,7 +21,9 @@ from ...training import BudgetConfig, Config
 TUNED = ("rotated_l1", "slimming", "group_sparse")  # trainings whose penalty has a strength to be tuned
 DENSE = "relu"  # the training that accuracies are compared with
 DEPGRAPH = "depgraph"  # goes on from the plain network, on a schedule of its own
-OURS = ("budget",)
+BUDGET_MS = "budget_latency"
+BUDGETS = {"budget": "macs", BUDGET_MS: "latency"}  # training -> unit of what it may keep
+OURS = tuple(BUDGETS)
 # How a method chooses -> the package that does it; the other ranks are ours.
 TOOLS = {
     "filter_l1": "torch_pruning",
@@ -89,6 +91,7 @@ METHODS = {
         Method("rotated_taylor", "Rotated ReLU, Taylor score", "rotated", "taylor"),
         Method("rotated_l1", "Rotated ReLU + L1", "rotated_l1", "slope"),
         Method("budget", "Rotated ReLU + budget (ours)", "budget", "taylor"),
+        Method(BUDGET_MS, "Rotated ReLU + budget of milliseconds (ours)", BUDGET_MS, "taylor"),
         Method("slimming", "Network Slimming", "slimming", "norm"),
         Method("filter_l1", "L1-norm filters (Torch-Pruning)", DENSE, "filter_l1"),
         Method("group_norm", "Group norm (Torch-Pruning)", DENSE, "group_l2"),
@@ -107,6 +110,10 @@ METHODS = {
 }
 
 
+# A budget of milliseconds is added where speed-ups are asked for.
+DEFAULT_METHODS = tuple(name for name in METHODS if name != BUDGET_MS)
+
+
 def chosen(names: Iterable[str]) -> list[Method]:
     """Methods by name, in the order of ``METHODS``.
 
@@ -120,20 +127,27 @@ def chosen(names: Iterable[str]) -> list[Method]:
     return [method for name, method in METHODS.items() if name in wanted]
 
 
-def training_config(base: Config, training: str, *, strength: float = 0.0, keep: float = 1.0) -> Config:
+def training_config(
+    base: Config, training: str, *, strength: float = 0.0, keep: float = 1.0, table: str | None = None
+) -> Config:
     """The settings of one of the trainings.
 
     Args:
         base: The recipe's; its own penalties are dropped.
-        training: ``relu``, ``rotated``, ``rotated_l1``, ``slimming``, ``group_sparse`` or ``budget``.
+        training: ``relu``, ``rotated``, ``rotated_l1``, ``slimming``, ``group_sparse``, ``budget`` or
+            ``budget_latency``.
         strength: Of the L1 of ``rotated_l1`` and ``slimming``: the total shrinkage (see ``total_shrinkage``). That of
             ``group_sparse`` is Torch-Pruning's own, see :mod:`.group_sparsity`.
-        keep: Share of the multiply-accumulates that ``budget`` aims at.
+        keep: Share of the multiply-accumulates that ``budget`` aims at, or of the milliseconds.
+        table: File of the times that ``budget_latency`` counts by; not needed to keep all.
     """
     rotated = training not in PLAIN
     model = dataclasses.replace(base.model, rotated=rotated, slope_init="ones" if rotated else "published")
     optimizer = dataclasses.replace(base.optimizer, decay_slopes=base.optimizer.decay_slopes and not rotated)
     penalized = training in ("rotated_l1", "slimming")
+    budget = BudgetConfig()
+    if training in BUDGETS:
+        budget = dataclasses.replace(base.budget, keep=keep, unit=BUDGETS[training], table=table)
     return dataclasses.replace(
         base,
         model=model,
@@ -143,5 +157,5 @@ def training_config(base: Config, training: str, *, strength: float = 0.0, keep:
         slope_l1_ramp=(0.0, 0.0),
         penalty_form="subgradient",
         penalized="norms" if training == "slimming" else "slopes",
-        budget=dataclasses.replace(base.budget, keep=keep) if training == "budget" else BudgetConfig(),
+        budget=budget,
     )

@@ -15,10 +15,10 @@ from ...training.evaluation import sample_batches
 from .coupled import CoupledGroups
 from .exported import ExportedGraph
 from .fastnas import CALIBRATION_BATCHES, FastNas
-from .methods import DENSE, METHODS, Method, training_config
+from .methods import BUDGET_MS, DENSE, METHODS, Method, training_config
 from .prune import Guarded, Pruner
 from .rank import ranked, with_slopes
-from .trainings import Training, Trainings
+from .trainings import Training, Trainings, goals
 
 SEARCH_IMAGES = 1000  # by which a search scores a network
 
@@ -47,8 +47,7 @@ class Point:
     @property
     def title(self) -> str:
         """For people: ``Network Slimming at 50 %``."""
-        which = [f"budget {100 * self.keep:g} %"] if self.keep < 1 else []
-        which += [f"seed {self.seed}"] if self.seed else []
+        which = goals(self.method.training, self.keep, self.seed)
         size = f"at {100 * self.level:g} %" if self.level else "as trained"
         return f"{self.method.label} {size}" + (f" ({', '.join(which)})" if which else "")
 
@@ -77,7 +76,9 @@ class Points:
                 for keep in settings.keeps(method.training):
                     # What a training sends to zero by itself is a size of its own.
                     start = [0.0] if method.training != DENSE and method.tool is None else []
-                    for level in start + settings.all_levels:
+                    # A budget of milliseconds has the sizes of its speed-ups, whatever computations those leave.
+                    levels = [] if method.training == BUDGET_MS else settings.all_levels
+                    for level in start + levels:
                         yield Point(method, seed, keep, level)
 
     def pruned(self, point: Point) -> nn.Module | None:

@@ -166,8 +166,8 @@ class Comparison:
             return False
         if point.level == 0:
             return bool(row["macs_saved"] > 0)
-        # A budget has a training of its own for this size.
-        own = [keep for keep in self.settings.keeps(point.method.training) if keep < point.keep]
+        # A budget has a training for this size, which ends with it at level 0.
+        own = [keep for keep in self.settings.keeps(point.method.training) if keep <= point.keep < 1]
         if any(abs(1 - keep - point.level) < SLACK for keep in own):
             return False
         return point.level in self.settings.finetuned_levels

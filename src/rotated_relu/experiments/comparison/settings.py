@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,7 +12,7 @@ from typing import Any
 from ...core.errors import MissingPackageError
 from ...core.extras import needs
 from ...training import Config, ConfigError
-from .methods import METHODS, PACKAGES, SKIPPABLE, TUNED, Method, chosen
+from .methods import BUDGET_MS, DEFAULT_METHODS, PACKAGES, SKIPPABLE, TUNED, Method, chosen
 
 LEVELS = tuple(round(0.05 * step, 2) for step in range(1, 17))
 FINETUNED_LEVELS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
@@ -48,6 +49,8 @@ class Settings:
             the edge; one alone is taken as it is.
         tune_epochs: Length of the short runs that choose it; an eighth of the training if None.
         keep: Shares of the multiply-accumulates that the budgets aim at, one training for each.
+        speedups: How many times faster the budgets of milliseconds aim at, one training for each, in the first of the
+            engines at the first of the batch sizes; their method is added to ``methods``.
         latency_repeats: Interleaved rounds of the latency measurement; 0 leaves it out.
         engines: In which latencies are measured.
         batch_sizes: Images per run there.
@@ -55,7 +58,7 @@ class Settings:
 
     base: Config
     weights: Weights | None = None
-    methods: tuple[str, ...] = tuple(METHODS)
+    methods: tuple[str, ...] = DEFAULT_METHODS
     seeds: tuple[int, ...] = (0,)
     levels: tuple[float, ...] = LEVELS
     finetuned_levels: tuple[float, ...] = FINETUNED_LEVELS
@@ -64,12 +67,19 @@ class Settings:
     strengths: tuple[float, ...] = STRENGTHS
     tune_epochs: int | None = None
     keep: tuple[float, ...] = (0.55,)
+    speedups: tuple[float, ...] = ()
     latency_repeats: int = 30
     engines: tuple[str, ...] = ("onnxruntime",)
     batch_sizes: tuple[int, ...] = (1,)
 
     def __post_init__(self) -> None:
         chosen(self.methods)
+        if self.speedups:
+            object.__setattr__(self, "methods", tuple(dict.fromkeys((*self.methods, BUDGET_MS))))
+        _need(
+            bool(self.speedups) or BUDGET_MS not in self.methods, "speedups", f"at least one for {BUDGET_MS}"
+        )
+        _need(all(1 < value < math.inf for value in self.speedups), "speedups", "above 1")
         for name in ("methods", "seeds", "levels", "strengths", "keep", "engines", "batch_sizes"):
             _need(bool(getattr(self, name)), name, "at least one")
         for name in ("levels", "finetuned_levels", "keep"):
@@ -126,7 +136,9 @@ class Settings:
         return sorted({*self.levels, *self.finetuned_levels})
 
     def keeps(self, training: str) -> tuple[float, ...]:
-        """The budgets of a training; 1 for one without."""
+        """The budgets of a training, as shares of what they count; 1 for one without."""
+        if training == BUDGET_MS:
+            return tuple(1 / speedup for speedup in self.speedups)
         return self.keep if training == "budget" else (1.0,)
 
     @property

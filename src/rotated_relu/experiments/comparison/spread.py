@@ -9,14 +9,16 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .methods import OURS
+from ..report.timed_rows import speedup_in, timed_in
+from .methods import BUDGET_MS, OURS
 
 Rows = Sequence[Mapping[str, Any]]
 Reference = Mapping[int, Mapping[str, float]]
+Gain = Callable[[Mapping[str, Any]], float | None]
 SPLITS = ("validation", "test")
 LOSS = 0.5  # points of accuracy at which savings are read off
 
@@ -63,8 +65,9 @@ def reference_accuracy(plain: Mapping[str, float], split: str) -> float | None:
 
 
 def target_of(row: Mapping[str, Any]) -> float:
-    """What share was to be saved; 0 where a training without a budget decided."""
-    return round(max(1 - float(row["keep"]), float(row["level"])), 4)
+    """What share was to be saved; 0 where a training without a budget decided, or one of milliseconds."""
+    aimed = 0.0 if row["method"] == BUDGET_MS else 1 - float(row["keep"])
+    return round(max(aimed, float(row["level"])), 4)
 
 
 def equal_training(rows: Rows, reference: Reference, split: str) -> list[dict[str, Any]]:
@@ -145,33 +148,76 @@ def _speedups(rows: Rows) -> list[dict[str, Any]]:
     ]
 
 
-def frontier(rows: Rows, plain: float, split: str) -> list[tuple[float, float]]:
-    """Savings and losses of one method and seed, both ascending, from no saving at no loss.
+def macs_saved(row: Mapping[str, Any]) -> float | None:
+    """Share of the multiply-accumulates."""
+    return float(row["macs_saved"])
 
-    A network that saves more and loses less than another takes its place.
+
+def frontier(
+    rows: Rows, plain: float, split: str, gain: Gain = macs_saved, nothing: float = 0.0
+) -> list[tuple[float, float]]:
+    """Gains and losses of one method and seed, both ascending, from no gain at no loss.
+
+    A network that gains more and loses less than another takes its place.
+
+    Args:
+        rows: Of the method and seed.
+        plain: Accuracy of the plain network, in percent.
+        split: ``validation`` or ``test``.
+        gain: Reads what a network gains.
+        nothing: What the plain network gains.
     """
     points = sorted(
-        (float(row["macs_saved"]), plain - accuracy)
+        (gained, plain - accuracy)
         for row in rows
-        if (accuracy := accuracy_after(row, split)) is not None
+        if (accuracy := accuracy_after(row, split)) is not None and (gained := gain(row) or nothing) > nothing
     )
     least, found = math.inf, []
     for saved, loss in reversed(points):
         least = min(least, loss)
         found.append((saved, least))
-    return [(0.0, min(0.0, least)), *reversed(found)]
+    return [(nothing, min(0.0, least)), *reversed(found)]
 
 
-def saved_at_loss(points: Sequence[tuple[float, float]], loss: float) -> tuple[float, bool]:
-    """The saving at a loss, linear between the points of a frontier, and whether the frontier ends before that loss."""
-    for (saved, lost), (more, worse) in itertools.pairwise(points):
+def gain_at_loss(points: Sequence[tuple[float, float]], loss: float) -> tuple[float, bool]:
+    """The gain at a loss, linear between the points of a frontier, and whether the frontier ends before that loss."""
+    for (gained, lost), (more, worse) in itertools.pairwise(points):
         if worse > loss:
-            return saved + (more - saved) * (loss - lost) / (worse - lost), False
-    return points[-1][0], True
+            return gained + (more - gained) * (loss - lost) / (worse - lost), False
+    return points[-1][0], len(points) > 1
 
 
-def interpolated(rows: Rows, reference: Reference, split: str, loss: float = LOSS) -> list[dict[str, Any]]:
+def faster_at_loss(rows: Rows, reference: Reference, split: str) -> list[dict[str, Any]]:
+    """How many times as fast as the plain network each method is at a loss, in each engine, at each batch size.
+
+    Returns:
+        As :func:`interpolated`, with ``engine`` and ``batch_size``, and the spread ``speedup`` in place of ``saved``.
+    """
+    found = []
+    for engine, size in timed_in(rows):
+        for entry in interpolated(rows, reference, split, gain=speedup_in(engine, size), nothing=1.0):
+            speedup = entry.pop("saved")
+            found.append({"engine": engine, "batch_size": size, **entry, "speedup": speedup})
+    return found
+
+
+def interpolated(
+    rows: Rows,
+    reference: Reference,
+    split: str,
+    loss: float = LOSS,
+    gain: Gain = macs_saved,
+    nothing: float = 0.0,
+) -> list[dict[str, Any]]:
     """What each method saves at a loss after equal training: the mean over the seeds and its deviation.
+
+    Args:
+        rows: Of the comparison.
+        reference: Seed to the accuracies of the plain network.
+        split: ``validation`` or ``test``.
+        loss: Points of accuracy.
+        gain: Reads what is saved.
+        nothing: What the plain network saves.
 
     Returns:
         For each method ``method``, ``label``, ``ours``, ``loss``, the spread ``saved``, and ``at_least``: whether a
@@ -183,8 +229,9 @@ def interpolated(rows: Rows, reference: Reference, split: str, loss: float = LOS
         for seed, accuracies in reference.items():
             plain = reference_accuracy(accuracies, split)
             own = [row for row in rows if row["method"] == method and row["seed"] == seed]
-            if plain is not None and any(accuracy_after(row, split) is not None for row in own):
-                read.append(saved_at_loss(frontier(own, plain, split), loss))
+            own = [row for row in own if accuracy_after(row, split) is not None and gain(row) is not None]
+            if plain is not None and own:
+                read.append(gain_at_loss(frontier(own, plain, split, gain, nothing), loss))
         if read:
             label = next(row["label"] for row in rows if row["method"] == method)
             saved, ended = zip(*read, strict=True)

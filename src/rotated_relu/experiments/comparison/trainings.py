@@ -14,10 +14,11 @@ from ...core.plain_data import typed
 from ...core.progress import in_turn
 from ...core.run_directory import Run, as_written, read_json, write_json
 from ...training import Config, build_model, evaluate_model, fit
+from ..stages.calibrate import TableChoice
 from .coupled import CoupledGroups
 from .epochs import PUBLISHED_SHRINKAGE, first_part, shortened
 from .fitting import trained_on
-from .methods import DENSE, DEPGRAPH, METHODS
+from .methods import BUDGET_MS, DENSE, DEPGRAPH, METHODS
 from .prune import Pruner
 from .rank import ranked, with_slopes
 from .task import Task
@@ -45,14 +46,19 @@ class Training:
     @property
     def title(self) -> str:
         """For people: ``Network Slimming``; several methods may prune one training."""
-        which = [f"budget {100 * self.keep:g} %"] if self.keep < 1 else []
-        which += [f"seed {self.seed}"] if self.seed else []
+        which = goals(self.name, self.keep, self.seed)
         labels = [method.label for method in METHODS.values() if method.training == self.name]
         label = "ReLU" if self.name == DENSE or not labels else labels[0]
         return label + (f" ({', '.join(which)})" if which else "")
 
     def __str__(self) -> str:
         return f"{self.name}{f'-keep{self.keep:g}' if self.keep < 1 else ''}-seed{self.seed}"
+
+
+def goals(training: str, keep: float, seed: int) -> list[str]:
+    """What tells trainings of one kind apart, for people: ``["budget 50 %", "seed 1"]``, ``["2 times as fast"]``."""
+    budget = f"{1 / keep:.3g} times as fast" if training == BUDGET_MS else f"budget {100 * keep:g} %"
+    return [*([budget] if keep < 1 else []), *([f"seed {seed}"] if seed else [])]
 
 
 def tuning_in(path: Path) -> dict[str, Any]:
@@ -114,7 +120,18 @@ class Trainings:
             seed=training.seed,
             strength=self.strength(training.name),
             keep=training.keep,
+            table=self._times(training) if training.name == BUDGET_MS else None,
         )
+
+    def _times(self, training: Training) -> str:
+        """The file of the times that a budget counts by, which are measured where they have not been."""
+        path = self.task.path / "trainings" / f"{training}.latency.json"
+        if not path.is_file():
+            task, settings = self.task, self.task.settings
+            net = with_slopes(task, self.plain(training.seed), settings.base)
+            choice = TableChoice(engine=settings.engines[0], batch_size=settings.batch_sizes[0])
+            choice.for_budget(net, task.example_inputs, training.keep, task.say).save(path)
+        return str(path.resolve())
 
     def trained(self, training: Training) -> nn.Module:
         """The trained network, trained now if it has not been."""

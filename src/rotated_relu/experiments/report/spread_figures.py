@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .figures.spec import Figure, Spec, axis, line
+from .timed_rows import Row, speedup_in, timed_in
 from .words import NARROW_SPACE
 
-Row = Mapping[str, Any]
 # Distinct with and without colour vision, on white and on black.
 LOOKS = (
     ("var(--rotated)", "circle"), ("#e69f00", "circle-open"), ("#cc79a7", "square"), ("var(--compact)", "diamond"),
@@ -39,20 +39,10 @@ def frontiers(data: Mapping[str, Any], split: str) -> list[Figure]:
     if not rows:
         return []
     found = [_figure(data, rows, split, "macs", "MACs saved, %", lambda row: 100 * float(row["macs_saved"]))]
-    for engine, size in dict.fromkeys(
-        (timed["engine"], timed["batch_size"]) for row in rows for timed in row.get("latency", [])
-    ):
+    for engine, size in timed_in(rows):
         title = f"times as fast as the ReLU network, {engine}, batch {size}"
-        found.append(_figure(data, rows, split, f"{engine}-{size}", title, _speedup_in(engine, size)))
+        found.append(_figure(data, rows, split, f"{engine}-{size}", title, speedup_in(engine, size)))
     return found
-
-
-def _speedup_in(engine: str, size: int) -> Callable[[Row], float | None]:
-    def read(row: Row) -> float | None:
-        timed = [t for t in row.get("latency", []) if (t["engine"], t["batch_size"]) == (engine, size)]
-        return float(timed[0]["speedup"]) if timed else None
-
-    return read
 
 
 def _figure(
