@@ -40,6 +40,7 @@ from rotated_relu.deploy.latency.measuring import Bench
 from rotated_relu.deploy.timing import Runnable, compare_latency
 from rotated_relu.experiments.report.markdown import markdown_table
 from rotated_relu.pruning.estimate import CostEstimate
+from rotated_relu.pruning.importance import random_scores
 from rotated_relu.pruning.latency.table import LatencyTable
 
 TORCHVISION = (
@@ -73,8 +74,7 @@ class Pruned:
         self.programs = {share: self._exported(mask) for share, mask in self.masks.items()}
 
     def _mask(self, share: float) -> rr.Mask | None:
-        generator = torch.Generator().manual_seed(round(1000 * share))
-        scores = {n: torch.rand(len(slope), generator=generator) for n, slope in rr.slopes(self.net).items()}
+        scores = random_scores(self.net, seed=round(1000 * share))
         try:
             return rr.select_channels(self.net, self.inputs, keep=share, scores=scores, round_to=STEP)
         except rr.errors.SlopeError as error:  # less than can be had

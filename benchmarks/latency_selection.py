@@ -38,6 +38,7 @@ from rotated_relu.deploy.latency.anchoring import anchored
 from rotated_relu.deploy.timing import compare_latency
 from rotated_relu.experiments.report.markdown import markdown_table
 from rotated_relu.pruning.estimate import CostEstimate
+from rotated_relu.pruning.importance import random_scores
 from rotated_relu.pruning.latency.table import LatencyTable
 
 TORCHVISION = ("resnet18", "resnet50", "vgg16_bn", "mobilenet_v2", "efficientnet_b0", "densenet121")
@@ -49,18 +50,13 @@ THREADS = 1  # see latency_estimate.py
 ROUNDS = 21
 
 
-def random_scores(net: torch.nn.Module) -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    return {name: torch.rand(len(slope), generator=generator) for name, slope in rr.slopes(net).items()}
-
-
 class Setting:
     """One network in one engine at one batch size."""
 
     def __init__(self, name: str, engine: str, batch_size: int, cache: Path) -> None:
         self.key = {"network": name, "engine": engine, "batch_size": batch_size}
         self.net, self.inputs = build(name)
-        self.scores, self.cache = random_scores(self.net), cache
+        self.scores, self.cache = random_scores(self.net, seed=1), cache
         start = time.monotonic()
         self.table: LatencyTable = rr.calibrate(
             self.net, self.inputs, engine=engine, batch_size=batch_size, threads=THREADS, cache=cache

@@ -11,7 +11,7 @@ from rotated_relu.deploy.latency import calibrate, measuring, store
 from rotated_relu.deploy.latency.whole import UNKNOWN
 from rotated_relu.pruning.latency.table import LatencyTable
 from support.command_line import call, done
-from support.toy_engine import CALL_MS, ToyEngine, linear_ms, without_a_clock
+from support.toy_engine import CALL_MS, ToyEngine, install, linear_ms
 
 SETTINGS = ["--model", "fcnn", "--data", "mnist5k", "--precision", "32", "--lr", "0.05", "--progress", "none"]
 
@@ -28,10 +28,7 @@ def trained(tmp_path_factory):
 def run(trained, tmp_path, monkeypatch):
     """A run of one's own, and an engine that takes no time; what the network takes as a whole is unknown."""
     monkeypatch.setattr(calibrate, "whole_ms", lambda *_: UNKNOWN)
-    monkeypatch.setattr(measuring, "compare_latency", without_a_clock)
-    monkeypatch.setattr(engines, "ENGINES", dict(engines.ENGINES))
-    monkeypatch.setattr(store, "_cache_folder", lambda: tmp_path / "cache")
-    engines.register_engine(ToyEngine().engine)
+    install(monkeypatch, ToyEngine(), tmp_path / "cache")
     shutil.copytree(trained, tmp_path / "run")
     return tmp_path / "run"
 

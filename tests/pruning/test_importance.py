@@ -6,7 +6,13 @@ from torch import nn
 
 import rotated_relu as rr
 from rotated_relu.nn.activation import RotatedReLU
-from rotated_relu.pruning.importance import consumer_scores, per_cost, slope_scores, taylor_scores
+from rotated_relu.pruning.importance import (
+    consumer_scores,
+    per_cost,
+    random_scores,
+    slope_scores,
+    taylor_scores,
+)
 
 
 def chain():
@@ -20,6 +26,18 @@ def chain():
 
 def test_slope_scores_are_absolute_slopes():
     assert slope_scores(chain())["1.slope"].tolist() == [2.0, 0.5]
+
+
+def test_random_scores_are_those_of_the_seed_whatever_the_slopes():
+    net, same, other = chain(), random_scores(chain(), seed=3), random_scores(chain(), seed=4)
+    with torch.no_grad():
+        net[1].slope.zero_()
+    found = random_scores(net, seed=3)
+    assert found.kind == "random"
+    assert torch.equal(found["1.slope"], same["1.slope"])
+    assert not torch.equal(found["1.slope"], other["1.slope"])
+    with pytest.raises(rr.errors.SlopeError, match="no slopes"):
+        random_scores(nn.Linear(2, 2))
 
 
 def test_consumer_scores_by_hand():

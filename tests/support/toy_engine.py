@@ -4,7 +4,11 @@ from math import prod
 
 import onnx
 
+from rotated_relu.deploy import engines
+from rotated_relu.deploy.conversion import apply_layout, raw_onnx
 from rotated_relu.deploy.engines import Engine
+from rotated_relu.deploy.latency import measuring, store
+from rotated_relu.deploy.layout import EXACT_WIDTHS
 from rotated_relu.deploy.timing import LatencyComparison
 
 CALL_MS, START_MS, TAIL_MS = 0.25, 0.01, 0.002
@@ -23,6 +27,16 @@ def convolution_ms(inputs, outputs, positions, kernel):
 
 def linear_ms(inputs, outputs):
     return START_MS + PAIR_MS * inputs * blocks(outputs)
+
+
+def install(monkeypatch, made, cache=None):
+    """Register an engine for one test, in which nothing is timed by a clock; tables go to ``cache``, if given."""
+    monkeypatch.setattr(measuring, "compare_latency", without_a_clock)
+    monkeypatch.setattr(engines, "ENGINES", dict(engines.ENGINES))
+    if cache is not None:
+        monkeypatch.setattr(store, "_cache_folder", lambda: cache)
+    engines.register_engine(made.engine)
+    return made
 
 
 class ToyEngine:
@@ -52,6 +66,12 @@ def for_batch_size(model, batch_size):
             value.type.tensor_type.shape.dim[0].dim_value = batch_size
         del model.graph.value_info[:]
     return model
+
+
+def exported_ms(net, example_inputs):
+    """Time of one call of a network as it is exported for engines with steps, with one example."""
+    content = apply_layout(raw_onnx(net, example_inputs), EXACT_WIDTHS).content
+    return time_of(for_batch_size(onnx.load_from_string(content), 1))
 
 
 def time_of(model):

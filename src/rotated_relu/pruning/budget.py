@@ -63,7 +63,7 @@ class SlopeBudget:
         unit: ``macs``, ``parameters``, ``channels``, or ``latency``: milliseconds of a call in the table's engine.
         table: Measured times, for the unit ``latency``: from ``rr.calibrate`` or ``rr.LatencyTable.load``.
         round_to: Widths that are left are multiples of it, such as 8 or 16, whole branches go too, and channels that
-            save nothing stay; None takes the steps of the table for ``latency``, and single channels for other units.
+            save nothing stay; None and 1 take the steps of the table for ``latency``, single channels for other units.
         score: ``taylor`` (see the module's text) or ``slope`` (``|a|``).
         start: Share of the run after which slopes are chosen.
         end: Share of the run at which all are chosen; the last reach zero at ``end + window``.

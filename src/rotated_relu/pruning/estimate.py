@@ -77,6 +77,18 @@ class CostEstimate:
             "latency": self._latency,
         }
 
+    def use_table(self, table: LatencyTable) -> None:
+        """Count milliseconds by another table from now on; the network is not captured again.
+
+        Raises:
+            ArgumentError: If none was given before.
+            LatencyError: If the table lacks a layer of this network.
+        """
+        check_table(self.latency)
+        assert self.latency is not None
+        self.latency = LatencyModel(self.latency.operations, table)
+        self._whole.pop("latency", None)
+
     def whole(self, unit: str) -> float:
         """Cost of the network with nothing gone; counted once.
 

@@ -58,6 +58,19 @@ def slope_scores(net: nn.Module) -> Scores:
     return Scores({name: slope.detach().abs().clone() for name, slope in check_slopes(net).items()}, "slope")
 
 
+def random_scores(net: nn.Module, seed: int = 0) -> Scores:
+    """Numbers between 0 and 1 that are the same for the same names and widths: a choice that knows nothing.
+
+    Raises:
+        SlopeError: If there are no slopes, or some are not finite.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    values = {
+        name: torch.rand(slope.numel(), generator=generator) for name, slope in check_slopes(net).items()
+    }
+    return Scores(values, "random")
+
+
 @checked()
 def consumer_scores(net: nn.Module, example_inputs: Inputs) -> Scores:
     """``|a|`` times the norm of the weights that read the channel; ``|a|`` alone where no layer reads it directly.

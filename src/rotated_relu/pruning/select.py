@@ -61,10 +61,29 @@ def choose_channels(
         raise ArgumentError(f'a table of times is for unit="latency", not for {unit!r}')
     scores = slope_scores(net) if scores is None else scores
     selector = selector_for(CostEstimate(net, example_inputs, table), unit, round_to)
-    masks = selector.choose(keep, scores, zero_mask(net))
+    return mask_for(selector, keep, scores, zero_mask(net))
+
+
+def mask_for(
+    selector: Selector | StepSelector, keep: float, scores: Mapping[str, Tensor], dead: Mapping[str, Tensor]
+) -> Mask:
+    """What a selector chooses, if the budget is met with it.
+
+    Args:
+        selector: Of a network.
+        keep: Share of its unit that may be left.
+        scores: As of its ``choose``.
+        dead: What is gone already, by name; every activation.
+
+    Raises:
+        SlopeError: If it cannot be met; says what can.
+    """
+    masks = selector.choose(keep, scores, dead)
     if not selector.meets(masks, keep):
-        raise SlopeError(unreachable(keep, selector, selector.estimate.share(masks, unit)))
-    return Mask(masks, Criterion(getattr(scores, "kind", "custom"), unit, keep={unit: keep}))
+        raise SlopeError(unreachable(keep, selector, selector.estimate.share(masks, selector.unit)))
+    return Mask(
+        masks, Criterion(getattr(scores, "kind", "custom"), selector.unit, keep={selector.unit: keep})
+    )
 
 
 def check_choice(
@@ -90,8 +109,9 @@ def check_choice(
 
 
 def selector_for(estimate: CostEstimate, unit: str, round_to: int | None = None) -> Selector | StepSelector:
-    """What chooses channels for a unit: in steps if there are steps."""
-    if unit == "latency" or round_to not in (None, 1):
+    """What chooses channels for a unit: in steps if there are steps. All widths are multiples of 1, as of None."""
+    round_to = None if round_to == 1 else round_to
+    if unit == "latency" or round_to is not None:
         return StepSelector(estimate, unit, round_to)
     return Selector(estimate, unit)
 

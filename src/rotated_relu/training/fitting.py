@@ -106,7 +106,7 @@ def _precision_of(run: Run) -> str | None:
 
 def _trained(run: Run, config: Config, images: ImageData | None, progress: str, device: str) -> nn.Module:
     """The network, trained to the end, with all files of its run written."""
-    check_hardware(config, device)
+    check_hardware(device, config.compile)
     images = load_data(config, offline=_read_a_folder(run, config)) if images is None else images
     net = build_model(config, images)
     if is_first_process():

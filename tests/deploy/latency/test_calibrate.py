@@ -15,7 +15,7 @@ from rotated_relu.deploy.latency.whole import UNKNOWN
 from rotated_relu.pruning.estimate import CostEstimate
 from rotated_relu.pruning.latency.geometry import LayerGeometry
 from support.nets import Residual
-from support.toy_engine import CALL_MS, START_MS, ToyEngine, convolution_ms, linear_ms, without_a_clock
+from support.toy_engine import CALL_MS, START_MS, ToyEngine, convolution_ms, install, linear_ms
 
 X = torch.zeros(1, 3, 4, 4)
 
@@ -24,11 +24,7 @@ X = torch.zeros(1, 3, 4, 4)
 def toy(monkeypatch):
     """What the network takes as a whole is unknown: test_whole.py has that."""
     monkeypatch.setattr(calibration, "whole_ms", lambda *_: UNKNOWN)
-    monkeypatch.setattr(measuring, "compare_latency", without_a_clock)
-    monkeypatch.setattr(engines, "ENGINES", dict(engines.ENGINES))
-    made = ToyEngine()
-    engines.register_engine(made.engine)
-    return made
+    return install(monkeypatch, ToyEngine())
 
 
 @pytest.fixture

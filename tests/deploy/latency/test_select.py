@@ -1,41 +1,25 @@
 """Channels chosen by the times of an engine that is made up, and what the exported result takes in it."""
 
-import onnx
 import pytest
 import torch
 
 import rotated_relu as rr
 from rotated_relu.core.errors import ArgumentError, SlopeError, UnknownNameError
-from rotated_relu.deploy import engines
-from rotated_relu.deploy.conversion import apply_layout, raw_onnx
-from rotated_relu.deploy.latency import measuring, store
-from rotated_relu.deploy.layout import EXACT_WIDTHS
+from rotated_relu.pruning.importance import random_scores
 from support.nets import Residual
-from support.toy_engine import ToyEngine, for_batch_size, time_of, without_a_clock
+from support.toy_engine import ToyEngine, exported_ms, install
 
 X = torch.zeros(1, 3, 4, 4)
 
 
 @pytest.fixture
 def toy(monkeypatch, tmp_path):
-    monkeypatch.setattr(measuring, "compare_latency", without_a_clock)
-    monkeypatch.setattr(engines, "ENGINES", dict(engines.ENGINES))
-    monkeypatch.setattr(store, "_cache_folder", lambda: tmp_path)
-    made = ToyEngine()
-    engines.register_engine(made.engine)
-    return made
+    return install(monkeypatch, ToyEngine(), tmp_path)
 
 
 @pytest.fixture
 def scores():
-    generator = torch.Generator().manual_seed(0)
-    slopes = rr.slopes(Residual(64))
-    return {name: torch.rand(len(slope), generator=generator) for name, slope in slopes.items()}
-
-
-def milliseconds(net):
-    model = onnx.load_model_from_string(apply_layout(raw_onnx(net, X), EXACT_WIDTHS).content)
-    return time_of(for_batch_size(model, 1))
+    return random_scores(Residual(64))
 
 
 @pytest.mark.parametrize(
@@ -45,7 +29,7 @@ def test_what_is_chosen_for_a_speed_up_has_it(toy, scores, speedup):
     net = Residual(64)
     mask = rr.select_channels(net, X, keep=1 / speedup, unit="latency", scores=scores, engine="toy")
     result = rr.compact(net, X, mask=mask)
-    assert milliseconds(net) / milliseconds(result.model) >= 0.97 * speedup
+    assert exported_ms(net, X) / exported_ms(result.model, X) >= 0.97 * speedup
     # Blocks of 16, of which none is begun.
     assert all(int((~gone).sum()) % 16 == 0 for gone in mask.values())
 

@@ -7,25 +7,20 @@ from torch import nn
 
 from rotated_relu.core.errors import ExportError
 from rotated_relu.core.modules import Call, as_inputs
-from rotated_relu.deploy import engines
 from rotated_relu.deploy.conversion import to_onnx
 from rotated_relu.deploy.engines import Engine
 from rotated_relu.deploy.latency import measuring, whole
 from rotated_relu.deploy.latency.calibrate import calibrate
 from rotated_relu.pruning.estimate import CostEstimate
 from support.nets import Residual
-from support.toy_engine import ToyEngine, for_batch_size, time_of, without_a_clock
+from support.toy_engine import ToyEngine, for_batch_size, install, time_of, without_a_clock
 
 X = torch.zeros(1, 3, 4, 4)
 
 
 @pytest.fixture
 def toy(monkeypatch):
-    monkeypatch.setattr(measuring, "compare_latency", without_a_clock)
-    monkeypatch.setattr(engines, "ENGINES", dict(engines.ENGINES))
-    made = ToyEngine()
-    engines.register_engine(made.engine)
-    return made
+    return install(monkeypatch, ToyEngine())
 
 
 def test_the_estimate_of_the_network_is_its_time_and_shares_stay(toy, tmp_path, monkeypatch):

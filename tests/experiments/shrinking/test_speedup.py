@@ -5,23 +5,18 @@ import json
 import pytest
 
 from rotated_relu.core.errors import RunError, SlopeError
-from rotated_relu.deploy import engines
-from rotated_relu.deploy.latency import measuring, store
 from rotated_relu.experiments.run_networks import open_run
 from rotated_relu.experiments.shrinking import delivery
 from rotated_relu.experiments.shrinking.frontier import shrink_frontier
 from rotated_relu.experiments.shrinking.pipeline import made_small, shrink_run
 from rotated_relu.pruning.latency.model import layer_milliseconds
 from rotated_relu.pruning.latency.table import LatencyTable
-from support.toy_engine import ToyEngine, without_a_clock
+from support.toy_engine import ToyEngine, install
 
 
 @pytest.fixture
 def toy(tmp_path, monkeypatch):
-    monkeypatch.setattr(measuring, "compare_latency", without_a_clock)
-    monkeypatch.setattr(engines, "ENGINES", dict(engines.ENGINES))
-    monkeypatch.setattr(store, "_cache_folder", lambda: tmp_path / "cache")
-    engines.register_engine(ToyEngine().engine)
+    return install(monkeypatch, ToyEngine(), tmp_path / "cache")
 
 
 def test_what_cannot_be_reached_is_said_before_training(toy, wanted, tmp_path):

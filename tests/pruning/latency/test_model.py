@@ -105,3 +105,16 @@ def test_what_is_left_of_a_branch_that_is_gone_is_the_addition_behind_it():
         for more in ({}, {remainder: LatencyGrid((8,), (8,), ((0.5,),))})
     ]
     assert times[1] - times[0] == pytest.approx(0.5)
+
+
+def test_another_table_for_the_network_that_is_counted_already():
+    estimate = CostEstimate(two_layers(), X, table())
+    assert estimate.whole("latency") == pytest.approx(10.6)
+    estimate.use_table(table_for(two_layers(), X, call_ms=2.0, per_pair=0.1, start=0.0, step=1))
+    # A call of 2, and 12 + 8 + 2 pairs.
+    assert estimate.whole("latency") == pytest.approx(4.2)
+    assert estimate.share({"1.slope": mask(1, 0, 0, 0)}, "latency") == pytest.approx((4.2 - 0.5) / 4.2)
+    with pytest.raises(LatencyError, match="lacks layers of this network"):
+        estimate.use_table(table_of({}))
+    with pytest.raises(ArgumentError, match="needs a table"):
+        CostEstimate(two_layers(), X).use_table(table())

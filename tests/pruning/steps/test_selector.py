@@ -208,6 +208,13 @@ def test_milliseconds_are_saved_in_the_table_s_steps():
     assert found.criterion.keep == {"latency": 0.7}
 
 
+def test_a_multiple_of_1_leaves_the_table_its_steps():
+    net, x = Wide(), torch.zeros(1, 8)
+    settings = {"keep": 0.7, "unit": "latency", "table": blocks(8)(net, x), "scores": ones(net)}
+    found = [left(rr.select_channels(net, x, round_to=steps, **settings)) for steps in (None, 1)]
+    assert found[0] == found[1]
+
+
 def test_no_channel_goes_that_saves_no_time():
     net, x = Wide(), torch.zeros(1, 8)
     table = blocks(8)(net, x)

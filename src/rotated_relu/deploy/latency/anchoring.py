@@ -5,38 +5,41 @@ of a smaller one is off by some percent, and by more where a choice was made by 
 are low, errors among them. So the network that is chosen is timed in turn with the original, the times of narrower
 layers are bent until the table says of both what was measured, and the choice is made again.
 
-Requires: a table of this machine. Ensures: the table's estimate of the original stays; its share that the chosen
-network takes is within ``TOLERANCE`` of what was measured, or ``TRIES`` networks were timed.
+The first correction makes the table right about the network that was timed; another one is chosen by it, and where a
+step of the widths too many or too few made that one miss the budget, further corrections lie between the two.
+
+Requires: a table of this machine. Ensures: the table's estimate of the original stays; what it chooses was measured and
+takes the budgeted share within ``TOLERANCE``, or is the best of ``TRIES`` networks: the slowest that is fast enough.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-import torch
 from scipy.optimize import brentq
 from torch import Tensor, nn
 
-from ...core.errors import ExportError
-from ...core.modules import Inputs, as_inputs
-from ...nn.slopes import slopes
+from ...core.errors import ExportError, SlopeError
+from ...core.modules import Call, Inputs, as_inputs
 from ...pruning.estimate import CostEstimate
+from ...pruning.importance import random_scores
 from ...pruning.latency.grid import LatencyGrid
 from ...pruning.latency.model import LatencyModel, captured, plain_copy
 from ...pruning.latency.operations import find_operations
 from ...pruning.latency.table import LatencyTable
-from ...pruning.mask import Mask
+from ...pruning.mask import Mask, zero_mask
 from ...pruning.removal import remove_channels
-from ...pruning.select import choose_channels
+from ...pruning.select import check_choice, mask_for, selector_for
 from ..engines import engine_named
 from .measuring import Bench
 from .store import Store
 from .whole import as_a_whole, digest_of, program_of
 
 TOLERANCE = 0.02  # of the share: what a timing in turn repeats to
-TRIES = 3  # networks that are timed
+TRIES = 5  # networks that are timed, at most
 POWERS = 0.4, 2.5  # further off a table is not bent
 
 Widths = Sequence[tuple[int, int]]
@@ -59,8 +62,8 @@ def anchored(
         example_inputs: As in :func:`rotated_relu.rotate`.
         table: Of the network, by :func:`.calibrate.calibrate`.
         keep: Share of the milliseconds that may be left, above 0 and below 1.
-        scores: As of :func:`rotated_relu.select_channels`.
-        round_to: As there.
+        scores: Of the channels, by name; random ones if None, for a training whose choice nobody knows yet.
+        round_to: As of :func:`rotated_relu.select_channels`.
         cache: Where what is timed is kept, as of :func:`.calibrate.calibrate`.
 
     Returns:
@@ -70,27 +73,107 @@ def anchored(
         SlopeError: If ``keep`` is less than can be had, by the table as it was measured or bent.
         CertificateError, CompactionError: If what was chosen cannot be removed.
     """
-    estimate, shares = CostEstimate(net, example_inputs, table), _Shares(net, example_inputs, table, cache)
-    assert estimate.latency is not None
-    first = estimate.latency
-    whole = first.widths(estimate.liveness({}))
-    for tried in range(1, TRIES + 1):
-        mask = choose_channels(
-            net, example_inputs, keep=keep, unit="latency", scores=scores, table=table, round_to=round_to
-        )
-        part = first.widths(estimate.liveness(mask))
-        share = shares.of(mask)
-        expected = share_of(LatencyModel(first.operations, table), part, whole)
-        if share is None or tried == TRIES or abs(share / expected - 1) <= TOLERANCE:
+    check_choice(net, keep, "latency", scores, round_to)
+    choices = _Choices(net, as_inputs(example_inputs), table, keep, scores, round_to, cache)
+    tries: list[_Try] = []
+    power = 1.0
+    while len(tries) < TRIES:
+        try:
+            found = choices.by(power)
+        except SlopeError:
+            if any(one.meets(keep) for one in tries):
+                break  # bent so far, the table says that the budget cannot be met: it has been
+            raise
+        if found.share is None:
+            return found.table, found.mask
+        tries.append(found)
+        if abs(found.share / keep - 1) <= TOLERANCE:
             break
-        table = bent_to(first, part, whole, share)
-    return table, mask
+        power = _between(tries, keep) or choices.fitted(found)
+    best = _best(tries, keep)
+    return best.table, best.mask
 
 
-def random_scores(net: nn.Module) -> dict[str, Tensor]:
-    """Scores for a choice that is yet to be learned: by name, between 0 and 1, the same ones for the same network."""
-    generator = torch.Generator().manual_seed(0)
-    return {name: torch.rand(slope.numel(), generator=generator) for name, slope in slopes(net).items()}
+@dataclass(frozen=True)
+class _Try:
+    """A network that was timed.
+
+    Attributes:
+        power: By which power of the times it was chosen.
+        share: What it takes of the original's time; None if it cannot be exported.
+        table: The bent table.
+        mask: What the table chose.
+    """
+
+    power: float
+    share: float | None
+    table: LatencyTable
+    mask: Mask
+
+    def meets(self, keep: float) -> bool:
+        """Whether at most that share is left, as far as can be measured."""
+        return self.share is not None and self.share <= keep * (1 + TOLERANCE)
+
+
+class _Choices:
+    """What a network's table chooses for a budget, with the times of narrower layers bent by a power."""
+
+    def __init__(
+        self,
+        net: nn.Module,
+        inputs: Call,
+        table: LatencyTable,
+        keep: float,
+        scores: Mapping[str, Tensor] | None,
+        round_to: int | None,
+        cache: str | os.PathLike[str] | None,
+    ) -> None:
+        self.keep, self.round_to = keep, round_to
+        self.scores, self.dead = random_scores(net) if scores is None else scores, zero_mask(net)
+        self.shares = _Shares(net, inputs, table, cache)
+        self.estimate = CostEstimate(net, inputs, table)
+        assert self.estimate.latency is not None
+        self.measured: LatencyModel = self.estimate.latency
+        self.whole = self.measured.widths(self.estimate.liveness({}))
+
+    def by(self, power: float) -> _Try:
+        """Choose, and time what is chosen.
+
+        Raises:
+            SlopeError: If the budget cannot be met by that table.
+        """
+        table = self.measured.table if power == 1 else bent_by(self.measured, self.whole, power)
+        self.estimate.use_table(table)
+        selector = selector_for(self.estimate, "latency", self.round_to)
+        mask = mask_for(selector, self.keep, self.scores, self.dead)
+        return _Try(power, self.shares.of(mask), table, mask)
+
+    def fitted(self, found: _Try) -> float:
+        """The power by which the table would have said what was measured."""
+        assert found.share is not None
+        part = self.measured.widths(self.estimate.liveness(found.mask))
+        return fitted_power(self.measured, part, self.whole, found.share)
+
+
+def _between(tries: Sequence[_Try], keep: float) -> float | None:
+    """A power between one that left too much and one that left too little; None as long as one of them is missing."""
+    known = [(one.share, one.power) for one in tries if one.share is not None]
+    slow = min((one for one in known if one[0] > keep), default=None)
+    fast = max((one for one in known if one[0] <= keep), default=None)
+    if slow is None or fast is None:
+        return None
+    part = math.log(slow[0] / keep) / math.log(slow[0] / fast[0])
+    return slow[1] + part * (fast[1] - slow[1])
+
+
+def _best(tries: Sequence[_Try], keep: float) -> _Try:
+    """The slowest that is fast enough, or the fastest."""
+    enough = [one for one in tries if one.meets(keep)]
+    return max(enough, key=_share) if enough else min(tries, key=_share)
+
+
+def _share(found: _Try) -> float:
+    return 1.0 if found.share is None else found.share
 
 
 def share_of(model: LatencyModel, part: Widths, whole: Widths) -> float:
@@ -98,8 +181,8 @@ def share_of(model: LatencyModel, part: Widths, whole: Widths) -> float:
     return model.total(part) / model.total(whole)
 
 
-def bent_to(model: LatencyModel, part: Widths, whole: Widths, share: float) -> LatencyTable:
-    """A table that says of some widths that they take a share of the time of the whole network, which stays as it is.
+def fitted_power(model: LatencyModel, part: Widths, whole: Widths, share: float) -> float:
+    """The power by which a table says of some widths that they take a share of the time of the whole network.
 
     Args:
         model: The network's operations and a table.
@@ -113,11 +196,14 @@ def bent_to(model: LatencyModel, part: Widths, whole: Widths, share: float) -> L
 
     low, high = POWERS
     if too_long(low) <= 0:
-        power = low
-    elif too_long(high) >= 0:
-        power = high
-    else:
-        power = float(brentq(too_long, low, high, xtol=1e-3))
+        return low
+    if too_long(high) >= 0:
+        return high
+    return float(brentq(too_long, low, high, xtol=1e-3))
+
+
+def bent_by(model: LatencyModel, whole: Widths, power: float) -> LatencyTable:
+    """A model's table, bent, with its estimate of the whole network as it was; arguments as of :func:`fitted_power`."""
     return as_a_whole(bent(model.table, power), model.operations, model.total(whole))
 
 
@@ -140,11 +226,11 @@ class _Shares:
     def __init__(
         self,
         net: nn.Module,
-        example_inputs: Inputs,
+        inputs: Call,
         table: LatencyTable,
         cache: str | os.PathLike[str] | None,
     ) -> None:
-        self.net, self.inputs = net, as_inputs(example_inputs)
+        self.net, self.inputs = net, inputs
         self.bench = Bench(engine_named(table.engine), table.threads, table.batch_size)
         self.store = Store.open(replace(table, call_ms=0.0, entries={}, reference_ms=0.0, networks={}), cache)
         self.digest = self._digest(net)

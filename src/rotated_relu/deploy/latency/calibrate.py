@@ -32,7 +32,7 @@ from ...pruning.latency.operations import find_operations
 from ...pruning.latency.table import LatencyTable
 from ...pruning.select import check_choice
 from ..engines import engine_named
-from .anchoring import anchored, random_scores
+from .anchoring import anchored
 from .measuring import Bench, Layer
 from .probe import multiplications
 from .store import Store
@@ -126,8 +126,7 @@ def calibrate(
         table = as_a_whole(table, operations, _whole(store, bench, net, inputs, digest_of(operations)))
         if keep in (None, 1):
             return table
-        scores = random_scores(net)
-        return anchored(net, inputs, table, keep=keep, scores=scores, cache=cache)[0]
+        return anchored(net, inputs, table, keep=keep, cache=cache)[0]
 
 
 def _whole(store: Store, bench: Bench, net: nn.Module, inputs: Call, digest: str) -> float:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ...core.arguments import checked
 from ...core.modules import Inputs
+from ...pruning.importance import slope_scores
 from ...pruning.latency.table import LatencyTable
 from ...pruning.mask import Mask
 from ...pruning.select import check_choice, choose_channels
@@ -45,8 +46,8 @@ def select_channels(
         unit: ``macs``, ``parameters``, ``channels``, or ``latency``: milliseconds of a call.
         scores: Name of each slope to a score per channel, shape (channels,), as from
             :mod:`rotated_relu.pruning.importance`, *not* yet divided by a cost; ``|a|`` if None.
-        round_to: Widths that are left are multiples of it, such as 8 or 16; None takes the steps of the table for
-            ``latency``, and single channels for all other units.
+        round_to: Widths that are left are multiples of it, such as 8 or 16; None and 1 take the steps of the table
+            for ``latency``, and single channels for all other units.
         table: Measured times, for ``latency``: from ``rr.calibrate`` or ``rr.LatencyTable.load``. Without one,
             ``rr.calibrate`` measures what its cache does not have, up to five minutes; then what is chosen is timed as
             a whole, in turn with the network, and chosen again where it takes another share than was asked for.
@@ -77,6 +78,7 @@ def select_channels(
         check_choice(net, keep, unit, scores, round_to)  # before minutes of measuring
         table = calibrate(net, example_inputs, engine=engine, batch_size=batch_size, progress=progress)
         if keep < 1:
+            scores = slope_scores(net) if scores is None else scores
             return anchored(net, example_inputs, table, keep=keep, scores=scores, round_to=round_to)[1]
     return choose_channels(
         net, example_inputs, keep=keep, unit=unit, scores=scores, table=table, round_to=round_to

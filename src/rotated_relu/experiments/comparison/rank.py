@@ -5,12 +5,11 @@ from __future__ import annotations
 import copy
 import dataclasses
 
-import torch
 from torch import Tensor, nn
 
 from ...nn.rotate import rotate
 from ...nn.slopes import slopes
-from ...pruning.importance import slope_scores
+from ...pruning.importance import random_scores, slope_scores
 from ...training import Config, build_model, loss_scores
 from .prune import RankedChannels
 from .task import Task
@@ -33,8 +32,7 @@ def ranked(task: Task, net: nn.Module, config: Config, rank: str) -> RankedChann
     elif rank == "taylor":
         scores = loss_scores(net, task.images, config, task.example_inputs)
     elif rank == "random":
-        generator = torch.Generator().manual_seed(config.seed)
-        scores = {name: torch.rand(len(slope), generator=generator) for name, slope in slopes(net).items()}
+        scores = random_scores(net, config.seed)
     else:
         norms = [n for n, m in net.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         scores = {f"{n}.weight": net.get_parameter(f"{n}.weight").detach().abs() for n in norms}

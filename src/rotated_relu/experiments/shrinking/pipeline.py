@@ -107,9 +107,11 @@ def with_original(
     wanted: Shrinking, out: Path, say: Say, sibling: Run | None = None, device: str = "auto"
 ) -> RunNetworks:
     """The run with the network that is to be shrunk; arguments as of :func:`made_small`."""
+    from ...training.engine.distributed import check_hardware
+
     wanted = wanted.located()
     _check_times(wanted)
-    _check_compiler(wanted, device)
+    check_hardware(device, wanted.compile)
     run = Run.create(out)
     _trust(wanted)
     if not holds(run, wanted):
@@ -135,18 +137,6 @@ def _check_times(wanted: Shrinking) -> None:
         LatencyTable.load(wanted.latency_table)
     elif wanted.speedup is not None:
         engine_named(wanted.engine)
-
-
-def _check_compiler(wanted: Shrinking, device: str) -> None:
-    """Find out before the work whether the trainings can be compiled.
-
-    Raises:
-        CompilerError: If they are to be, and cannot.
-    """
-    from ...training.engine.distributed import check_compiler
-
-    if wanted.compile:
-        check_compiler(device)
 
 
 def _trust(wanted: Shrinking) -> None:

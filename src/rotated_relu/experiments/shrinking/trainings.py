@@ -76,14 +76,13 @@ def check_reachable(loaded: RunNetworks, wanted: Sequence[Shrinking], say: Say) 
 
     net, example = _with_slopes(loaded.network("trained"), loaded), loaded.example_inputs()
     for one in wanted:
-        round_to = None if one.round_to == 1 else one.round_to
         if one.speedup is None:
-            SlopeBudget(net, example, 1, one.keep, round_to=round_to)
+            SlopeBudget(net, example, 1, one.keep, round_to=one.round_to)
             continue
         # A table for each, right about its own budget; what is timed here is known when its run asks again.
         choice, keep = _choice(dataclasses.asdict(one)), 1 / one.speedup
-        table = choice.for_budget(net, example, keep, say, round_to=round_to)
-        SlopeBudget(net, example, 1, keep, unit="latency", table=table, round_to=round_to)
+        table = choice.for_budget(net, example, keep, say, one.round_to)
+        SlopeBudget(net, example, 1, keep, unit="latency", table=table, round_to=one.round_to)
 
 
 def macs_share(small: nn.Module, whole: nn.Module, loaded: RunNetworks) -> float:

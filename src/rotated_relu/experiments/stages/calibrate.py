@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ...pruning.latency.table import LatencyTable
+    from ...pruning.mask import Mask
 
 MINUTES = 5.0
 
@@ -72,31 +73,47 @@ class TableChoice:
         example_inputs: Tensor,
         keep: float,
         say: Say,
-        *,
-        scores: Mapping[str, Tensor] | None = None,
         round_to: int | None = None,
     ) -> LatencyTable:
-        """The table; if it is measured here, it is right about what it chooses for a budget as well.
+        """The table for a training; if it is measured here, it is right about what it chooses for a budget as well.
 
         Args:
             net: A rotated network.
             example_inputs: As in :func:`rotated_relu.rotate`.
             keep: Share of the milliseconds that may be left, above 0 and at most 1.
             say: Called with what is about to be done.
-            scores: Of the channels; random ones if None, for a training whose choice nobody knows yet.
             round_to: As of :func:`rotated_relu.select_channels`.
 
         Raises:
             As :meth:`obtain`, and SlopeError: If ``keep`` is less than can be had.
         """
-        from ...deploy.latency.anchoring import anchored, random_scores
+        from ...deploy.latency.anchoring import anchored
 
         table = self.obtain(net, example_inputs, say)
         if self.file is not None or keep == 1:
             return table
-        say(f"timing a network of {keep:.3g} of the milliseconds, whether it has them")
-        scores = random_scores(net) if scores is None else scores
-        return anchored(net, example_inputs, table, keep=keep, scores=scores, round_to=round_to)[0]
+        _say_timing(keep, say)
+        return anchored(net, example_inputs, table, keep=keep, round_to=round_to)[0]
+
+    def chosen(
+        self, net: nn.Module, example_inputs: Tensor, keep: float, scores: Mapping[str, Tensor], say: Say
+    ) -> tuple[LatencyTable, Mask]:
+        """The table, and the channels that go by it and the scores; arguments and errors as :meth:`for_budget`."""
+        from ...deploy.latency.anchoring import anchored
+        from ...pruning.select import choose_channels
+
+        table = self.obtain(net, example_inputs, say)
+        say(f"choosing channels in steps, to keep {keep:g} of the milliseconds")
+        if self.file is None and keep < 1:
+            _say_timing(keep, say)
+            return anchored(net, example_inputs, table, keep=keep, scores=scores)
+        return table, choose_channels(
+            net, example_inputs, keep=keep, unit="latency", scores=scores, table=table
+        )
+
+
+def _say_timing(keep: float, say: Say) -> None:
+    say(f"timing a network of {keep:.3g} of the milliseconds, whether it has them")
 
 
 def calibrate_run(
@@ -189,7 +206,6 @@ def speedup_budget(
     if not need_number(speedup, "speedup") >= 1 or speedup == float("inf"):
         raise ArgumentError(f"speedup must be at least 1, got {speedup}")
     if not run.has("latency"):
-        round_to = None if round_to == 1 else round_to
-        table = choice.for_budget(net, example_inputs, 1 / speedup, say, round_to=round_to)
+        table = choice.for_budget(net, example_inputs, 1 / speedup, say, round_to)
         table.save(run.file("latency"))
     return {"keep": 1 / speedup, "unit": "latency", "table": str(run.file("latency").resolve())}

@@ -198,16 +198,14 @@ class _InSteps:
         from ...pruning.estimate import CostEstimate
         from ...pruning.importance import slope_scores
         from ...pruning.mask import masked, zero_mask
-        from ...pruning.select import check_budget, choose_channels
+        from ...pruning.select import check_budget
         from ...pruning.threshold import SweepPoint, Threshold
         from ...training import evaluate_model
 
         check_budget(self.keep, "latency")  # before anything is measured
         example, validation = loaded.example_inputs(), loaded.images.validation
         scores = _scores(self.score, loaded, net, say, per_mac=False)
-        table = self.table.for_budget(net, example, self.keep, say, scores=scores or slope_scores(net))
-        say(f"choosing channels in steps, to keep {self.keep:g} of the milliseconds")
-        mask = choose_channels(net, example, keep=self.keep, unit="latency", scores=scores, table=table)
+        table, mask = self.table.chosen(net, example, self.keep, scores or slope_scores(net), say)
         table.save(loaded.run.file("latency"))
         estimate = CostEstimate(net, example, table)
         before = evaluate_model(net, validation)

@@ -72,14 +72,14 @@ def check_compiler(device: str) -> None:
     need_compiler(device_type(device))
 
 
-def check_hardware(config: Config, device: str) -> None:
+def check_hardware(device: str, compiled: bool) -> None:
     """Refuse what a training cannot run on; errors are those of :func:`check_device` and :func:`check_compiler`."""
-    (check_compiler if config.compile else check_device)(device)
+    (check_compiler if compiled else check_device)(device)
 
 
 def start(config: Config, device: str) -> Fabric:
     """Connect the processes; on return each knows its device."""
-    check_hardware(config, device)
+    check_hardware(device, config.compile)
     devices, nodes = launched(config.scale)
     needs("lightning")
     quieten_lightning()

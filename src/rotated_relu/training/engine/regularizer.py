@@ -95,7 +95,7 @@ def _budget(net: nn.Module, config: Config, image_shape: tuple[int, ...], steps:
         start=b.start,
         end=b.end,
         window=b.window,
-        round_to=None if b.round_to == 1 else b.round_to,
+        round_to=b.round_to,
     )
 
 
