@@ -7,15 +7,16 @@
 Ten masks in steps of 8 channels, whole branches included, are chosen with random scores at shares of the
 multiply-accumulates between 0.35 and 0.9; each network is compacted and exported with exact widths, once for all
 engines and batch sizes. A latency table is calibrated for each of these (``rr.calibrate``, kept in ``--cache``), and
-the exported graph is timed in turn with that of the original and with the program that the table was measured against,
-in one process.
+the exported graph is timed twice in one process: by itself, and in turn with that of the original.
 
-``error`` is estimated over measured milliseconds less 1; measured is the median over the rounds of the time over that
-of the reference, times what the reference takes undisturbed (``reference_ms`` of the table), so that both sides are of
-the same machine, as fast as it is when left alone. ``relative`` is the error of the share of the original that is left.
-A mask at share 1 is the original itself. ``raw`` has all times as they were taken. ``calibration`` has the seconds of
-the first calibration, and those of a second one that finds everything in the cache, with the capture of the network and
-without.
+``error`` is estimated over measured milliseconds less 1; measured by itself, as networks run that are not compared: the
+median over the rounds of the time over that of the program that the table was measured against, times what that takes
+undisturbed (``reference_ms`` of the table), so that both sides are of the same machine, as fast as it is when left
+alone. ``relative`` is the error of the share of the original that is left, timed in turn with that. A mask at share 1
+is the original itself. ``raw`` has the times in turn as they were taken. In rows without ``alone`` milliseconds were
+measured in turn with the original as well, each in caches that the other one left; the table leaves them out.
+``calibration`` has the seconds of the first calibration, and those of a second one that finds everything in the cache,
+with the capture of the network and without.
 """
 
 from __future__ import annotations
@@ -92,13 +93,13 @@ def rows_of(name: str, pruned: Pruned, engine: str, batch_size: int, cache: Path
     whole = estimate.whole("latency")
     inputs = as_inputs(pruned.inputs).of_size(batch_size)
     original = found.started(pruned.programs[1.0], inputs, THREADS)
-    reference = Bench(found, THREADS, batch_size).reference
+    bench = Bench(found, THREADS, batch_size, table.reference_ms)
     for share, mask in pruned.masks.items():
         estimated = whole if mask is None else estimate.of(mask, "latency")
         small = found.started(pruned.programs[share], inputs, THREADS)
-        runs: dict[str, Runnable] = {"original": original, "small": small, "reference": reference}
+        runs: dict[str, Runnable] = {"original": original, "small": small}
         times = compare_latency(runs, ROUNDS, min_sample_ms=5.0)
-        measured = table.reference_ms / times.speedup("small", over="reference")
+        measured = bench.program_ms(pruned.programs[share], inputs)
         left = 1 / times.speedup("small", over="original")
         yield {
             "network": name,
@@ -108,6 +109,7 @@ def rows_of(name: str, pruned: Pruned, engine: str, batch_size: int, cache: Path
             "macs_left": 1.0 if mask is None else estimate.share(mask, "macs"),
             "estimated_ms": estimated,
             "measured_ms": measured,
+            "alone": True,
             "error": estimated / measured - 1,
             "estimated_left": estimated / whole,
             "measured_left": left,
@@ -152,9 +154,12 @@ def table_of(rows: list[Row]) -> str:
     for group in [*groups, None]:
         chosen = [r for r in rows if group is None or (r["network"], r["engine"], r["batch_size"]) == group]
         pruned = [r for r in chosen if r["share"] < 1]
-        errors = [[abs(r[key]) for r in pruned] for key in ("relative", "error")]
-        percent = [f"{of(values):.1%}" for values in errors for of in (statistics.median, high)]
-        whole = f"{chosen[0]['error']:+.1%}" if group else ""
+        alone = [r for r in pruned if "alone" in r]
+        errors = [[abs(r["relative"]) for r in pruned], [abs(r["error"]) for r in alone]]
+        percent = [
+            f"{of(values):.1%}" if values else "" for values in errors for of in (statistics.median, high)
+        ]
+        whole = f"{chosen[0]['error']:+.1%}" if group and alone else ""
         seconds = f"{max(r['calibration']['first_s'] for r in chosen):.0f} s"
         lines.append((*map(str, group or ("all", "", "")), str(len(pruned)), *percent, whole, seconds))
     return markdown_table(HEAD, lines)

@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from rotated_relu.core.errors import RunError
+from rotated_relu.core.errors import RunError, SlopeError, UnknownNameError
 from rotated_relu.core.run_directory import read_json
 from rotated_relu.experiments.comparison import compare, methods
 from rotated_relu.experiments.comparison.run import Comparison
@@ -102,6 +102,18 @@ def test_a_budget_of_milliseconds_trains_towards_a_speed_up(tmp_path, weights, m
     again = comparison(tmp_path / "out", chosen)
     again.train()
     assert toy.started == started
+
+
+def test_a_speed_up_that_cannot_be_had_is_refused_before_anything_is_trained(tmp_path, weights, monkeypatch):
+    install(monkeypatch, ToyEngine(), tmp_path / "cache")
+    chosen = settings(weights[0], methods=("budget",), speedups=(1.1, 50.0), engines=("toy",))
+    made = comparison(tmp_path / "out", chosen)
+    with pytest.raises(SlopeError, match="a speed-up of 50: the fastest that can be reached"):
+        made.train()
+    assert not list((tmp_path / "out" / "trainings").glob("*/*"))
+    unknown = dataclasses.replace(chosen, engines=("toys",))
+    with pytest.raises(UnknownNameError, match="engine"):
+        comparison(tmp_path / "other", unknown)
 
 
 def compare_finetune():

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ...deploy.conversion import raw_onnx
-from ...deploy.engines import ENGINES, engine_named, graph_runner
+from ...deploy.engines import engine_named, graph_runner
 from ...deploy.fastest import fastest_graph
 from ...deploy.timing import compare_latency
 from .task import Task
@@ -21,9 +21,7 @@ def check_engines(names: tuple[str, ...]) -> dict[str, str]:
         UnknownNameError: If there is no such engine that runs graphs.
         MissingPackageError: If its package is not installed.
     """
-    for name in names:
-        engine_named(name, "graph")
-    return {name: ENGINES[name].version() for name in names}
+    return {name: engine_named(name, "graph").version() for name in names}
 
 
 def latencies(task: Task, plain: nn.Module, small: nn.Module) -> list[dict[str, Any]]:

@@ -91,7 +91,7 @@ class Comparison:
     ) -> None:
         for name, reason in settings.skipped.items():
             say(f"{name} is left out: {reason}")
-        if settings.latency_repeats:
+        if settings.latency_repeats or settings.speedups:
             check_engines(settings.engines)
         self.task = Task(settings, path, say, device, progress)
         self.settings = self.task.settings

@@ -13,12 +13,13 @@ from torch import nn
 from ...core.plain_data import typed
 from ...core.progress import in_turn
 from ...core.run_directory import Run, as_written, read_json, write_json
+from ...pruning.budget import SlopeBudget
 from ...training import Config, build_model, evaluate_model, fit
 from ..stages.calibrate import TableChoice
 from .coupled import CoupledGroups
 from .epochs import PUBLISHED_SHRINKAGE, first_part, shortened
 from .fitting import trained_on
-from .methods import BUDGET_MS, DENSE, DEPGRAPH, METHODS
+from .methods import BUDGET_MS, DENSE, DEPGRAPH, METHODS, training_config
 from .prune import Pruner
 from .rank import ranked, with_slopes
 from .task import Task
@@ -86,7 +87,14 @@ class Trainings:
         self._plain: dict[int, nn.Module] = {}  # every pruned network is held against it
 
     def train(self) -> None:
-        """Tune the strengths, then train every network in full."""
+        """Tune the strengths, then train every network in full; speed-ups that cannot be had are refused before.
+
+        Raises:
+            SlopeError: If a speed-up cannot be had; says what can.
+        """
+        for training in self.all():
+            if training.name == BUDGET_MS:
+                self._times(training)
         for name in self.task.settings.tuned:
             self.strength(name)
         for training in in_turn("training", list(self.all()), self._words):
@@ -128,9 +136,16 @@ class Trainings:
         path = self.task.path / "trainings" / f"{training}.latency.json"
         if not path.is_file():
             task, settings = self.task, self.task.settings
-            net = with_slopes(task, self.plain(training.seed), settings.base)
+            config = training_config(settings.base, training.name)
+            net = (
+                build_model(config, task.images)
+                if settings.weights is None
+                else self._start(training, config)
+            )
             choice = TableChoice(engine=settings.engines[0], batch_size=settings.batch_sizes[0])
-            choice.for_budget(net, task.example_inputs, training.keep, task.say).save(path)
+            table = choice.for_budget(net, task.example_inputs, training.keep, task.say)
+            SlopeBudget(net, task.example_inputs, 1, training.keep, unit="latency", table=table)
+            table.save(path)
         return str(path.resolve())
 
     def trained(self, training: Training) -> nn.Module:
