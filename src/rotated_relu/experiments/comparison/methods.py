@@ -15,6 +15,7 @@ import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ...core.criteria import Unit
 from ...core.errors import UnknownNameError
 from ...training import BudgetConfig, Config
 
@@ -22,7 +23,7 @@ TUNED = ("rotated_l1", "slimming", "group_sparse")  # trainings whose penalty ha
 DENSE = "relu"  # the training that accuracies are compared with
 DEPGRAPH = "depgraph"  # goes on from the plain network, on a schedule of its own
 BUDGET_MS = "budget_latency"
-BUDGETS = {"budget": "macs", BUDGET_MS: "latency"}  # training -> unit of what it may keep
+BUDGETS: dict[str, Unit] = {"budget": "macs", BUDGET_MS: "latency"}  # training -> unit of what it may keep
 OURS = tuple(BUDGETS)
 # How a method chooses -> the package that does it; the other ranks are ours.
 TOOLS = {
