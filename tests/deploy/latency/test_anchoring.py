@@ -12,6 +12,7 @@ from rotated_relu.deploy.latency.anchoring import _best, _between, _Try, anchore
 from rotated_relu.pruning.estimate import CostEstimate
 from rotated_relu.pruning.latency.geometry import LayerGeometry
 from rotated_relu.pruning.latency.grid import LatencyGrid
+from rotated_relu.pruning.mask import Mask
 from support.latency_tables import table_for, table_of
 from support.nets import Residual
 from support.toy_engine import ToyEngine, install
@@ -74,7 +75,7 @@ def test_what_is_chosen_takes_in_the_engine_what_was_asked_for(toy, tmp_path):
     plain = CostEstimate(net, X, table)
     better, mask = anchored(net, X, table, **settings)
     estimate = CostEstimate(net, X, better)
-    measured = anchoring._Shares(net, as_inputs(X), table, tmp_path).of(mask)
+    measured = anchoring._Shares(net, as_inputs(X), plain.latency, tmp_path).of(mask)
     assert estimate.whole("latency") == pytest.approx(plain.whole("latency"))
     assert estimate.share(mask, "latency") <= 0.5
     assert measured == pytest.approx(0.5, rel=0.02)
@@ -86,6 +87,22 @@ def test_what_is_chosen_takes_in_the_engine_what_was_asked_for(toy, tmp_path):
     assert toy.started == started
     assert again == better
     assert all(torch.equal(mask[name], same[name]) for name in mask)
+
+
+def test_what_two_tables_choose_is_removed_once_and_the_whole_is_known_from_its_calibration(
+    toy, tmp_path, monkeypatch
+):
+    net, removed, real = Residual(48), [], anchoring.remove_channels
+    table = calibrate.calibrate(net, X, engine="toy", threads=1, cache=tmp_path)
+    monkeypatch.setattr(anchoring, "remove_channels", lambda *args: removed.append(1) or real(*args))
+    shares = anchoring._Shares(net, as_inputs(X), CostEstimate(net, X, table).latency, tmp_path)
+    assert shares.digest in shares.store.table.networks
+    mask, other = (rr.select_channels(net, X, keep=keep, unit="channels") for keep in (0.5, 0.75))
+    first = shares.of(mask)
+    assert shares.of(Mask({name: gone.clone() for name, gone in mask.items()})) == first
+    assert len(removed) == 1
+    assert shares.of(other) > first
+    assert len(removed) == 2
 
 
 def tried(power, share):

@@ -3,14 +3,19 @@
 import json
 
 import pytest
+import torch
+from torch import nn
 
 from rotated_relu.core.errors import RunError, SlopeError
 from rotated_relu.experiments.run_networks import open_run
 from rotated_relu.experiments.shrinking import delivery
 from rotated_relu.experiments.shrinking.frontier import shrink_frontier
 from rotated_relu.experiments.shrinking.pipeline import made_small, shrink_run
+from rotated_relu.experiments.stages.calibrate import TableChoice
+from rotated_relu.nn.activation import RotatedReLU
 from rotated_relu.pruning.latency.model import layer_milliseconds
 from rotated_relu.pruning.latency.table import LatencyTable
+from support.latency_tables import table_for
 from support.toy_engine import ToyEngine, install
 
 
@@ -55,6 +60,16 @@ def test_a_speed_up_among_several_that_cannot_be_reached_is_said_before_training
     with pytest.raises(SlopeError, match=r"a speed-up of 1\.5: the fastest that can be reached"):
         shrink_frontier(asked, tmp_path / "out")
     assert not list((tmp_path / "out").rglob("metrics.csv"))
+
+
+def test_what_another_machine_s_table_cannot_reach_is_refused_with_it(tmp_path):
+    # 8 -> 4 -> 1 at 1 ms for each pair of channels: 36 ms, 9 of them with one hidden unit left.
+    net, x = nn.Sequential(nn.Linear(8, 4), RotatedReLU(4), nn.Linear(4, 1)), torch.zeros(1, 8)
+    table_for(net, x, per_pair=1.0, start=0.0).save(tmp_path / "table.json")
+    choice = TableChoice(str(tmp_path / "table.json"))
+    with pytest.raises(SlopeError, match=r"0\.25 of it, 9 of 36 ms, a speed-up of 4"):
+        choice.for_budget(net, x, 0.2, lambda line: None)
+    assert choice.for_budget(net, x, 0.25, lambda line: None) == LatencyTable.load(tmp_path / "table.json")
 
 
 def test_it_is_measured_where_it_was_asked_for():

@@ -215,6 +215,18 @@ def test_a_multiple_of_1_leaves_the_table_its_steps():
     assert found[0] == found[1]
 
 
+def test_another_table_has_its_own_steps_and_prices():
+    net, x = Wide(), torch.zeros(1, 8)
+    eights, twelves = blocks(8)(net, x), blocks(12, per_pair=3.0)(net, x)
+    selector = StepSelector(CostEstimate(net, x, eights), "latency")
+    selector.use_table(twelves)
+    fresh = StepSelector(CostEstimate(net, x, twelves), "latency")
+    found, expected = (one.choose(0.7, ones(net), nothing(net)) for one in (selector, fresh))
+    assert left(found) == left(expected)
+    assert all(count % 12 == 0 for count in left(found).values())
+    assert selector.estimate.whole("latency") == fresh.estimate.whole("latency")
+
+
 def test_no_channel_goes_that_saves_no_time():
     net, x = Wide(), torch.zeros(1, 8)
     table = blocks(8)(net, x)

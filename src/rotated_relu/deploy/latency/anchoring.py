@@ -19,6 +19,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from scipy.optimize import brentq
 from torch import Tensor, nn
 
@@ -32,7 +33,8 @@ from ...pruning.latency.operations import find_operations
 from ...pruning.latency.table import LatencyTable
 from ...pruning.mask import Mask, zero_mask
 from ...pruning.removal import remove_channels
-from ...pruning.select import check_choice, mask_for, selector_for
+from ...pruning.select import check_choice, mask_for
+from ...pruning.steps.selector import StepSelector
 from ..engines import engine_named
 from .measuring import Bench
 from .store import Store
@@ -128,12 +130,13 @@ class _Choices:
         round_to: int | None,
         cache: str | os.PathLike[str] | None,
     ) -> None:
-        self.keep, self.round_to = keep, round_to
+        self.keep = keep
         self.scores, self.dead = random_scores(net) if scores is None else scores, zero_mask(net)
-        self.shares = _Shares(net, inputs, table, cache)
         self.estimate = CostEstimate(net, inputs, table)
         assert self.estimate.latency is not None
         self.measured: LatencyModel = self.estimate.latency
+        self.selector = StepSelector(self.estimate, "latency", None if round_to == 1 else round_to)
+        self.shares = _Shares(net, inputs, self.measured, cache)
         self.whole = self.measured.widths(self.estimate.liveness({}))
 
     def by(self, power: float) -> _Try:
@@ -143,9 +146,8 @@ class _Choices:
             SlopeError: If the budget cannot be met by that table.
         """
         table = self.measured.table if power == 1 else bent_by(self.measured, self.whole, power)
-        self.estimate.use_table(table)
-        selector = selector_for(self.estimate, "latency", self.round_to)
-        mask = mask_for(selector, self.keep, self.scores, self.dead)
+        self.selector.use_table(table)
+        mask = mask_for(self.selector, self.keep, self.scores, self.dead)
         return _Try(power, self.shares.of(mask), table, mask)
 
     def fitted(self, found: _Try) -> float:
@@ -227,18 +229,27 @@ class _Shares:
         self,
         net: nn.Module,
         inputs: Call,
-        table: LatencyTable,
+        model: LatencyModel,
         cache: str | os.PathLike[str] | None,
     ) -> None:
-        self.net, self.inputs = net, inputs
+        self.net, self.inputs, table = net, inputs, model.table
         self.bench = Bench(engine_named(table.engine), table.threads, table.batch_size)
         self.store = Store.open(replace(table, call_ms=0.0, entries={}, reference_ms=0.0, networks={}), cache)
-        self.digest = self._digest(net)
+        self.digest = digest_of(model.operations)
+        self._found: list[tuple[Mask, float | None]] = []
 
-    def of(self, mask: Mapping[str, Tensor]) -> float | None:
+    def of(self, mask: Mask) -> float | None:
         """Measured time with the channels of a mask removed over that of the network; None if it cannot be exported."""
+        for other, share in self._found:
+            if all(torch.equal(mask[name], gone) for name, gone in other.items()):
+                return share
+        self._found.append((mask, self._without(mask)))
+        return self._found[-1][1]
+
+    def _without(self, mask: Mask) -> float | None:
         small = remove_channels(self.net, self.inputs, mask).model
-        known, digest = self.store.table.networks, self._digest(small)
+        known = self.store.table.networks
+        digest = digest_of(find_operations(*captured(small, self.inputs)))
         if digest not in known or not known.get(self.digest):
             try:
                 found = self._timed(small)
@@ -257,6 +268,3 @@ class _Shares:
             for net in (small, self.net)
         )
         return self.bench.share(part, whole, inputs)
-
-    def _digest(self, net: nn.Module) -> str:
-        return digest_of(find_operations(*captured(net, self.inputs)))

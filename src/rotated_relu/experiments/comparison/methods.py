@@ -128,6 +128,11 @@ def chosen(names: Iterable[str]) -> list[Method]:
     return [method for name, method in METHODS.items() if name in wanted]
 
 
+def counts_time(training: str) -> bool:
+    """Whether a training has a budget of milliseconds: in an engine, with a table of its own."""
+    return BUDGETS.get(training) == "latency"
+
+
 def training_config(
     base: Config, training: str, *, strength: float = 0.0, keep: float = 1.0, table: str | None = None
 ) -> Config:

@@ -15,7 +15,7 @@ from ...training.evaluation import sample_batches
 from .coupled import CoupledGroups
 from .exported import ExportedGraph
 from .fastnas import CALIBRATION_BATCHES, FastNas
-from .methods import BUDGET_MS, DENSE, METHODS, Method, training_config
+from .methods import DENSE, METHODS, Method, counts_time, training_config
 from .prune import Guarded, Pruner
 from .rank import ranked, with_slopes
 from .trainings import Training, Trainings, goals
@@ -77,7 +77,7 @@ class Points:
                     # What a training sends to zero by itself is a size of its own.
                     start = [0.0] if method.training != DENSE and method.tool is None else []
                     # A budget of milliseconds has the sizes of its speed-ups, whatever computations those leave.
-                    levels = [] if method.training == BUDGET_MS else settings.all_levels
+                    levels = [] if counts_time(method.training) else settings.all_levels
                     for level in start + levels:
                         yield Point(method, seed, keep, level)
 

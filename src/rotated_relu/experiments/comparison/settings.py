@@ -12,7 +12,7 @@ from typing import Any
 from ...core.errors import MissingPackageError
 from ...core.extras import needs
 from ...training import Config, ConfigError
-from .methods import BUDGET_MS, DEFAULT_METHODS, PACKAGES, SKIPPABLE, TUNED, Method, chosen
+from .methods import BUDGET_MS, DEFAULT_METHODS, PACKAGES, SKIPPABLE, TUNED, Method, chosen, counts_time
 
 LEVELS = tuple(round(0.05 * step, 2) for step in range(1, 17))
 FINETUNED_LEVELS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
@@ -50,7 +50,7 @@ class Settings:
         tune_epochs: Length of the short runs that choose it; an eighth of the training if None.
         keep: Shares of the multiply-accumulates that the budgets aim at, one training for each.
         speedups: How many times faster the budgets of milliseconds aim at, one training for each, in the first of the
-            engines at the first of the batch sizes; their method is added to ``methods``.
+            engines at the first of the batch sizes; their method need not be among ``methods``.
         latency_repeats: Interleaved rounds of the latency measurement; 0 leaves it out.
         engines: In which latencies are measured.
         batch_sizes: Images per run there.
@@ -74,11 +74,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         chosen(self.methods)
-        if self.speedups:
-            object.__setattr__(self, "methods", tuple(dict.fromkeys((*self.methods, BUDGET_MS))))
-        _need(
-            bool(self.speedups) or BUDGET_MS not in self.methods, "speedups", f"at least one for {BUDGET_MS}"
-        )
+        asked = bool(self.speedups) or BUDGET_MS not in self.methods
+        _need(asked, "speedups", f"at least one for {BUDGET_MS}")
         _need(all(1 < value < math.inf for value in self.speedups), "speedups", "above 1")
         for name in ("methods", "seeds", "levels", "strengths", "keep", "engines", "batch_sizes"):
             _need(bool(getattr(self, name)), name, "at least one")
@@ -111,7 +108,11 @@ class Settings:
     @property
     def chosen(self) -> list[Method]:
         """The methods whose packages are installed."""
-        return [method for method in chosen(self.methods) if method.name not in self.skipped]
+        return [method for method in self._asked_for if method.name not in self.skipped]
+
+    @property
+    def _asked_for(self) -> list[Method]:
+        return chosen((*self.methods, BUDGET_MS) if self.speedups else self.methods)
 
     @cached_property
     def skipped(self) -> dict[str, str]:
@@ -121,7 +122,7 @@ class Settings:
             MissingPackageError: If it is Torch-Pruning, which installs everywhere.
         """
         found = {}
-        for method in chosen(self.methods):
+        for method in self._asked_for:
             try:
                 needs(*PACKAGES.get(method.tool or "", ()))
             except MissingPackageError as error:
@@ -137,7 +138,7 @@ class Settings:
 
     def keeps(self, training: str) -> tuple[float, ...]:
         """The budgets of a training, as shares of what they count; 1 for one without."""
-        if training == BUDGET_MS:
+        if counts_time(training):
             return tuple(1 / speedup for speedup in self.speedups)
         return self.keep if training == "budget" else (1.0,)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..report.timed_rows import speedup_in, timed_in
-from .methods import BUDGET_MS, OURS
+from .methods import OURS, counts_time
 
 Rows = Sequence[Mapping[str, Any]]
 Reference = Mapping[int, Mapping[str, float]]
@@ -66,7 +66,7 @@ def reference_accuracy(plain: Mapping[str, float], split: str) -> float | None:
 
 def target_of(row: Mapping[str, Any]) -> float:
     """What share was to be saved; 0 where a training without a budget decided, or one of milliseconds."""
-    aimed = 0.0 if row["method"] == BUDGET_MS else 1 - float(row["keep"])
+    aimed = 0.0 if counts_time(row["method"]) else 1 - float(row["keep"])
     return round(max(aimed, float(row["level"])), 4)
 
 

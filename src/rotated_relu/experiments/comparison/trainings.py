@@ -13,13 +13,12 @@ from torch import nn
 from ...core.plain_data import typed
 from ...core.progress import in_turn
 from ...core.run_directory import Run, as_written, read_json, write_json
-from ...pruning.budget import SlopeBudget
 from ...training import Config, build_model, evaluate_model, fit
 from ..stages.calibrate import TableChoice
 from .coupled import CoupledGroups
 from .epochs import PUBLISHED_SHRINKAGE, first_part, shortened
 from .fitting import trained_on
-from .methods import BUDGET_MS, DENSE, DEPGRAPH, METHODS, training_config
+from .methods import DENSE, DEPGRAPH, METHODS, counts_time, training_config
 from .prune import Pruner
 from .rank import ranked, with_slopes
 from .task import Task
@@ -58,7 +57,7 @@ class Training:
 
 def goals(training: str, keep: float, seed: int) -> list[str]:
     """What tells trainings of one kind apart, for people: ``["budget 50 %", "seed 1"]``, ``["2 times as fast"]``."""
-    budget = f"{1 / keep:.3g} times as fast" if training == BUDGET_MS else f"budget {100 * keep:g} %"
+    budget = f"{1 / keep:.3g} times as fast" if counts_time(training) else f"budget {100 * keep:g} %"
     return [*([budget] if keep < 1 else []), *([f"seed {seed}"] if seed else [])]
 
 
@@ -93,7 +92,7 @@ class Trainings:
             SlopeError: If a speed-up cannot be had; says what can.
         """
         for training in self.all():
-            if training.name == BUDGET_MS:
+            if counts_time(training.name):
                 self._times(training)
         for name in self.task.settings.tuned:
             self.strength(name)
@@ -128,7 +127,7 @@ class Trainings:
             seed=training.seed,
             strength=self.strength(training.name),
             keep=training.keep,
-            table=self._times(training) if training.name == BUDGET_MS else None,
+            table=self._times(training) if counts_time(training.name) else None,
         )
 
     def _times(self, training: Training) -> str:
@@ -143,9 +142,7 @@ class Trainings:
                 else self._start(training, config)
             )
             choice = TableChoice(engine=settings.engines[0], batch_size=settings.batch_sizes[0])
-            table = choice.for_budget(net, task.example_inputs, training.keep, task.say)
-            SlopeBudget(net, task.example_inputs, 1, training.keep, unit="latency", table=table)
-            table.save(path)
+            choice.for_budget(net, task.example_inputs, training.keep, task.say).save(path)
         return str(path.resolve())
 
     def trained(self, training: Training) -> nn.Module:

@@ -80,9 +80,7 @@ def check_reachable(loaded: RunNetworks, wanted: Sequence[Shrinking], say: Say) 
             SlopeBudget(net, example, 1, one.keep, round_to=one.round_to)
             continue
         # A table for each, right about its own budget; what is timed here is known when its run asks again.
-        choice, keep = _choice(dataclasses.asdict(one)), 1 / one.speedup
-        table = choice.for_budget(net, example, keep, say, one.round_to)
-        SlopeBudget(net, example, 1, keep, unit="latency", table=table, round_to=one.round_to)
+        _choice(dataclasses.asdict(one)).for_budget(net, example, 1 / one.speedup, say, one.round_to)
 
 
 def macs_share(small: nn.Module, whole: nn.Module, loaded: RunNetworks) -> float:

@@ -85,15 +85,17 @@ class TableChoice:
             round_to: As of :func:`rotated_relu.select_channels`.
 
         Raises:
-            As :meth:`obtain`, and SlopeError: If ``keep`` is less than can be had.
+            As :meth:`obtain`, and SlopeError: If ``keep`` is less than can be had; says what can.
         """
         from ...deploy.latency.anchoring import anchored
+        from ...pruning.budget import SlopeBudget
 
         table = self.obtain(net, example_inputs, say)
-        if self.file is not None or keep == 1:
-            return table
-        _say_timing(keep, say)
-        return anchored(net, example_inputs, table, keep=keep, round_to=round_to)[0]
+        if self.file is None and keep < 1:
+            _say_timing(keep, say)
+            return anchored(net, example_inputs, table, keep=keep, round_to=round_to)[0]
+        SlopeBudget(net, example_inputs, 1, keep, unit="latency", table=table, round_to=round_to)
+        return table
 
     def chosen(
         self, net: nn.Module, example_inputs: Tensor, keep: float, scores: Mapping[str, Tensor], say: Say

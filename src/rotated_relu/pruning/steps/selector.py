@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from ..estimate import ROUNDING, CostEstimate
+from ..latency.table import LatencyTable
 from .attribution import Attribution, Place, Width, attribute
 from .costs import StepCosts, Term
 from .coupling import Axis, Coupling, find_axes
@@ -54,12 +55,23 @@ class StepSelector:
         self._sizes = {name: len(slope) for name, slope in estimate.slopes.items()}
         coupling = find_axes(estimate.graph, estimate.net, estimate.slopes)
         self.axes = coupling.axes
-        attribution = attribute(self.axes, estimate.liveness, self._sizes, _parameters(estimate, unit))
-        self._gathering = leaking(coupling, attribution, estimate.graph.nodes)
-        self.costs = StepCosts(
-            self._terms(attribution), Reach(estimate.graph, self.axes, self._sizes, attribution.widths)
-        )
-        self._steps = [self._steps_of(index, round_to) for index in range(len(self.axes))]
+        self._attribution = attribute(self.axes, estimate.liveness, self._sizes, _parameters(estimate, unit))
+        self._gathering = leaking(coupling, self._attribution, estimate.graph.nodes)
+        self._reach = Reach(estimate.graph, self.axes, self._sizes, self._attribution.widths)
+        self._price()
+
+    def use_table(self, table: LatencyTable) -> None:
+        """Count milliseconds by another table from now on; what follows which bundle is not looked for again.
+
+        Raises:
+            ArgumentError, LatencyError: As :meth:`..estimate.CostEstimate.use_table`.
+        """
+        self.estimate.use_table(table)
+        self._price()
+
+    def _price(self) -> None:
+        self.costs = StepCosts(self._terms(self._attribution), self._reach)
+        self._steps = [self._steps_of(index, self.round_to) for index in range(len(self.axes))]
 
     def choose(
         self,
