@@ -34,6 +34,15 @@ def test_the_share_follows_the_cubic():
     assert shares == pytest.approx([1.0, 1.0, 1 - 0.5 * 0.875, 0.5, 0.5])
 
 
+@pytest.mark.parametrize(("keep", "end"), [(0.34, 0.6), (0.5, 0.644)])
+def test_the_last_choice_is_for_exactly_what_was_asked_for(keep, end):
+    # 1 - (1 - 0.34) is more than 0.34 in floating point; the ramp ends at step 64.4, the last choice is made at 64.
+    budget = rr.SlopeBudget(two_layers(), X, 100, keep, unit="channels", start=0.2, end=end, window=0.1)
+    budget._number = round(100 * end)
+    assert budget._due(50)
+    assert budget.share() == keep
+
+
 def test_the_least_important_slope_goes_to_exactly_zero_and_the_others_stay():
     # 5 of 6 channels may stay: one has to go, the one with the smallest (a dL/da)^2 per saved channel.
     net = two_layers()

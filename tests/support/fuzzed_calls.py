@@ -409,6 +409,7 @@ def _targets() -> list[Target]:
             {"geometry": _same(geometry), "inputs": _value(2), "outputs": _value(2)},
         ),
         ("LatencyTable.steps", _method(table, "steps"), {"geometry": _same(geometry)}),
+        ("SlopeBudget.step", _method(lambda: trained_step(rotated()), "step"), {"loss": _value(None)}),
         ("SlopeBudget.follow", _method(lambda: trained_step(rotated()), "follow"), {"optimizer": _value(None)}),
         (
             "SlopeBudget.load_state_dict",

@@ -16,6 +16,9 @@ rest are left alone:
    as its bound has not fallen, lest slopes that matter alike take turns, none arrive, and all go at once at the end.
 4. The last choice frees what there is room for, whether it is at 0 or on the way: a channel that saves much may have
    gone after many that save little.
+5. Where channels go in steps, blocks of them, a loss that the loop gives says what a block is worth: the network runs
+   without it (:mod:`.leaving_out`). There are ten choices then. Each plans for the end of the run and takes as much of
+   the plan as meets the budget of its point, the cheapest first, and what was chosen goes.
 
 All times are shares of the run, so that the same setting means the same for 10 epochs and for 1,200.
 
@@ -26,7 +29,7 @@ is ours.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -41,11 +44,13 @@ from ..core.modules import Inputs, unwrap
 from ..nn.slopes import check_slopes
 from .estimate import CostEstimate, check_table
 from .latency.table import LatencyTable
+from .leaving_out import LossIncrease, buffers_kept, planned
 from .mask import zero_mask
 from .select import Selector, check_budget, selector_for, unreachable
 from .steps.selector import StepSelector
 
 UPDATES = 50  # choices within the ramp
+UPDATES_MEASURED = 10  # where each takes some forward passes
 MEMORY = 0.02  # of the run: time constant of the mean score
 HELD = 0.25  # of its score a chosen slope has so much; Taylor's is a square: half of the change of the loss
 REVIVED = 1e-3  # what a channel that is gone is worth of what it was, where there is room for it
@@ -121,21 +126,30 @@ class SlopeBudget:
         self._saves_at = 1.0
 
     @torch.no_grad()
-    def step(self) -> None:
+    @checked()
+    def step(self, loss: Callable[[], Tensor | float] | None = None) -> None:
         """Take in the gradients of this step, choose where it is time to, and move the chosen slopes.
 
         After ``optimizer.step()`` (unscaled gradients, if a loss scaler is used) and before ``zero_grad()``.
 
+        Args:
+            loss: Gives the loss of the present images, a number or a tensor of one: ``lambda: criterion(net(images),
+                labels)``. Where channels go in steps, it is called without gradients at each of ten choices, once for
+                every step that could be left out, and tells what a whole block of channels is worth.
+
         Raises:
             SlopeError: If there are no gradients to judge by: the loop has zeroed them, or they are another network's.
                 Nothing has been changed.
+            ArgumentError: If what ``loss`` gives is no number.
         """
         if self.score == "taylor":
             self._check_gradients()
         self._observe()
         self._number += 1
-        if self._due():
-            self._choose(self.share())
+        measured = loss is not None and isinstance(self._selector, StepSelector)
+        if self._due(UPDATES_MEASURED if measured else UPDATES):
+            self._bound()  # what the optimizer has moved off 0 is at 0 again where it is looked at
+            self._choose(self.share(), loss)
         self._bound()
 
     @checked()
@@ -159,7 +173,9 @@ class SlopeBudget:
     def share(self) -> float:
         """Share of the unit that is to be kept at this point of the run."""
         first, last = self.start * self.steps, self.end * self.steps
-        done = 1.0 if self._number >= last else max(0.0, (self._number - first) / (last - first))
+        if self._number >= round(last):  # the step of the last choice
+            return self.keep
+        done = max(0.0, (self._number - first) / (last - first))
         return 1 - (1 - self.keep) * (1 - (1 - done) ** 3)
 
     @torch.no_grad()
@@ -239,24 +255,27 @@ class SlopeBudget:
                 continue
             else:
                 now = (self._size(name) * slope.grad).square()
-            mean = self._scores[name]
-            mean.lerp_(torch.where(now.isfinite(), now, mean), rate)
+            mean, counts = self._scores[name], now.isfinite()
+            if isinstance(self._selector, StepSelector):
+                # A branch that shrinks as a whole before a norm: its gradients grow by as much, whatever it matters.
+                counts &= self._since[name].isinf()
+            mean.lerp_(torch.where(counts, now, mean), rate)
 
     def _size(self, name: str) -> Tensor:
         """Absolute slopes; for one that is bounded, that of before, lest the bound make its own case."""
         return torch.maximum(self._slopes[name].detach().abs(), self._from[name])
 
-    def _due(self) -> bool:
+    def _due(self, updates: int) -> bool:
         first, last = self.start * self.steps, self.end * self.steps
-        every = max(1, round((last - first) / UPDATES))
+        every = max(1, round((last - first) / updates))
         number = self._number
         return number == round(last) or (first <= number <= last and (number - round(first)) % every == 0)
 
-    def _choose(self, share: float) -> None:
+    def _choose(self, share: float, loss: Callable[[], Tensor | float] | None) -> None:
         """Bound the slopes that must go to meet ``share``; free those that need not go after all."""
         selector = self._selector
         if isinstance(selector, StepSelector):
-            chosen = self._in_steps(selector, share)
+            chosen = self._in_steps(selector, share, loss)
         else:
             chosen = self._one_by_one(selector, share)
         for name, slope in self._slopes.items():
@@ -280,11 +299,19 @@ class SlopeBudget:
             return masks
         return selector.filled(share, self._worth(REVIVED), self._others(dead), masks)
 
-    def _in_steps(self, selector: StepSelector, share: float) -> Mapping[str, Tensor]:
-        """Blocks are chosen anew each time, lest one stay half gone; what a channel has lost is not lost again."""
+    def _in_steps(
+        self, selector: StepSelector, share: float, loss: Callable[[], Tensor | float] | None
+    ) -> Mapping[str, Tensor]:
+        """Without a loss blocks are chosen anew each time; what a channel has lost is not lost again."""
         # The last choice gives back what there is room for, although it is gone: the rest of the run can use it.
         worth = self._worth(REVIVED if share <= self.keep else 0.0)
-        return selector.choose(share, worth, self._others(zero_mask(self._net)))
+        others = self._others(zero_mask(self._net))
+        if loss is None:
+            return selector.choose(share, worth, others)
+        if share > self.keep:
+            others = {name: mask | self._since[name].isfinite().cpu() for name, mask in others.items()}
+        with buffers_kept(self._net):
+            return planned(selector, share, self.keep, worth, others, LossIncrease(self._net, loss))
 
     def _worth(self, least: float) -> dict[str, Tensor]:
         """Scores, as far as a bound has not fallen, and at least ``least`` of them."""

@@ -5,9 +5,12 @@ import torch
 from torch import nn
 
 import rotated_relu as rr
+from rotated_relu.core.errors import ArgumentError
 from rotated_relu.nn.activation import RotatedReLU
 from rotated_relu.pruning.estimate import CostEstimate
+from rotated_relu.pruning.leaving_out import MOST, LossIncrease, planned
 from rotated_relu.pruning.mask import zero_mask
+from rotated_relu.pruning.steps.selector import StepSelector
 from support.latency_tables import staircase, table_for, table_of
 
 X = torch.zeros(1, 8)
@@ -40,6 +43,10 @@ def train(net, budget, steps, gradients, growth=0.0):
             slope.grad = gradients[name].clone()
             slope.data += growth
         budget.step()
+
+
+def counts(masks):
+    return [int((~gone).sum()) for gone in masks.values()]
 
 
 def left(net):
@@ -89,6 +96,129 @@ def test_a_block_that_matters_after_all_is_let_go_as_a_whole():
     assert 0 < float(net[3].slope[0].detach()) < 1
     train(net, budget, 800, {"1.slope": RISING * 0.01, "3.slope": RISING * 9})
     assert left(net) == [16, 24]
+
+
+def test_a_block_on_its_way_keeps_the_score_that_it_was_chosen_by():
+    net = plain()
+    budget = rr.SlopeBudget(net, X, 1000, 704 / 960, round_to=8, start=0.1, end=0.5, window=0.3)
+    train(net, budget, 200, {"1.slope": RISING + 1, "3.slope": RISING})
+    going = budget.state_dict()["since"]["3.slope"].isfinite()
+    before = budget.state_dict()["scores"]["3.slope"].clone()
+    # What shrinks before a norm has gradients that grow as it shrinks.
+    train(net, budget, 1, {"1.slope": RISING + 1, "3.slope": 1e6 * RISING})
+    after = budget.state_dict()["scores"]["3.slope"]
+    assert going.tolist() == [True] * 8 + [False] * 16
+    assert torch.equal(after[going], before[going])
+    assert (after[~going] > 1e6 * before[~going]).all()
+
+
+def test_what_is_at_zero_is_looked_at_there_wherever_the_optimizer_has_moved_it():
+    net = plain()
+    budget = rr.SlopeBudget(net, X, 100, 704 / 960, round_to=8, start=0.0, end=0.8, window=0.1)
+    seen = []
+
+    def loss():
+        seen.append(int((net[3].slope == 0).sum()))
+        return 0.0
+
+    for _ in range(100):
+        for name, slope in rr.slopes(net).items():
+            slope.grad = {"1.slope": RISING + 1, "3.slope": RISING}[name].clone()
+            slope.data += 1e-3
+        budget.step(loss)
+    assert left(net) == [24, 16]
+    assert seen[-1] >= 8
+
+
+# --- measured -------------------------------------------------------------------------------------------------------
+
+
+def losing(net, first, second):
+    """A loss by how many slopes of each activation are not 0: what is lost with 16, 8 and 0 of 24 left."""
+
+    def loss():
+        counts = left(net)
+        return sum(
+            {24: 0.0, **dict(zip((16, 8, 0), lost, strict=True))}[count]
+            for lost, count in zip((first, second), counts, strict=True)
+        )
+
+    return loss
+
+
+def measured(net, budget, steps, loss):
+    for _ in range(steps):
+        for slope in rr.slopes(net).values():
+            slope.grad = RISING.clone()
+        budget.step(loss)
+
+
+def test_what_a_block_is_worth_is_measured():
+    net = plain()
+    budget = rr.SlopeBudget(net, X, 100, 704 / 960, round_to=8, start=0.1, end=0.5, window=0.1)
+    # By gradients both layers matter alike; the loss knows only of the first.
+    measured(net, budget, 100, losing(net, (1e3, 2e3, 3e3), (0.0, 0.0, 0.0)))
+    assert left(net) == [24, 16]
+    net = plain()
+    budget = rr.SlopeBudget(net, X, 100, 704 / 960, round_to=8, start=0.1, end=0.5, window=0.1)
+    measured(net, budget, 100, losing(net, (0.0, 0.0, 0.0), (1e3, 2e3, 3e3)))
+    assert left(net) == [16, 24]
+
+
+def test_a_loss_is_asked_for_at_ten_choices_and_leaves_no_trace():
+    net, calls = nn.Sequential(nn.Linear(8, 24), nn.BatchNorm1d(24), *list(plain())[1:]), []
+    budget = rr.SlopeBudget(net, X, 200, 704 / 960, round_to=8, start=0.0, end=0.5, window=0.1)
+    images, norm = torch.randn(16, 8, generator=torch.Generator().manual_seed(0)), net[1]
+
+    def loss():
+        calls.append(1)
+        assert not torch.is_grad_enabled()
+        return net(images).square().mean()
+
+    numbers = []
+    for number in range(200):
+        for slope in rr.slopes(net).values():
+            slope.grad = RISING.clone()
+        before = len(calls)
+        budget.step(loss)
+        numbers += [number + 1] * (len(calls) > before)
+    assert numbers == list(range(10, 101, 10))
+    # As it is, and with 16, 8 and 0 left of either activation.
+    assert len(calls) <= 10 * 7
+    assert norm.num_batches_tracked == 0
+    assert not norm.running_mean.any()
+
+
+def test_the_first_part_of_what_goes_is_a_part_of_what_goes_in_the_end():
+    net = plain()
+    selector = StepSelector(CostEstimate(net, X, by_eights(net)), "latency")
+    scores = {name: torch.full((24,), 1e-6) for name in rr.slopes(net)}
+    increase = LossIncrease(net, losing(net, (1.0, 10.0, 100.0), (2.0, 3.0, 100.0)))
+    # 15 blocks; 11 remain with 16 of either activation, at a loss of 1 or 2. In the end 7 may, with 8 of either left: of
+    # the first that loses 10, of the second 3.
+    alone = selector.choose(11 / 15, scores, zero_mask(net), measure=increase)
+    assert counts(alone) == [16, 24]
+    found = [planned(selector, share / 15, 7 / 15, scores, zero_mask(net), increase) for share in (11, 7)]
+    assert [counts(mask) for mask in found] == [[24, 16], [24, 8]]
+    assert left(net) == [24, 24]
+
+
+@pytest.mark.parametrize("value", [None, "much", torch.zeros(3)])
+def test_a_loss_that_is_no_number_is_refused(value):
+    net = plain()
+    budget = rr.SlopeBudget(net, X, 10, 704 / 960, round_to=8, start=0.0)
+    with pytest.raises(ArgumentError, match="loss must return a number or a tensor of one, got"):
+        measured(net, budget, 10, lambda: value)
+
+
+@pytest.mark.parametrize(("value", "increase"), [(float("nan"), MOST), (float("inf"), MOST), (-5.0, 0.0)])
+def test_a_loss_that_is_not_finite_is_a_large_one_and_one_that_falls_is_none(value, increase):
+    net = plain()
+    found = LossIncrease(net, lambda: 0.0 if left(net) == [24, 24] else torch.tensor(value))
+    masks = {name: torch.zeros(24, dtype=torch.bool) for name in rr.slopes(net)}
+    masks["1.slope"][0] = True
+    assert found(masks) == increase
+    assert found({name: torch.ones(24, dtype=torch.bool) for name in masks}) == MOST
 
 
 def test_what_is_zero_before_the_run_stays_zero():

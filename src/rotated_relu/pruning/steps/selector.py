@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ from .terms import channel_terms, latency_terms, mac_terms, parameter_terms
 
 # Living bundles of an axis, least important first, and what is lost with 0, 1, ... of them left.
 Ranked = tuple[list[int], tuple[float, ...]]
+Measure = Callable[[Mapping[str, Tensor]], float]  # masks by name of a slope -> what is lost with them gone
 MOST_LEVELS = 64  # of one axis; finer ones are thinned out
 CORRECTIONS = 4  # of the target, where whole axes save less than assumed
 
@@ -79,11 +80,18 @@ class StepSelector:
         scores: Mapping[str, Tensor],
         dead: Mapping[str, Tensor],
         saved: Mapping[str, float] | None = None,
+        *,
+        measure: Measure | None = None,
     ) -> dict[str, Tensor]:
-        """As the other selector does; what one channel saves need not be known here."""
-        masks = self._choose(share, scores, dead, self._gathering)
+        """As the other selector does; what one channel saves need not be known here.
+
+        Args:
+            measure: What is lost with the channels of some masks gone: asked for every level of every axis by itself.
+                The scores, by which the channels of an axis are ordered, are added, to tell apart what it cannot.
+        """
+        masks = self._choose(share, scores, dead, self._gathering, measure)
         if self._gathering and not self.meets(masks, share):
-            masks = self._choose(share, scores, dead, frozenset())
+            masks = self._choose(share, scores, dead, frozenset(), measure)
         return masks
 
     def meets(self, dead: Mapping[str, Tensor], share: float) -> bool:
@@ -105,8 +113,14 @@ class StepSelector:
         scores: Mapping[str, Tensor],
         dead: Mapping[str, Tensor],
         untouched: frozenset[int],
+        measure: Measure | None,
     ) -> dict[str, Tensor]:
         ranked = [_by_importance(axis, scores, dead) for axis in self.axes]
+        if measure is not None:
+            ranked = [
+                one if index in untouched else self._measured(index, ranked, dead, measure)
+                for index, one in enumerate(ranked)
+            ]
         target = wanted = share * self.estimate.whole(self.unit)
         vital: set[int] = set()  # axes that turned out to be a last way through
         corrections = 0
@@ -152,6 +166,22 @@ class StepSelector:
                 for name, position in axis.bundles[index]:
                     masks[name][position] = True
         return masks
+
+    def _measured(
+        self, index: int, ranked: Sequence[Ranked], dead: Mapping[str, Tensor], measure: Measure
+    ) -> Ranked:
+        """An axis's bundles with what is lost at each of its levels, and between two what is at the lower one."""
+        bundles, lost = ranked[index]
+        state = [len(one) for one, _ in ranked]
+        more = [0.0] * len(lost)
+        upper = len(bundles)
+        for count in (count for count in self._steps[index] if count < len(bundles)):
+            state[index] = count
+            found = measure(self._masks(state, ranked, dead))
+            for between in range(count, upper):
+                more[between] = max(found, more[upper])
+            upper = count
+        return bundles, tuple(one + other for one, other in zip(lost, more, strict=True))
 
     def _levels(self, index: int, lost: tuple[float, ...], untouched: bool, vital: bool) -> Levels:
         now = len(lost) - 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -52,12 +53,12 @@ class Regularizer:
         if self._is("subgradient"):
             add_l1_subgradient(self._penalized, self.strength(position))
 
-    def after(self, position: float, lr: float) -> None:
-        """After the optimizer's step, with the gradients still there."""
+    def after(self, position: float, lr: float, loss: Callable[[], float] | None) -> None:
+        """After the optimizer's step, with the gradients still there; ``loss`` as of the budget's step."""
         if self._is("proximal"):
             shrink(self._penalized, self.strength(position) * lr * momentum_factor(self._config))
         if self.budget is not None:
-            self.budget.step()
+            self.budget.step(loss)
 
     def zeros(self) -> dict[str, Tensor]:
         """Where slopes have come to exactly zero, by name: an average over the past would not be."""

@@ -103,13 +103,13 @@ class Stepper:
         if self.together.largest(broken is not None)[0]:
             raise DivergedError(self._diverged(broken, progress))
         self.clock.lap("other")
-        self._update(progress)
+        self._update(progress, self._again(images, labels))
 
     def _accumulate(self, images: Tensor, labels: Tensor, parts: int, last: bool, progress: Progress) -> bool:
         """Forward and backward of one piece; whether its loss is finite."""
         with self.fabric.no_backward_sync(self._forward, enabled=not last and self.together.size > 1):
             scores = class_scores(self._forward(images)).float()
-            loss = self._loss(images, scores, labels)
+            loss = self._loss(scores, labels, self._taught(images))
             self.clock.lap("forward")
             self.fabric.backward(loss / parts, model=self._forward)
             self.clock.lap("backward")
@@ -117,18 +117,41 @@ class Stepper:
         # Read only now: on an accelerator the backward pass is under way meanwhile.
         return math.isfinite(float(loss.detach()))
 
-    def _loss(self, images: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
+    def _taught(self, images: Tensor) -> Tensor | None:
+        """What the teacher says of some images; None if nothing is learnt from one."""
+        if self.teacher is None or self.config.distill.weight == 0:
+            return None
+        with torch.no_grad(), self.fabric.autocast():
+            return class_scores(self.teacher(self.fabric.strategy.precision.convert_input(images))).float()
+
+    def _loss(self, scores: Tensor, labels: Tensor, taught: Tensor | None) -> Tensor:
         """Cross entropy with the labels, and with what the teacher says of the same images."""
         distill, smoothing = self.config.distill, self.config.label_smoothing
-        if self.teacher is None or distill.weight == 0:
+        if taught is None:
             return F.cross_entropy(scores, labels, label_smoothing=smoothing)
-        with torch.no_grad(), self.fabric.autocast():
-            wanted = class_scores(self.teacher(self.fabric.strategy.precision.convert_input(images)))
         return distillation_loss(
-            scores, wanted.float(), labels, distill.weight, distill.temperature, label_smoothing=smoothing
+            scores, taught, labels, distill.weight, distill.temperature, label_smoothing=smoothing
         )
 
-    def _update(self, progress: Progress) -> None:
+    def _again(self, images: Tensor, labels: Tensor) -> Callable[[], float] | None:
+        """Gives the loss of these images with the weights as they are then: the mean over all processes.
+
+        None under FSDP, whose slopes are divided: they cannot be left out one block at a time.
+        """
+        if self.together.size > 1 and self.config.scale.strategy == "fsdp":
+            return None
+        taught: list[Tensor | None] = []
+
+        @torch.no_grad()
+        def loss() -> float:
+            if not taught:
+                taught.append(self._taught(images))
+            found = self._loss(self._computed(images).float(), labels, taught[0])
+            return float(self.together.sum(found)) / self.together.size
+
+        return loss
+
+    def _update(self, progress: Progress, loss: Callable[[], float] | None) -> None:
         position = self.position(progress)
         if self.regularizer.needs_gradients:
             # They may carry fp16's loss scale; what is added or read must not be off by that factor.
@@ -139,7 +162,7 @@ class Stepper:
         self.optimizer.step()
         self.clock.lap("optimizer")
         if self.regularizer.acts:
-            self.regularizer.after(position, self.learning_rate(progress))
+            self.regularizer.after(position, self.learning_rate(progress), loss)
             self.clock.lap("penalty")
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
