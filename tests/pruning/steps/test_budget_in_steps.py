@@ -194,8 +194,8 @@ def test_the_first_part_of_what_goes_is_a_part_of_what_goes_in_the_end():
     selector = StepSelector(CostEstimate(net, X, by_eights(net)), "latency")
     scores = {name: torch.full((24,), 1e-6) for name in rr.slopes(net)}
     increase = LossIncrease(net, losing(net, (1.0, 10.0, 100.0), (2.0, 3.0, 100.0)))
-    # 15 blocks; 11 remain with 16 of either activation, at a loss of 1 or 2. In the end 7 may, with 8 of either left: of
-    # the first that loses 10, of the second 3.
+    # 15 blocks; 11 remain with 16 of either activation, at a loss of 1 or 2. In the end 7 may, with 8 of either left:
+    # of the first that loses 10, of the second 3.
     alone = selector.choose(11 / 15, scores, zero_mask(net), measure=increase)
     assert counts(alone) == [16, 24]
     found = [planned(selector, share / 15, 7 / 15, scores, zero_mask(net), increase) for share in (11, 7)]
