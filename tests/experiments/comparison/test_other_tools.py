@@ -68,6 +68,15 @@ def test_the_ratio_of_a_tool_is_bisected():
     assert asked[:2] == [0.5, 0.75]
 
 
+def test_a_tool_that_spares_what_it_would_empty_is_asked_for_more_ratios():
+    def pruned(ratio):
+        return net(3 if 0.6 <= ratio < 0.7 else 8)
+
+    # Bisection asks for 0.5, 0.75, 0.875 and so on, and sees the whole network every time.
+    assert largest_within(pruned, 0.5 * macs(net(8), INPUTS), INPUTS)[0].out_channels == 3
+    assert largest_within(pruned, 0.1 * macs(net(8), INPUTS), INPUTS) is None
+
+
 def test_batch_norms_are_found_behind_their_convolutions():
     assert convolutions(net(), INPUTS) == [("1", 8), ("4", 4)]
     with pytest.raises(RotationError, match="is not followed by a batch norm"):

@@ -20,6 +20,7 @@ from ...pruning.mask import zero_mask
 from ...pruning.removal import remove_channels
 
 TRIALS = 10  # of the ratio that a tool is given, to hit a level
+RATIOS = 40  # that are gone through where bisection finds none
 
 
 class Pruner(Protocol):
@@ -94,21 +95,31 @@ def removed(net: nn.Module, masks: Mapping[str, Tensor], example_inputs: Tensor)
 def largest_within(
     pruned: Callable[[float], nn.Module | None], limit: float, example_inputs: Tensor
 ) -> nn.Module | None:
-    """Bisect the ratio that a tool is given: the largest network of at most ``limit`` multiply-accumulates.
+    """Look for the ratio that a tool is given: the largest network of at most ``limit`` multiply-accumulates.
+
+    By bisection. A tool that rounds widths, and spares a layer that it would empty, leaves more at a large ratio than
+    at a smaller one: where bisection finds none, ratios are gone through from below, and the first that fits is taken.
 
     Args:
         pruned: The network for a ratio between 0 and 1, or None if there is none.
         limit: For one image.
         example_inputs: One image.
     """
+
+    def fits(net: nn.Module | None) -> bool:
+        return net is None or macs(net, example_inputs) <= limit
+
     low, high, found = 0.0, 1.0, None
     for _ in range(TRIALS):
         middle = (low + high) / 2
         net = pruned(middle)
-        if net is None or macs(net, example_inputs) <= limit:
+        if fits(net):
             high, found = middle, net or found
         else:
             low = middle
+    if found is None:
+        every = (pruned(number / RATIOS) for number in range(1, RATIOS))
+        found = next((net for net in every if net is not None and fits(net)), None)
     return found
 
 
