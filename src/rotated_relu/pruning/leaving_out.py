@@ -4,7 +4,7 @@ First-order scores add up what single channels do. That fails for a whole branch
 of its channels alike changes nothing, whatever is lost when they are gone, and the gradients of its slopes grow by as
 much as the slopes shrink.
 
-Requires: a rotated network and its loss on some images. Ensures: slopes and buffers are as before.
+Requires: a rotated network and its loss on some images. Ensures: slopes, buffers and random numbers are as before.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class LossIncrease:
 
     def __init__(self, net: nn.Module, loss: Callable[[], Tensor | float]) -> None:
         self._net, self._loss = net, loss
+        self._devices = {p.device.index for p in net.parameters() if p.device.type == "cuda"}
         self._whole = self._now()
         self._names = list(slopes(net))
         self._known: dict[tuple[Any, ...], float] = {}
@@ -54,7 +55,9 @@ class LossIncrease:
 
     @torch.no_grad()
     def _now(self) -> float:
-        found = self._loss()
+        with torch.random.fork_rng(sorted(self._devices)):
+            torch.manual_seed(0)  # dropout takes the same away every time
+            found = self._loss()
         try:
             value = float(found)
         except (TypeError, ValueError, RuntimeError) as error:

@@ -203,6 +203,14 @@ def test_the_first_part_of_what_goes_is_a_part_of_what_goes_in_the_end():
     assert left(net) == [24, 24]
 
 
+def test_dropout_takes_the_same_away_with_and_without_a_block():
+    net = nn.Sequential(*plain(), nn.Dropout(0.5)).train()
+    images, state = torch.ones(4, 8), torch.get_rng_state()
+    found = LossIncrease(net, lambda: net(images).square().mean())
+    assert found({"1.slope": torch.zeros(24, dtype=torch.bool)}) == 0
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 @pytest.mark.parametrize("value", [None, "much", torch.zeros(3)])
 def test_a_loss_that_is_no_number_is_refused(value):
     net = plain()
