@@ -24,7 +24,7 @@ import rotated_relu as rr
 from rotated_relu.core.environment import environment
 from rotated_relu.core.run_directory import write_json
 from rotated_relu.experiments.comparison.start import base_settings
-from rotated_relu.pruning.leaving_out import LossIncrease
+from rotated_relu.pruning.leaving_out import loss_increases
 from rotated_relu.training import load_data, sample_batches
 from rotated_relu.training.brought import bring, parse
 
@@ -45,12 +45,19 @@ def gradients(net: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> dict[str,
     return {name: torch.stack(values) for name, values in found.items()}
 
 
+def losses(net: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """Mean over batches."""
+    return torch.stack([F.cross_entropy(net(images), labels) for images, labels in batches]).mean()
+
+
 def rows(net: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> list[dict[str, Any]]:
     """One per activation within a branch and part of it."""
     products = gradients(net, batches)
-    increase = LossIncrease(
-        net, lambda: torch.stack([F.cross_entropy(net(x), y) for x, y in batches[:MEASURED]]).mean()
-    )
+
+    def rise(masks: dict[str, Tensor]) -> float:
+        found = loss_increases(net, lambda: losses(net, batches[:MEASURED]), [((0, 0), masks)])
+        return found[0, 0]
+
     found = []
     for name, product in ((name, product) for name, product in products.items() if "act1" in name):
         order = product.square().mean(0).argsort()
@@ -63,7 +70,7 @@ def rows(net: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> list[dict[str,
                     "part": part,
                     "sum_of_scores": float(product[:, gone].square().mean(0).sum()),
                     "score_of_sum": float(product[:, gone].sum(1).square().mean()),
-                    "loss_increase": increase({name: gone}),
+                    "loss_increase": rise({name: gone}),
                 }
             )
     return found

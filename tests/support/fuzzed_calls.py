@@ -339,7 +339,11 @@ def _targets() -> list[Target]:
             },
         ),
         ("find_threshold", rr.find_threshold, {"net": NET, "evaluate": ACCURACY, "budget": _value({"channels": 0.5})}),
-        ("select_channels", rr.select_channels, {"net": NET, "example_inputs": X, "scores": _value(None), **numbers}),
+        (
+            "select_channels",
+            rr.select_channels,
+            {"net": NET, "example_inputs": X, "scores": _value(None), "loss": _value(None), **numbers},
+        ),
         (
             "SlopeBudget",
             rr.SlopeBudget,

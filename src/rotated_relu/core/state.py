@@ -62,13 +62,35 @@ def check_fit(net: nn.Module, call: Call) -> None:
 @contextlib.contextmanager
 def unchanged(net: nn.Module) -> Iterator[None]:
     """Put back whatever a network's code changes within the block, and the state of torch's random numbers."""
-    cuda = {value.device.index for value in net.parameters() if value.is_cuda}
     saved = Saved(net)
-    with torch.random.fork_rng(sorted(index for index in cuda if index is not None)):
+    with random_kept(net):
         try:
             yield
         finally:
             saved.put_back()
+
+
+@contextlib.contextmanager
+def random_kept(net: nn.Module) -> Iterator[None]:
+    """Afterwards torch's random numbers go on as if the block had drawn none, on every device of the network."""
+    cuda = {value.device.index for value in net.parameters() if value.is_cuda}
+    with torch.random.fork_rng(sorted(index for index in cuda if index is not None)):
+        yield
+
+
+@contextlib.contextmanager
+def buffers_kept(net: nn.Module) -> Iterator[None]:
+    """Within the block forward passes may change running statistics; afterwards they are as before.
+
+    The part of :func:`unchanged` that a training can afford at every choice.
+    """
+    saved = [(buffer, buffer.clone()) for buffer in net.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in saved:
+                buffer.copy_(value)
 
 
 def copy_of(net: nn.Module) -> nn.Module:

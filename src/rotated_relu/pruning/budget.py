@@ -17,8 +17,9 @@ rest are left alone:
 4. The last choice frees what there is room for, whether it is at 0 or on the way: a channel that saves much may have
    gone after many that save little.
 5. Where channels go in steps, blocks of them, a loss that the loop gives says what a block is worth: the network runs
-   without it (:mod:`.leaving_out`). There are ten choices then. Each plans for the end of the run and takes as much of
-   the plan as meets the budget of its point, the cheapest first, and what was chosen goes.
+   without it (:mod:`.leaving_out`), for a few batches before each choice. There are ten choices then, or as few as
+   keep that within a tenth of the run. Each plans for the end of the run and takes as much of the plan as meets the
+   budget of its point, the cheapest first, and what was chosen goes.
 
 All times are shares of the run, so that the same setting means the same for 10 epochs and for 1,200.
 
@@ -29,7 +30,7 @@ is ours.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -44,13 +45,17 @@ from ..core.modules import Inputs, unwrap
 from ..nn.slopes import check_slopes
 from .estimate import CostEstimate, check_table
 from .latency.table import LatencyTable
-from .leaving_out import LossIncrease, buffers_kept, planned
+from .leaving_out import Loss, LossIncreases, planned
 from .mask import zero_mask
 from .select import Selector, check_budget, selector_for, unreachable
 from .steps.selector import StepSelector
 
 UPDATES = 50  # choices within the ramp
-UPDATES_MEASURED = 10  # where each takes some forward passes
+UPDATES_MEASURED = 10  # at most, where each takes forward passes
+BATCHES = 4  # at most, over which what is lost is averaged before each
+FEWEST = 2  # choices, and batches before each: what one batch of 128 images says is no better than the scores
+MEASURING = 0.1  # of the time of the run may go into that
+PASSES = 3  # forward passes take as long as a step
 MEMORY = 0.02  # of the run: time constant of the mean score
 HELD = 0.25  # of its score a chosen slope has so much; Taylor's is a square: half of the change of the loss
 REVIVED = 1e-3  # what a channel that is gone is worth of what it was, where there is room for it
@@ -124,18 +129,22 @@ class SlopeBudget:
         self._from = {name: torch.zeros_like(slope) for name, slope in self._slopes.items()}
         self._saves: dict[str, float] = {}
         self._saves_at = 1.0
+        self._increases = LossIncreases()
+        if isinstance(self._selector, StepSelector):
+            self._choices, self._batches = measurements(steps, self._selector.measurements)
 
     @torch.no_grad()
     @checked()
-    def step(self, loss: Callable[[], Tensor | float] | None = None) -> None:
+    def step(self, loss: Loss | None = None) -> None:
         """Take in the gradients of this step, choose where it is time to, and move the chosen slopes.
 
         After ``optimizer.step()`` (unscaled gradients, if a loss scaler is used) and before ``zero_grad()``.
 
         Args:
             loss: Gives the loss of the present images, a number or a tensor of one: ``lambda: criterion(net(images),
-                labels)``. Where channels go in steps, it is called without gradients at each of ten choices, once for
-                every step that could be left out, and tells what a whole block of channels is worth.
+                labels)``. Where channels go in steps, it is called without gradients in the last few steps before each
+                of at most ten choices, once for every block that could be left out, and tells what that is worth. That
+                takes a tenth of the time of the run, or more where the run is short for the network.
 
         Raises:
             SlopeError: If there are no gradients to judge by: the loop has zeroed them, or they are another network's.
@@ -146,11 +155,18 @@ class SlopeBudget:
             self._check_gradients()
         self._observe()
         self._number += 1
-        measured = loss is not None and isinstance(self._selector, StepSelector)
-        if self._due(UPDATES_MEASURED if measured else UPDATES):
-            self._bound()  # what the optimizer has moved off 0 is at 0 again where it is looked at
-            self._choose(self.share(), loss)
-        self._bound()
+        self._bound()  # what the optimizer has moved off 0 is at 0 again where it is looked at
+        selector = self._selector
+        if loss is None or not isinstance(selector, StepSelector):
+            due = self._until_choice(UPDATES) == 0
+        else:
+            wait = self._until_choice(self._choices)
+            due = wait == 0
+            if wait is not None and wait < self._batches:
+                self._measure(selector, loss, last=self._number + wait >= round(self.end * self.steps))
+        if due:
+            self._choose(self.share())
+            self._bound()
 
     @checked()
     def follow(self, optimizer: Optimizer) -> RemovableHandle:
@@ -192,6 +208,7 @@ class SlopeBudget:
             "from": dict(self._from),
             "saves": dict(self._saves),
             "saves_at": self._saves_at,
+            "increases": self._increases.state_dict(),
         }
 
     @torch.no_grad()
@@ -203,6 +220,7 @@ class SlopeBudget:
             SlopeError: If it is of another network, or no state; nothing was changed.
         """
         self._check_state(state)
+        self._increases.load_state_dict(state["increases"])
         self._number, self._saves_at = int(state["number"]), float(state["saves_at"])
         self._saves = {name: float(value) for name, value in state["saves"].items()}
         for mine, key in ((self._scores, "scores"), (self._since, "since"), (self._from, "from")):
@@ -210,7 +228,7 @@ class SlopeBudget:
                 value.copy_(state[key][name])
 
     def _check_state(self, state: Mapping[str, Any]) -> None:
-        missing = {"number", "scores", "since", "from", "saves", "saves_at"} - set(state)
+        missing = {"number", "scores", "since", "from", "saves", "saves_at", "increases"} - set(state)
         if missing:
             raise SlopeError(f"this is no state of a budget: it has no {', '.join(sorted(missing))}")
         tables = {"scores": Tensor, "since": Tensor, "from": Tensor, "saves": float}
@@ -265,17 +283,20 @@ class SlopeBudget:
         """Absolute slopes; for one that is bounded, that of before, lest the bound make its own case."""
         return torch.maximum(self._slopes[name].detach().abs(), self._from[name])
 
-    def _due(self, updates: int) -> bool:
+    def _until_choice(self, choices: int) -> int | None:
+        """Steps from this one to the next choice; None after the last."""
         first, last = self.start * self.steps, self.end * self.steps
-        every = max(1, round((last - first) / updates))
-        number = self._number
-        return number == round(last) or (first <= number <= last and (number - round(first)) % every == 0)
+        for number in range(1, choices + 1):
+            wait = round(first + (last - first) * number / choices) - self._number
+            if wait >= 0:
+                return wait
+        return None
 
-    def _choose(self, share: float, loss: Callable[[], Tensor | float] | None) -> None:
+    def _choose(self, share: float) -> None:
         """Bound the slopes that must go to meet ``share``; free those that need not go after all."""
         selector = self._selector
         if isinstance(selector, StepSelector):
-            chosen = self._in_steps(selector, share, loss)
+            chosen = self._in_steps(selector, share)
         else:
             chosen = self._one_by_one(selector, share)
         for name, slope in self._slopes.items():
@@ -299,19 +320,28 @@ class SlopeBudget:
             return masks
         return selector.filled(share, self._worth(REVIVED), self._others(dead), masks)
 
-    def _in_steps(
-        self, selector: StepSelector, share: float, loss: Callable[[], Tensor | float] | None
-    ) -> Mapping[str, Tensor]:
-        """Without a loss blocks are chosen anew each time; what a channel has lost is not lost again."""
+    def _in_steps(self, selector: StepSelector, share: float) -> Mapping[str, Tensor]:
+        """Where nothing was measured blocks are chosen anew each time; what a channel has lost is not lost again."""
+        last = share <= self.keep
         # The last choice gives back what there is room for, although it is gone: the rest of the run can use it.
-        worth = self._worth(REVIVED if share <= self.keep else 0.0)
+        worth = self._worth(REVIVED if last else 0.0)
+        if not self._increases.batches:
+            return selector.choose(share, worth, self._others(zero_mask(self._net)))
+        lost = self._increases.means()
+        self._increases.clear()
+        return planned(selector, share, self.keep, worth, self._settled(last), lost)
+
+    def _measure(self, selector: StepSelector, loss: Loss, last: bool) -> None:
+        """What each block is worth on these images, for the next choice."""
+        worth = self._worth(REVIVED if last else 0.0)
+        self._increases.add(self._net, loss, selector, worth, self._settled(last))
+
+    def _settled(self, last: bool) -> dict[str, Tensor]:
+        """What cannot come back where blocks are measured: before the last choice what was chosen goes."""
         others = self._others(zero_mask(self._net))
-        if loss is None:
-            return selector.choose(share, worth, others)
-        if share > self.keep:
-            others = {name: mask | self._since[name].isfinite().cpu() for name, mask in others.items()}
-        with buffers_kept(self._net):
-            return planned(selector, share, self.keep, worth, others, LossIncrease(self._net, loss))
+        if last:
+            return others
+        return {name: mask | self._since[name].isfinite().cpu() for name, mask in others.items()}
 
     def _worth(self, least: float) -> dict[str, Tensor]:
         """Scores, as far as a bound has not fallen, and at least ``least`` of them."""
@@ -343,6 +373,18 @@ class SlopeBudget:
             chosen = self._since[name].isfinite()
             bound = torch.where(chosen, self._from[name] * left[name], torch.inf)
             slope.copy_(torch.minimum(torch.maximum(slope, -bound), bound))
+
+
+def measurements(steps: int, levels: int) -> tuple[int, int]:
+    """How often blocks are chosen by what they are worth, and over how many batches that is measured before each.
+
+    Args:
+        steps: Of the run.
+        levels: Forward passes that one batch takes.
+    """
+    affordable = MEASURING * PASSES * steps / (levels + 1)
+    choices = min(UPDATES_MEASURED, max(FEWEST, int(affordable / FEWEST)))
+    return choices, min(BATCHES, max(FEWEST, int(affordable / choices)))
 
 
 def _check(steps: int, score: str, start: float, end: float, window: float) -> None:

@@ -30,8 +30,9 @@ from ..nn.slopes import check_slopes
 from .estimate import CostEstimate, check_table
 from .importance import per_cost, slope_scores
 from .latency.table import LatencyTable
+from .leaving_out import Loss, loss_increases
 from .mask import Mask, check_scores, zero_mask
-from .steps.selector import StepSelector
+from .steps.selector import Level, StepSelector
 
 ROOM = 0.002  # of the whole: less is not worth a search for what fits into it
 Channel = tuple[str, int]  # name of a slope, position
@@ -47,6 +48,7 @@ def choose_channels(
     scores: Mapping[str, Tensor] | None = None,
     table: LatencyTable | None = None,
     round_to: int | None = None,
+    loss: Loss | None = None,
 ) -> Mask:
     """What :func:`rotated_relu.select_channels` does with a table at hand; see there.
 
@@ -54,18 +56,25 @@ def choose_channels(
         ArgumentError: If the unit is ``latency`` and there is no table, or it is not and there is one; and what that
             function raises.
     """
-    check_choice(net, keep, unit, scores, round_to)
+    check_choice(net, keep, unit, scores, round_to, loss)
     if unit == "latency":
         check_table(table)
     elif table is not None:
         raise ArgumentError(f'a table of times is for unit="latency", not for {unit!r}')
     scores = slope_scores(net) if scores is None else scores
     selector = selector_for(CostEstimate(net, example_inputs, table), unit, round_to)
-    return mask_for(selector, keep, scores, zero_mask(net))
+    dead = zero_mask(net)
+    if loss is None or not isinstance(selector, StepSelector):
+        return mask_for(selector, keep, scores, dead)
+    return mask_for(selector, keep, scores, dead, loss_increases(net, loss, selector.levels(scores, dead)))
 
 
 def mask_for(
-    selector: Selector | StepSelector, keep: float, scores: Mapping[str, Tensor], dead: Mapping[str, Tensor]
+    selector: Selector | StepSelector,
+    keep: float,
+    scores: Mapping[str, Tensor],
+    dead: Mapping[str, Tensor],
+    lost: Mapping[Level, float] | None = None,
 ) -> Mask:
     """What a selector chooses, if the budget is met with it.
 
@@ -74,11 +83,15 @@ def mask_for(
         keep: Share of its unit that may be left.
         scores: As of its ``choose``.
         dead: What is gone already, by name; every activation.
+        lost: What is lost at each level of a selector in steps, where that was measured.
 
     Raises:
         SlopeError: If it cannot be met; says what can.
     """
-    masks = selector.choose(keep, scores, dead)
+    if isinstance(selector, StepSelector):
+        masks = selector.choose(keep, scores, dead, lost=lost)
+    else:
+        masks = selector.choose(keep, scores, dead)
     if not selector.meets(masks, keep):
         raise SlopeError(unreachable(keep, selector, selector.estimate.share(masks, selector.unit)))
     return Mask(
@@ -92,6 +105,7 @@ def check_choice(
     unit: str,
     scores: Mapping[str, Tensor] | None = None,
     round_to: int | None = None,
+    loss: Loss | None = None,
 ) -> None:
     """Raise what :func:`choose_channels` would raise before any work.
 
@@ -99,6 +113,11 @@ def check_choice(
         SlopeError, UnknownNameError, ArgumentError: See :func:`choose_channels`.
     """
     check_budget(keep, unit, round_to)
+    if loss is not None and unit != "latency" and round_to in (None, 1):
+        raise ArgumentError(
+            f"a loss says what blocks of channels are worth; for unit={unit!r} one channel goes at a time: give a "
+            "round_to, such as 8, or no loss"
+        )
     found = check_slopes(net)
     if scores is not None:
         check_scores(found, scores)

@@ -13,6 +13,7 @@ from rotated_relu.pruning.estimate import CostEstimate
 from rotated_relu.pruning.latency.geometry import LayerGeometry
 from rotated_relu.pruning.latency.grid import LatencyGrid
 from rotated_relu.pruning.mask import Mask
+from rotated_relu.pruning.steps.selector import StepSelector
 from support.latency_tables import table_for, table_of
 from support.nets import Residual
 from support.toy_engine import ToyEngine, install
@@ -69,6 +70,47 @@ def test_bent_to_a_share_a_table_says_it_and_the_whole_stays(share, expected):
     assert found.share(dead, "latency") == pytest.approx(expected, rel=2e-3)
 
 
+def test_modules_of_layers_that_are_gone_are_paid_for():
+    geometry = LayerGeometry("linear")
+    times = LatencyGrid((1, 2), (1, 2), ((0.0, 1.0), (2.0, 4.0)))
+    found = bent(table_of({geometry: times}, call_ms=3.0), 0.25, called=True).entries[geometry]
+    # Three quarters of 4 ms are always paid, and a quarter of what there is.
+    assert found.milliseconds == ((3.0, 3.25), (3.5, 4.0))
+    assert (found.at(0, 2), found.at(2, 0)) == (3.0, 3.0)
+    # From a power of 1 on nothing is.
+    assert bent(table_of({geometry: times}), 1.0, called=True).entries[geometry] == times
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"),
+    [
+        (0.8, 0.8),  # 0.6 always paid: the rest halves
+        (0.99, 0.95),  # nine tenths at most
+    ],
+)
+def test_a_table_of_modules_says_what_a_network_without_layers_takes(share, expected):
+    # As above: without what is always paid half of 1.6 ms is left.
+    net = nn.Sequential(nn.Linear(3, 4), rr.RotatedReLU(4), nn.Linear(4, 1))
+    example = torch.zeros(1, 3)
+    dead = {"1.slope": torch.tensor([True, True, False, False])}
+    estimate = CostEstimate(net, example, table_for(net, example, per_pair=0.1, start=0.0))
+    widths = [estimate.latency.widths(estimate.liveness(gone)) for gone in (dead, {})]
+    power = fitted_power(estimate.latency, *widths, share, called=True)
+    found = CostEstimate(net, example, bent_by(estimate.latency, widths[1], power, called=True))
+    assert found.whole("latency") == pytest.approx(1.6)
+    assert found.share(dead, "latency") == pytest.approx(expected, rel=2e-3)
+
+
+def test_a_speed_up_that_only_the_layers_have_is_refused(toy, tmp_path, monkeypatch):
+    net = Residual(48)
+    table = calibrate.calibrate(net, X, engine="toy", threads=1, cache=tmp_path)
+    monkeypatch.setattr(anchoring._Shares, "of", lambda *_: 0.7)
+    with pytest.raises(SlopeError, match=r"timed as a whole \(toy .* takes 0.7 of it, a speed-up of 1.43"):
+        anchored(net, X, table, keep=0.6, cache=tmp_path)
+    # Missed by a twelfth it is as near as it gets.
+    assert anchored(net, X, table, keep=0.65, cache=tmp_path)[1]
+
+
 def test_what_is_chosen_takes_in_the_engine_what_was_asked_for(toy, tmp_path):
     net, settings = Residual(48), {"keep": 0.5, "cache": tmp_path}
     table = calibrate.calibrate(net, X, engine="toy", threads=1, cache=tmp_path)
@@ -87,6 +129,21 @@ def test_what_is_chosen_takes_in_the_engine_what_was_asked_for(toy, tmp_path):
     assert toy.started == started
     assert again == better
     assert all(torch.equal(mask[name], same[name]) for name in mask)
+
+
+def test_what_is_lost_is_measured_once_for_all_that_is_timed(toy, tmp_path):
+    net = Residual(48)
+    table = calibrate.calibrate(net, X, engine="toy", threads=1, cache=tmp_path)
+    vital, asked = rr.slopes(net)["block1.act1.slope"], []
+
+    def loss():
+        asked.append(1)
+        return 100.0 * float((vital == 0).sum())
+
+    better, mask = anchored(net, X, table, keep=0.6, cache=tmp_path, loss=loss)
+    assert better != table  # what was chosen first took another share, and was chosen again
+    assert len(asked) == 1 + StepSelector(CostEstimate(net, X, table), "latency").measurements
+    assert not mask["block1.act1.slope"].any()
 
 
 def test_what_two_tables_choose_is_removed_once_and_the_whole_is_known_from_its_calibration(

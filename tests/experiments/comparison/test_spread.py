@@ -85,6 +85,25 @@ def test_of_networks_of_one_target_the_one_of_the_own_training_counts():
     assert entry["accuracy"]["mean"] == 90.0
 
 
+def test_a_budget_of_milliseconds_has_its_own_targets():
+    rows = [
+        row("budget_latency", 0, 0.0, 0.5, 89.0, keep=1 / 2.25),
+        row("budget_latency", 0, 0.0, 0.3, 90.0, keep=1 / 1.4),
+        row("budget_latency", 1, 0.0, 0.4, 91.0, keep=1 / 1.4),
+        row("budget", 0, 0.0, 0.3, 90.5, keep=0.7),
+        row("slimming", 0, 0.3, 0.3, 90.0),
+    ]
+    entries = equal_training(rows, REFERENCE, "test")
+    asked = [(entry["method"], entry.get("target"), entry.get("speedup")) for entry in entries]
+    assert asked == [
+        ("budget", 0.3, None), ("slimming", 0.3, None), ("budget_latency", None, 1.4), ("budget_latency", None, 2.25)
+    ]  # fmt: skip
+    assert entries[2]["saved"]["mean"] == pytest.approx(0.35)
+    assert entries[2]["loss"]["mean"] == pytest.approx(0.7)  # (91.0 - 90.0 + 91.4 - 91.0) / 2
+    assert "difference" in entries[0]
+    assert "difference" not in entries[2]  # nobody else was asked for a speed
+
+
 def test_without_the_epochs_of_the_others_nothing_counts():
     without = {
         key: value for key, value in row("slimming", 0, 0.5, 0.5, 1.0).items() if key != "finetuned_test"

@@ -76,6 +76,19 @@ def test_the_page_of_a_result_says_what_a_reviewer_asks():
         assert f"## {heading}\n" in page
 
 
+def test_what_was_asked_for_in_times_is_called_so_and_trainings_have_names():
+    rows = [row("budget_latency", 0, 0.3, 90.0, 1.5) | {"keep": 1 / 1.4, "level": 0.0}]
+    found = data(
+        equal_training={split: equal_training(rows, REFERENCE, split) for split in SPLITS},
+        titles={"relu-seed0": "ReLU"},
+    )
+    page = plain(markdown(found))
+    # 90.0 - 1 on test images, of which the ReLU network has 89.0 right.
+    assert "| 1.4 times as fast: Budget_Latency | 1 | 30.0 | 89.00 | +0.00 |  |" in page
+    assert "| 1.4 times as fast: Budget_Latency | 1.50 |" in page
+    assert "| ReLU | 90.00 | 89.00 | 90.00 | 89.00 |" in page
+
+
 def test_the_page_can_be_made_from_what_was_kept(tmp_path):
     kept = json.loads(json.dumps(data()))
     write_markdown(kept, tmp_path / "compare.md")

@@ -9,7 +9,8 @@ The first correction makes the table right about the network that was timed; ano
 step of the widths too many or too few made that one miss the budget, further corrections lie between the two.
 
 Requires: a table of this machine. Ensures: the table's estimate of the original stays; what it chooses was measured and
-takes the budgeted share within ``TOLERANCE``, or is the best of ``TRIES`` networks: the slowest that is fast enough.
+takes the budgeted share within ``TOLERANCE``, or is the best of ``TRIES`` networks: the slowest that is fast enough, or
+one that misses it by less than ``NEAR``.
 """
 
 from __future__ import annotations
@@ -31,10 +32,11 @@ from ...pruning.latency.grid import LatencyGrid
 from ...pruning.latency.model import LatencyModel, captured, plain_copy
 from ...pruning.latency.operations import find_operations
 from ...pruning.latency.table import LatencyTable
+from ...pruning.leaving_out import Loss, loss_increases
 from ...pruning.mask import Mask, zero_mask
 from ...pruning.removal import remove_channels
 from ...pruning.select import check_choice, mask_for
-from ...pruning.steps.selector import StepSelector
+from ...pruning.steps.selector import Level, StepSelector
 from ..engines import engine_named
 from .measuring import Bench
 from .store import Store
@@ -43,6 +45,10 @@ from .whole import as_a_whole, digest_of, program_of
 TOLERANCE = 0.02  # of the share: what a timing in turn repeats to
 TRIES = 5  # networks that are timed, at most
 POWERS = 0.4, 2.5  # further off a table is not bent
+ABSENT = 0.9  # of its longest time a layer of modules may take, at most, with nothing left of it
+NEAR = (
+    0.1  # a network that takes more than the budget by less is as near as its steps, and the machine, allow
+)
 
 Widths = Sequence[tuple[int, int]]
 
@@ -56,6 +62,7 @@ def anchored(
     scores: Mapping[str, Tensor] | None = None,
     round_to: int | None = None,
     cache: str | os.PathLike[str] | None = None,
+    loss: Loss | None = None,
 ) -> tuple[LatencyTable, Mask]:
     """Time what a table chooses for a budget, and bend the table by it.
 
@@ -67,16 +74,18 @@ def anchored(
         scores: Of the channels, by name; random ones if None, for a training whose choice nobody knows yet.
         round_to: As of :func:`rotated_relu.select_channels`.
         cache: Where what is timed is kept, as of :func:`.calibrate.calibrate`.
+        loss: As of :func:`rotated_relu.select_channels`.
 
     Returns:
         The table, and what it chooses.
 
     Raises:
-        SlopeError: If ``keep`` is less than can be had, by the table as it was measured or bent.
+        SlopeError: If ``keep`` is less than can be had, by the table as it was measured or bent, or what it chooses
+            takes over a tenth more.
         CertificateError, CompactionError: If what was chosen cannot be removed.
     """
     check_choice(net, keep, "latency", scores, round_to)
-    choices = _Choices(net, as_inputs(example_inputs), table, keep, scores, round_to, cache)
+    choices = _Choices(net, as_inputs(example_inputs), table, keep, scores, round_to, cache, loss)
     tries: list[_Try] = []
     power = 1.0
     while len(tries) < TRIES:
@@ -93,7 +102,17 @@ def anchored(
             break
         power = _between(tries, keep) or choices.fitted(found)
     best = _best(tries, keep)
+    if best.share is not None and best.share > (1 + NEAR) * keep:
+        raise SlopeError(_out_of_reach(keep, min(map(_share, tries)), table))
     return best.table, best.mask
+
+
+def _out_of_reach(keep: float, least: float, table: LatencyTable) -> str:
+    return (
+        f"the network cannot come down to {keep:g} of its time, a speed-up of {1 / keep:.3g}: by the times of its "
+        f"layers it could, but timed as a whole ({table}) the fastest that was found takes {least:.3g} of it, a "
+        f"speed-up of {1 / least:.3g}; ask for no more than that, or give a table to choose by it untimed"
+    )
 
 
 @dataclass(frozen=True)
@@ -129,7 +148,10 @@ class _Choices:
         scores: Mapping[str, Tensor] | None,
         round_to: int | None,
         cache: str | os.PathLike[str] | None,
+        loss: Loss | None,
     ) -> None:
+        self.net, self.loss = net, loss
+        self.lost: dict[Level, float] = {}
         self.keep = keep
         self.scores, self.dead = random_scores(net) if scores is None else scores, zero_mask(net)
         self.estimate = CostEstimate(net, inputs, table)
@@ -138,6 +160,7 @@ class _Choices:
         self.selector = StepSelector(self.estimate, "latency", None if round_to == 1 else round_to)
         self.shares = _Shares(net, inputs, self.measured, cache)
         self.whole = self.measured.widths(self.estimate.liveness({}))
+        self.called = engine_named(table.engine).kind == "module"
 
     def by(self, power: float) -> _Try:
         """Choose, and time what is chosen.
@@ -145,16 +168,26 @@ class _Choices:
         Raises:
             SlopeError: If the budget cannot be met by that table.
         """
-        table = self.measured.table if power == 1 else bent_by(self.measured, self.whole, power)
+        table = self.measured.table if power == 1 else bent_by(self.measured, self.whole, power, self.called)
         self.selector.use_table(table)
-        mask = mask_for(self.selector, self.keep, self.scores, self.dead)
+        mask = mask_for(self.selector, self.keep, self.scores, self.dead, self._lost())
         return _Try(power, self.shares.of(mask), table, mask)
+
+    def _lost(self) -> Mapping[Level, float] | None:
+        """What is lost at each level; a table that was bent may have others, which are measured then."""
+        if self.loss is None:
+            return None
+        levels = self.selector.levels(self.scores, self.dead)
+        more = [one for one in levels if one[0] not in self.lost]
+        if more:
+            self.lost |= loss_increases(self.net, self.loss, more)
+        return self.lost
 
     def fitted(self, found: _Try) -> float:
         """The power by which the table would have said what was measured."""
         assert found.share is not None
         part = self.measured.widths(self.estimate.liveness(found.mask))
-        return fitted_power(self.measured, part, self.whole, found.share)
+        return fitted_power(self.measured, part, self.whole, found.share, self.called)
 
 
 def _between(tries: Sequence[_Try], keep: float) -> float | None:
@@ -183,7 +216,9 @@ def share_of(model: LatencyModel, part: Widths, whole: Widths) -> float:
     return model.total(part) / model.total(whole)
 
 
-def fitted_power(model: LatencyModel, part: Widths, whole: Widths, share: float) -> float:
+def fitted_power(
+    model: LatencyModel, part: Widths, whole: Widths, share: float, called: bool = False
+) -> float:
     """The power by which a table says of some widths that they take a share of the time of the whole network.
 
     Args:
@@ -191,12 +226,15 @@ def fitted_power(model: LatencyModel, part: Widths, whole: Widths, share: float)
         part: Input and output channels of each operation, as what was chosen leaves them.
         whole: Those of the network.
         share: Measured, above 0; what cannot be had with ``POWERS`` is approached.
+        called: As of :func:`bent`.
     """
 
     def too_long(power: float) -> float:
-        return share_of(LatencyModel(model.operations, bent(model.table, power)), part, whole) - share
+        return share_of(LatencyModel(model.operations, bent(model.table, power, called)), part, whole) - share
 
     low, high = POWERS
+    if called:
+        low = 1 - ABSENT
     if too_long(low) <= 0:
         return low
     if too_long(high) >= 0:
@@ -204,22 +242,32 @@ def fitted_power(model: LatencyModel, part: Widths, whole: Widths, share: float)
     return float(brentq(too_long, low, high, xtol=1e-3))
 
 
-def bent_by(model: LatencyModel, whole: Widths, power: float) -> LatencyTable:
+def bent_by(model: LatencyModel, whole: Widths, power: float, called: bool = False) -> LatencyTable:
     """A model's table, bent, with its estimate of the whole network as it was; arguments as of :func:`fitted_power`."""
-    return as_a_whole(bent(model.table, power), model.operations, model.total(whole))
+    return as_a_whole(bent(model.table, power, called), model.operations, model.total(whole))
 
 
-def bent(table: LatencyTable, power: float) -> LatencyTable:
-    """A table in which a layer takes its longest time times a power of its share of that."""
-    return replace(table, entries={geometry: _bent(grid, power) for geometry, grid in table.entries.items()})
+def bent(table: LatencyTable, power: float, called: bool = False) -> LatencyTable:
+    """A table in which a layer takes its longest time times a power of its share of that.
+
+    Args:
+        table: As it was measured.
+        power: Above 0.
+        called: Whether layers are called even if nothing is left of them, as modules are. A power below 1 stands for
+            that then: so much of a layer's time goes with its channels, and the rest of the longest is always paid.
+    """
+    make = _called if called and power < 1 else _bent
+    return replace(table, entries={geometry: make(grid, power) for geometry, grid in table.entries.items()})
 
 
 def _bent(grid: LatencyGrid, power: float) -> LatencyGrid:
-    longest = max(map(max, grid.milliseconds))
-    if not longest:
-        return grid
-    rows = (tuple(longest * (time / longest) ** power for time in row) for row in grid.milliseconds)
-    return replace(grid, milliseconds=tuple(rows))
+    longest = grid.longest_ms
+    return grid.mapped(lambda time: longest * (time / longest) ** power, 0.0) if longest else grid
+
+
+def _called(grid: LatencyGrid, part: float) -> LatencyGrid:
+    always = (1 - part) * grid.longest_ms
+    return grid.mapped(lambda time: always + part * time, always)
 
 
 class _Shares:

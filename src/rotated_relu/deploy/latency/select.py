@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
@@ -29,6 +29,7 @@ def select_channels(
     engine: str = "onnxruntime",
     batch_size: int | None = None,
     progress: str = "none",
+    loss: Callable[[], Tensor | float] | None = None,
 ) -> Mask:
     """Choose in one shot which channels go, so that at most a share of the network's cost is left.
 
@@ -54,6 +55,10 @@ def select_channels(
         engine: For ``latency`` without a table: ``onnxruntime``, ``openvino``, ``torch`` or ``torch.compile``.
         batch_size: For ``latency`` without a table: examples per call; as many as the example inputs have if None.
         progress: For ``latency`` without a table: ``none``, ``bar``, ``lines`` or ``auto``, as of ``rr.calibrate``.
+        loss: Where channels go in steps: gives the loss of ``net`` on some images, always the same ones, as a number or
+            a tensor of one. It is called without gradients, once for every block that could be left out, and what it
+            says then counts instead of the scores, which are no measure of whole branches. A few hundred images that
+            the network was trained on will do; the network's mode is yours, buffers are put back.
 
     Returns:
         The mask; nothing has been changed. ``rr.compact(net, example_inputs, mask=mask)`` removes the channels.
@@ -62,7 +67,8 @@ def select_channels(
         SlopeError: If ``keep`` is out of range or less than can be had (says what can), there are no slopes, some are
             not finite, or the scores are not those of this network.
         UnknownNameError: If there is no such unit or engine.
-        ArgumentError: If ``round_to`` is no positive integer, or there is a table and the unit is not ``latency``.
+        ArgumentError: If ``round_to`` is no positive integer, there is a table and the unit is not ``latency``, or a
+            loss that is no number, or where channels do not go in steps.
         LatencyError: If the table lacks a layer of this network, or one cannot be measured.
         CaptureError: If the network cannot be captured.
 
@@ -70,16 +76,19 @@ def select_channels(
 
         >>> mask = rr.select_channels(net, images[:1], keep=0.6)
         >>> mask = rr.select_channels(net, images[:1], keep=1 / 2, unit="latency", engine="openvino", batch_size=64)
+        >>> mask = rr.select_channels(net, images[:1], round_to=8, loss=lambda: F.cross_entropy(net(images), labels))
         >>> result = rr.compact(net, images[:1], mask=mask)
 
     Source: ours; the score per cost is that of a greedy knapsack.
     """
     if table is None and unit == "latency":
-        check_choice(net, keep, unit, scores, round_to)  # before minutes of measuring
+        check_choice(net, keep, unit, scores, round_to, loss)  # before minutes of measuring
         table = calibrate(net, example_inputs, engine=engine, batch_size=batch_size, progress=progress)
         if keep < 1:
             scores = slope_scores(net) if scores is None else scores
-            return anchored(net, example_inputs, table, keep=keep, scores=scores, round_to=round_to)[1]
+            return anchored(
+                net, example_inputs, table, keep=keep, scores=scores, round_to=round_to, loss=loss
+            )[1]
     return choose_channels(
-        net, example_inputs, keep=keep, unit=unit, scores=scores, table=table, round_to=round_to
+        net, example_inputs, keep=keep, unit=unit, scores=scores, table=table, round_to=round_to, loss=loss
     )

@@ -68,9 +68,7 @@ def as_a_whole(
         return table
     factor = milliseconds / (table.call_ms + layers)
     entries = {
-        geometry: replace(
-            grid, milliseconds=tuple(tuple(factor * time for time in row) for row in grid.milliseconds)
-        )
+        geometry: grid.mapped(lambda time: factor * time, factor * grid.absent_ms)
         for geometry, grid in table.entries.items()
     }
     return replace(table, call_ms=factor * table.call_ms, entries=entries)

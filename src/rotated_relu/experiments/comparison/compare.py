@@ -110,6 +110,7 @@ def results(comparison: Comparison) -> dict[str, Any]:
     return {
         "rows": rows,
         "trained": trained,
+        "titles": {str(training): training.title for training in comparison.trainings.all()},
         "reference": reference,
         "brought": comparison.settings.weights is not None,
         "table": table(rows, reference),

@@ -1,7 +1,8 @@
 """What a comparison says after equal training, over several seeds: means, deviations, and savings in between.
 
 Plain data in, plain data out. A *target* is the share of the multiply-accumulates that was to be saved, by a level or
-by the budget of a training. Here nothing is picked by accuracy: every network that trained on counts.
+by the budget of a training; a budget of milliseconds aims at a speed-up instead. Here nothing is picked by accuracy:
+every network that trained on counts.
 """
 
 from __future__ import annotations
@@ -70,8 +71,13 @@ def target_of(row: Mapping[str, Any]) -> float:
     return round(max(aimed, float(row["level"])), 4)
 
 
+def speedup_of(row: Mapping[str, Any]) -> float:
+    """How many times as fast the network was to be; 0 where that is not what was asked for."""
+    return round(1 / float(row["keep"]), 4) if counts_time(row["method"]) else 0.0
+
+
 def equal_training(rows: Rows, reference: Reference, split: str) -> list[dict[str, Any]]:
-    """One entry per target and method, the targets ascending.
+    """One entry per target and method, the targets ascending, those of speed last.
 
     Args:
         rows: Of the comparison.
@@ -79,21 +85,23 @@ def equal_training(rows: Rows, reference: Reference, split: str) -> list[dict[st
         split: ``validation`` or ``test``.
 
     Returns:
-        Each with ``target``, ``method``, ``label``, ``ours``, the spreads ``saved``, ``parameters``, ``accuracy``
-        and ``loss`` (points below the plain network of the same seed), ``speedups`` per engine and batch size, and
-        for ours ``difference`` to the best rival in points with its ``standard_error``.
+        Each with ``target``, a share, or ``speedup``, as many times as fast; ``method``, ``label``, ``ours``, the
+        spreads ``saved``, ``parameters``, ``accuracy`` and ``loss`` (points below the plain network of the same seed),
+        ``speedups`` per engine and batch size, and
+        for ours ``difference`` to the best rival in points with its ``standard_error``, if one has the same target.
     """
     found = []
-    for target in sorted({target_of(row) for row in rows} - {0.0}):
+    for speedup, target in sorted({(speedup_of(row), target_of(row)) for row in rows} - {(0.0, 0.0)}):
+        asked = [row for row in rows if (speedup_of(row), target_of(row)) == (speedup, target)]
         entries = [
             entry
             for method in dict.fromkeys(row["method"] for row in rows)
-            if (entry := _entry(_at(rows, method, target, split), reference, split)) is not None
+            if (entry := _entry(_of(asked, method, split), reference, split)) is not None
         ]
         rivals = [entry for entry in entries if not entry["ours"]]
         best = max(rivals, key=lambda entry: entry["accuracy"].mean, default=None)
         for entry in entries:
-            entry["target"] = target
+            entry |= {"speedup": speedup} if speedup else {"target": target}
             if entry["ours"] and best is not None:
                 entry["best_rival"] = best["label"]
                 entry["difference"] = entry["accuracy"].mean - best["accuracy"].mean
@@ -106,11 +114,11 @@ def _plain(value: Any) -> Any:
     return vars(value) if isinstance(value, Spread) else value
 
 
-def _at(rows: Rows, method: str, target: float, split: str) -> list[Mapping[str, Any]]:
-    """The network of each seed; of several the one whose training came closest to the target by itself."""
+def _of(rows: Rows, method: str, split: str) -> list[Mapping[str, Any]]:
+    """Of one target the network of each seed; of several the one whose training came closest to it by itself."""
     chosen: dict[int, Mapping[str, Any]] = {}
     for row in sorted(rows, key=lambda row: float(row["level"]), reverse=True):
-        if row["method"] == method and target_of(row) == target and accuracy_after(row, split) is not None:
+        if row["method"] == method and accuracy_after(row, split) is not None:
             chosen[row["seed"]] = row
     return list(chosen.values())
 

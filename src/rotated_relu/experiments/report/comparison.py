@@ -9,7 +9,7 @@ from typing import Any
 from .build import write_page
 from .figures.spec import Figure, Spec, axis, line
 from .spread_figures import frontiers, looks
-from .spread_tables import leading_split, with_deviation
+from .spread_tables import leading_split, title_of, with_deviation
 from .spread_tables import tables as spread_tables
 from .words import NARROW_SPACE, points, share
 
@@ -136,7 +136,7 @@ def _test(entry: Mapping[str, Any]) -> str:
 def _trained(data: Mapping[str, Any]) -> dict[str, Any]:
     rows = [
         [
-            name,
+            title_of(data, name),
             *(
                 f"{found[split]:.2f}{NARROW_SPACE}%" if split in found else ""
                 for split in ("validation", "test")

@@ -13,7 +13,7 @@ from ...core.run_directory import replacing
 from .comparison import verdict
 from .comparison_svg import pictures
 from .markdown import markdown_table
-from .spread_tables import leading_split, tables
+from .spread_tables import leading_split, tables, title_of
 
 FILES = (
     "`compare.csv`: a line per pruned network. `compare.json`: the same with tables, tuning and versions. "
@@ -77,7 +77,7 @@ def _facts(made: Mapping[str, str]) -> str:
 def _trained(data: Mapping[str, Any]) -> str:
     columns = ("validation", "test", "finetuned_validation", "finetuned_test")
     rows = [
-        [name, *(f"{found[column]:.2f}" if column in found else "" for column in columns)]
+        [title_of(data, name), *(f"{found[column]:.2f}" if column in found else "" for column in columns)]
         for name, found in data["trained"].items()
     ]
     heads = ["training", "validation, %", "test, %", "trained on: validation, %", "trained on: test, %"]

@@ -19,10 +19,16 @@ def with_deviation(found: Data | None, scale: float = 1.0, digits: int = 2, sign
     """A mean, and after ± its standard deviation where there are several seeds."""
     if found is None:
         return ""
-    text = f"{scale * found['mean']:{'+' if sign else ''}.{digits}f}".replace("-", MINUS)
+    mean = round(scale * found["mean"], digits) + 0.0  # no -0.00
+    text = f"{mean:{'+' if sign else ''}.{digits}f}".replace("-", MINUS)
     if found["deviation"] is None:
         return text
     return f"{text} ± {scale * found['deviation']:.{digits}f}"
+
+
+def title_of(data: Data, training: str) -> str:
+    """What a training is called, by the name of its directory."""
+    return str(data.get("titles", {}).get(training, training))
 
 
 def equal_training_table(data: Data, split: str) -> dict[str, Any]:
@@ -42,7 +48,7 @@ def equal_training_table(data: Data, split: str) -> dict[str, Any]:
         "id": f"equal-{split}",
         "title": f"After equal training, {split} images",
         "heads": [
-            "to be saved", "seeds", "MACs saved, %", "accuracy, %", "against ReLU, points", "against the best rival",
+            "asked for", "seeds", "MACs saved, %", "accuracy, %", "against ReLU, points", "against the best rival",
         ],
         "rows": rows,
         "caption": (
@@ -69,7 +75,7 @@ def speed_table(data: Data, split: str) -> dict[str, Any]:
     return {
         "id": "speed",
         "title": "Times as fast as the ReLU network",
-        "heads": ["to be saved", *(f"{engine}, batch {size}" for engine, size in places)],
+        "heads": ["asked for", *(f"{engine}, batch {size}" for engine, size in places)],
         "rows": rows,
         "caption": (
             "Mean ± standard deviation over the seeds. Measured in turn with the ReLU network, each in the layout of "
@@ -79,6 +85,8 @@ def speed_table(data: Data, split: str) -> dict[str, Any]:
 
 
 def _name(entry: Data) -> str:
+    if "speedup" in entry:
+        return f"{entry['speedup']:g} times as fast: {entry['label']}"
     return f"{100 * entry['target']:.0f}{NARROW_SPACE}%: {entry['label']}"
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from ...core.errors import LatencyError
@@ -24,6 +25,8 @@ class LatencyGrid:
         milliseconds: Time of one call for each input width (rows) and output width (columns), in ms.
         input_step: Input channels that the engine computes at once.
         output_step: Output channels that the engine computes at once.
+        absent_ms: Time with no channel of either, in ms: 0 where the layer is no part of the program then; modules of
+            layers that are gone are called still.
 
     Raises:
         LatencyError: If widths do not ascend from 1, times are missing or not finite, or a step is below 1.
@@ -34,6 +37,7 @@ class LatencyGrid:
     milliseconds: tuple[tuple[float, ...], ...]
     input_step: int = 1
     output_step: int = 1
+    absent_ms: float = 0.0
 
     def __post_init__(self) -> None:
         for name, widths in (("inputs", self.inputs), ("outputs", self.outputs)):
@@ -46,19 +50,20 @@ class LatencyGrid:
             raise LatencyError(
                 f"a grid of {len(self.inputs)} x {len(self.outputs)} widths needs as many times, got rows of {lengths}"
             )
-        if not all(math.isfinite(time) and time >= 0 for row in self.milliseconds for time in row):
+        every = [self.absent_ms, *(time for row in self.milliseconds for time in row)]
+        if not all(math.isfinite(time) and time >= 0 for time in every):
             raise LatencyError("the times of a grid must be finite numbers of milliseconds, 0 or more")
         if min(self.input_step, self.output_step) < 1:
             raise LatencyError(f"steps must be at least 1, got {self.input_step} and {self.output_step}")
 
     def at(self, inputs: int, outputs: int) -> float:
-        """Time with so many channels, in ms; 0 with none of either: then the layer is gone.
+        """Time with so many channels, in ms; :attr:`absent_ms` with none of either: then the layer is gone.
 
         Raises:
             LatencyError: If a width is beyond what was measured.
         """
         if inputs == 0 or outputs == 0:
-            return 0.0
+            return self.absent_ms
         self._check(inputs, outputs)
         row, down = _place(self.inputs, paid(inputs, self.inputs, self.input_step))
         column, right = _place(self.outputs, paid(outputs, self.outputs, self.output_step))
@@ -75,6 +80,16 @@ class LatencyGrid:
                 raise LatencyError(
                     f"{width} {name} channels are beyond the table, which ends at {measured[-1]}"
                 )
+
+    @property
+    def longest_ms(self) -> float:
+        """Time with all channels that were measured, in ms."""
+        return max(map(max, self.milliseconds))
+
+    def mapped(self, time: Callable[[float], float], absent_ms: float) -> LatencyGrid:
+        """With every time replaced."""
+        rows = tuple(tuple(map(time, row)) for row in self.milliseconds)
+        return replace(self, milliseconds=rows, absent_ms=absent_ms)
 
     def steps(self) -> tuple[list[int], list[int]]:
         """Input widths and output widths at which the time may fall, ascending: the last of each block."""

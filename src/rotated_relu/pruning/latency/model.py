@@ -120,8 +120,13 @@ class LatencyModel:
         """Time of one operation with so many channels, in ms."""
         remainder = self._remainders[index]
         if inputs == 0 and outputs and remainder is not None:
-            return remainder.at(outputs, outputs)
+            return self.grids[index].absent_ms + remainder.at(outputs, outputs)
         return self.grids[index].at(inputs, outputs)
+
+    @property
+    def absent_ms(self) -> float:
+        """What all operations take when nothing is left of them, in ms; without that of the call."""
+        return sum(grid.absent_ms for grid in self.grids)
 
     def by_layer(self, liveness: Liveness) -> dict[str, float]:
         """Time per module whose ``forward`` spends it, in ms ('' is the root)."""

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -37,8 +37,9 @@ from .terms import channel_terms, latency_terms, mac_terms, parameter_terms
 
 # Living bundles of an axis, least important first, and what is lost with 0, 1, ... of them left.
 Ranked = tuple[list[int], tuple[float, ...]]
-Measure = Callable[[Mapping[str, Tensor]], float]  # masks by name of a slope -> what is lost with them gone
+Level = tuple[int, int]  # an axis and how many of its bundles are left
 MOST_LEVELS = 64  # of one axis; finer ones are thinned out
+MOST_MEASURED = 8  # of one axis; in between what is lost follows the scores
 CORRECTIONS = 4  # of the target, where whole axes save less than assumed
 
 
@@ -81,18 +82,39 @@ class StepSelector:
         dead: Mapping[str, Tensor],
         saved: Mapping[str, float] | None = None,
         *,
-        measure: Measure | None = None,
+        lost: Mapping[Level, float] | None = None,
     ) -> dict[str, Tensor]:
         """As the other selector does; what one channel saves need not be known here.
 
         Args:
-            measure: What is lost with the channels of some masks gone: asked for every level of every axis by itself.
-                The scores, by which the channels of an axis are ordered, are added, to tell apart what it cannot.
+            lost: What is lost at each level of :meth:`levels`, where that was measured. The scores, by which the
+                channels of an axis are ordered, are added, to tell apart what it cannot. None goes by them alone.
         """
-        masks = self._choose(share, scores, dead, self._gathering, measure)
+        masks = self._choose(share, scores, dead, self._gathering, lost)
         if self._gathering and not self.meets(masks, share):
-            masks = self._choose(share, scores, dead, frozenset(), measure)
+            masks = self._choose(share, scores, dead, frozenset(), lost)
         return masks
+
+    def levels(
+        self, scores: Mapping[str, Tensor], dead: Mapping[str, Tensor]
+    ) -> Iterator[tuple[Level, dict[str, Tensor]]]:
+        """What is to be measured for :meth:`choose`: a few levels of each axis, with the masks of what is gone there.
+
+        Args:
+            scores: By name; the least important of an axis go first.
+            dead: What is gone already, by name; every activation.
+        """
+        ranked = [_by_importance(axis, scores, dead) for axis in self.axes]
+        whole = [len(bundles) for bundles, _ in ranked]
+        for index, most in enumerate(whole):
+            for count in self._measured_counts(index, most):
+                state = [*whole[:index], count, *whole[index + 1 :]]
+                yield (index, count), self._masks(state, ranked, dead)
+
+    @property
+    def measurements(self) -> int:
+        """How many :meth:`levels` there are while nothing is gone."""
+        return sum(len(self._measured_counts(index, len(axis))) for index, axis in enumerate(self.axes))
 
     def meets(self, dead: Mapping[str, Tensor], share: float) -> bool:
         """Whether at most ``share`` is left with those gone."""
@@ -113,14 +135,11 @@ class StepSelector:
         scores: Mapping[str, Tensor],
         dead: Mapping[str, Tensor],
         untouched: frozenset[int],
-        measure: Measure | None,
+        measured: Mapping[Level, float] | None,
     ) -> dict[str, Tensor]:
         ranked = [_by_importance(axis, scores, dead) for axis in self.axes]
-        if measure is not None:
-            ranked = [
-                one if index in untouched else self._measured(index, ranked, dead, measure)
-                for index, one in enumerate(ranked)
-            ]
+        if measured is not None:
+            ranked = [self._with_measured(index, one, measured) for index, one in enumerate(ranked)]
         target = wanted = share * self.estimate.whole(self.unit)
         vital: set[int] = set()  # axes that turned out to be a last way through
         corrections = 0
@@ -167,19 +186,18 @@ class StepSelector:
                     masks[name][position] = True
         return masks
 
-    def _measured(
-        self, index: int, ranked: Sequence[Ranked], dead: Mapping[str, Tensor], measure: Measure
-    ) -> Ranked:
-        """An axis's bundles with what is lost at each of its levels, and between two what is at the lower one."""
-        bundles, lost = ranked[index]
-        state = [len(one) for one, _ in ranked]
-        more = [0.0] * len(lost)
-        upper = len(bundles)
-        for count in (count for count in self._steps[index] if count < len(bundles)):
-            state[index] = count
-            found = measure(self._masks(state, ranked, dead))
+    def _measured_counts(self, index: int, most: int) -> list[int]:
+        """The levels of an axis that are measured, descending, while so many of its bundles are left."""
+        return _thinned([count for count in self._steps[index] if count < most], MOST_MEASURED)
+
+    def _with_measured(self, index: int, ranked: Ranked, measured: Mapping[Level, float]) -> Ranked:
+        """An axis's bundles with what is lost measured added; between two levels it rises as the scores do."""
+        bundles, lost = ranked
+        more, upper = [0.0] * len(lost), len(bundles)
+        for count in self._measured_counts(index, len(bundles)):
+            found = max(0.0, measured.get((index, count), 0.0), more[upper])
             for between in range(count, upper):
-                more[between] = max(found, more[upper])
+                more[between] = more[upper] + (found - more[upper]) * _part(lost, count, between, upper)
             upper = count
         return bundles, tuple(one + other for one, other in zip(lost, more, strict=True))
 
@@ -195,7 +213,7 @@ class StepSelector:
             each = max(1, round_to // math.gcd(round_to, axis.weight))
             return [*range(len(axis) // each * each, 0, -each), 0]
         ends = {count for term in self.costs.on(index) for count in term.ends(index, len(axis))}
-        return [*_thinned(sorted(ends, reverse=True)), 0]
+        return [*_thinned(sorted(ends, reverse=True), MOST_LEVELS), 0]
 
     def _terms(self, attribution: Attribution) -> list[Term]:
         estimate = self.estimate
@@ -265,8 +283,16 @@ def _constant(place: Place, estimate: CostEstimate) -> Width:
     return Width(size, size, {})
 
 
-def _thinned(counts: list[int]) -> list[int]:
+def _part(lost: Sequence[float], lower: int, between: int, upper: int) -> float:
+    """How far ``between`` lies on the way from ``upper`` to ``lower``, by what the scores say is lost: 0 to 1."""
+    whole = lost[lower] - lost[upper]
+    if whole > 0:
+        return (lost[between] - lost[upper]) / whole
+    return (upper - between) / (upper - lower)
+
+
+def _thinned(counts: list[int], most: int) -> list[int]:
     """At most so many of them, evenly, the first and the last included."""
-    if len(counts) <= MOST_LEVELS:
+    if len(counts) <= most:
         return counts
-    return [counts[round(k * (len(counts) - 1) / (MOST_LEVELS - 1))] for k in range(MOST_LEVELS)]
+    return [counts[round(k * (len(counts) - 1) / (most - 1))] for k in range(most)]

@@ -25,15 +25,16 @@ Widths = Callable[[Place], Width]
 
 
 def latency_terms(model: LatencyModel, width: Widths) -> Iterator[Term]:
-    """One per timed operation, and one for the call as such."""
-    yield Term((), (), lambda _: model.table.call_ms)
+    """One per timed operation, and one for the call as such and what is paid whatever is gone."""
+    always = model.table.call_ms + model.absent_ms
+    yield Term((), (), lambda _: always)
     for index, operation in enumerate(model.operations):
         ends = tuple(width(_place(*end)) for end in (operation.source, operation.result))
         yield Term((operation.result[0],), ends, _timed(model, index), model.grids[index].steps())
 
 
 def _timed(model: LatencyModel, index: int) -> Callable[[Sequence[int]], float]:
-    return lambda widths: model.time(index, *widths)
+    return lambda widths: model.time(index, *widths) - model.grids[index].absent_ms
 
 
 def mac_terms(graph: Graph, whole: Liveness, states: Mapping[str, Tensor], width: Widths) -> Iterator[Term]:

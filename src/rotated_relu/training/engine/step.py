@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,20 @@ if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
 VALIDATION_BATCH = 500
+
+
+class Task(NamedTuple):
+    """What the network is to say of some images.
+
+    Attributes:
+        images: As it reads them, shape (N, C, H, W).
+        labels: Shape (N,).
+        taught: What the teacher says, shape (N, classes); None without one.
+    """
+
+    images: Tensor
+    labels: Tensor
+    taught: Tensor | None
 
 
 class Stepper:
@@ -98,22 +112,23 @@ class Stepper:
         for index, piece in enumerate(pieces):
             images, labels = piece.prepared(self.split, self.config, self.fabric.device)
             self.clock.lap("data")
-            if not self._accumulate(images, labels, len(pieces), index + 1 == len(pieces), progress):
+            task = Task(images, labels, self._taught(images))
+            if not self._accumulate(task, len(pieces), index + 1 == len(pieces), progress):
                 broken = images if broken is None else broken
         if self.together.largest(broken is not None)[0]:
             raise DivergedError(self._diverged(broken, progress))
         self.clock.lap("other")
-        self._update(progress, self._again(images, labels))
+        self._update(progress, self._again(task))
 
-    def _accumulate(self, images: Tensor, labels: Tensor, parts: int, last: bool, progress: Progress) -> bool:
+    def _accumulate(self, task: Task, parts: int, last: bool, progress: Progress) -> bool:
         """Forward and backward of one piece; whether its loss is finite."""
         with self.fabric.no_backward_sync(self._forward, enabled=not last and self.together.size > 1):
-            scores = class_scores(self._forward(images)).float()
-            loss = self._loss(scores, labels, self._taught(images))
+            scores = class_scores(self._forward(task.images)).float()
+            loss = self._loss(scores, task)
             self.clock.lap("forward")
             self.fabric.backward(loss / parts, model=self._forward)
             self.clock.lap("backward")
-        progress.totals.add(loss, scores, labels)
+        progress.totals.add(loss, scores, task.labels)
         # Read only now: on an accelerator the backward pass is under way meanwhile.
         return math.isfinite(float(loss.detach()))
 
@@ -124,29 +139,26 @@ class Stepper:
         with torch.no_grad(), self.fabric.autocast():
             return class_scores(self.teacher(self.fabric.strategy.precision.convert_input(images))).float()
 
-    def _loss(self, scores: Tensor, labels: Tensor, taught: Tensor | None) -> Tensor:
+    def _loss(self, scores: Tensor, task: Task) -> Tensor:
         """Cross entropy with the labels, and with what the teacher says of the same images."""
         distill, smoothing = self.config.distill, self.config.label_smoothing
-        if taught is None:
-            return F.cross_entropy(scores, labels, label_smoothing=smoothing)
+        if task.taught is None:
+            return F.cross_entropy(scores, task.labels, label_smoothing=smoothing)
         return distillation_loss(
-            scores, taught, labels, distill.weight, distill.temperature, label_smoothing=smoothing
+            scores, task.taught, task.labels, distill.weight, distill.temperature, label_smoothing=smoothing
         )
 
-    def _again(self, images: Tensor, labels: Tensor) -> Callable[[], float] | None:
-        """Gives the loss of these images with the weights as they are then: the mean over all processes.
+    def _again(self, task: Task) -> Callable[[], float] | None:
+        """Gives the loss of some images with the weights as they are then: the mean over all processes.
 
         None under FSDP, whose slopes are divided: they cannot be left out one block at a time.
         """
         if self.together.size > 1 and self.config.scale.strategy == "fsdp":
             return None
-        taught: list[Tensor | None] = []
 
         @torch.no_grad()
         def loss() -> float:
-            if not taught:
-                taught.append(self._taught(images))
-            found = self._loss(self._computed(images).float(), labels, taught[0])
+            found = self._loss(self._computed(task.images).float(), task)
             return float(self.together.sum(found)) / self.together.size
 
         return loss
