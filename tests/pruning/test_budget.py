@@ -39,7 +39,7 @@ def test_the_last_choice_is_for_exactly_what_was_asked_for(keep, end):
     # 1 - (1 - 0.34) is more than 0.34 in floating point; the ramp ends at step 64.4, the last choice is made at 64.
     budget = rr.SlopeBudget(two_layers(), X, 100, keep, unit="channels", start=0.2, end=end, window=0.1)
     budget._number = round(100 * end)
-    assert budget._due(50)
+    assert budget._until_choice(50) == 0
     assert budget.share() == keep
 
 
@@ -219,7 +219,7 @@ def test_bad_settings_are_named(settings, message):
 @pytest.mark.parametrize(
     ("state", "message"),
     [
-        (lambda state: {}, "no state of a budget: it has no from, number"),
+        (lambda state: {}, "no state of a budget: it has no from, increases, number"),
         (
             lambda state: state | {"scores": {"1.slope": torch.zeros(3)}},
             r"another network's: 1\.slope has 4 channels",

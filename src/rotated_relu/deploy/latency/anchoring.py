@@ -44,8 +44,7 @@ from .whole import as_a_whole, digest_of, program_of
 
 TOLERANCE = 0.02  # of the share: what a timing in turn repeats to
 TRIES = 5  # networks that are timed, at most
-POWERS = 0.4, 2.5  # further off a table is not bent
-ABSENT = 0.9  # of its longest time a layer of modules may take, at most, with nothing left of it
+POWERS = 0.1, 2.5  # further off a table is not bent
 NEAR = (
     0.1  # a network that takes more than the budget by less is as near as its steps, and the machine, allow
 )
@@ -160,7 +159,6 @@ class _Choices:
         self.selector = StepSelector(self.estimate, "latency", None if round_to == 1 else round_to)
         self.shares = _Shares(net, inputs, self.measured, cache)
         self.whole = self.measured.widths(self.estimate.liveness({}))
-        self.called = engine_named(table.engine).kind == "module"
 
     def by(self, power: float) -> _Try:
         """Choose, and time what is chosen.
@@ -168,7 +166,7 @@ class _Choices:
         Raises:
             SlopeError: If the budget cannot be met by that table.
         """
-        table = self.measured.table if power == 1 else bent_by(self.measured, self.whole, power, self.called)
+        table = self.measured.table if power == 1 else bent_by(self.measured, self.whole, power)
         self.selector.use_table(table)
         mask = mask_for(self.selector, self.keep, self.scores, self.dead, self._lost())
         return _Try(power, self.shares.of(mask), table, mask)
@@ -187,7 +185,7 @@ class _Choices:
         """The power by which the table would have said what was measured."""
         assert found.share is not None
         part = self.measured.widths(self.estimate.liveness(found.mask))
-        return fitted_power(self.measured, part, self.whole, found.share, self.called)
+        return fitted_power(self.measured, part, self.whole, found.share)
 
 
 def _between(tries: Sequence[_Try], keep: float) -> float | None:
@@ -216,9 +214,7 @@ def share_of(model: LatencyModel, part: Widths, whole: Widths) -> float:
     return model.total(part) / model.total(whole)
 
 
-def fitted_power(
-    model: LatencyModel, part: Widths, whole: Widths, share: float, called: bool = False
-) -> float:
+def fitted_power(model: LatencyModel, part: Widths, whole: Widths, share: float) -> float:
     """The power by which a table says of some widths that they take a share of the time of the whole network.
 
     Args:
@@ -226,15 +222,12 @@ def fitted_power(
         part: Input and output channels of each operation, as what was chosen leaves them.
         whole: Those of the network.
         share: Measured, above 0; what cannot be had with ``POWERS`` is approached.
-        called: As of :func:`bent`.
     """
 
     def too_long(power: float) -> float:
-        return share_of(LatencyModel(model.operations, bent(model.table, power, called)), part, whole) - share
+        return share_of(LatencyModel(model.operations, bent(model.table, power)), part, whole) - share
 
     low, high = POWERS
-    if called:
-        low = 1 - ABSENT
     if too_long(low) <= 0:
         return low
     if too_long(high) >= 0:
@@ -242,21 +235,19 @@ def fitted_power(
     return float(brentq(too_long, low, high, xtol=1e-3))
 
 
-def bent_by(model: LatencyModel, whole: Widths, power: float, called: bool = False) -> LatencyTable:
+def bent_by(model: LatencyModel, whole: Widths, power: float) -> LatencyTable:
     """A model's table, bent, with its estimate of the whole network as it was; arguments as of :func:`fitted_power`."""
-    return as_a_whole(bent(model.table, power, called), model.operations, model.total(whole))
+    return as_a_whole(bent(model.table, power), model.operations, model.total(whole))
 
 
-def bent(table: LatencyTable, power: float, called: bool = False) -> LatencyTable:
+def bent(table: LatencyTable, power: float) -> LatencyTable:
     """A table in which a layer takes its longest time times a power of its share of that.
 
-    Args:
-        table: As it was measured.
-        power: Above 0.
-        called: Whether layers are called even if nothing is left of them, as modules are. A power below 1 stands for
-            that then: so much of a layer's time goes with its channels, and the rest of the longest is always paid.
+    Below 1 it is no power: so much of a layer's time goes with its channels, and the rest of the longest is paid even
+    if nothing is left of it. Whole branches save less, too, then: something of them stays, and in engines that run
+    modules they are called still.
     """
-    make = _called if called and power < 1 else _bent
+    make = _kept if power < 1 else _bent
     return replace(table, entries={geometry: make(grid, power) for geometry, grid in table.entries.items()})
 
 
@@ -265,7 +256,7 @@ def _bent(grid: LatencyGrid, power: float) -> LatencyGrid:
     return grid.mapped(lambda time: longest * (time / longest) ** power, 0.0) if longest else grid
 
 
-def _called(grid: LatencyGrid, part: float) -> LatencyGrid:
+def _kept(grid: LatencyGrid, part: float) -> LatencyGrid:
     always = (1 - part) * grid.longest_ms
     return grid.mapped(lambda time: always + part * time, always)
 
