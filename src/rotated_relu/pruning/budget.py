@@ -53,7 +53,7 @@ from .steps.selector import StepSelector
 UPDATES = 50  # choices within the ramp
 UPDATES_MEASURED = 10  # at most, where each takes forward passes
 BATCHES = 4  # at most, over which what is lost is averaged before each
-FEWEST = 2  # choices, and batches before each: what one batch of 128 images says is no better than the scores
+FEWEST = 2  # choices, and batches before each: by one the choice is chance to a large part
 MEASURING = 0.1  # of the time of the run may go into that
 PASSES = 3  # forward passes take as long as a step
 MEMORY = 0.02  # of the run: time constant of the mean score

@@ -4,8 +4,9 @@ First-order scores add up what single channels do. That fails for a whole branch
 of its channels alike changes nothing, whatever is lost when they are gone, and the gradients of its slopes grow by as
 much as the slopes shrink.
 
-One batch is not enough: on a trained ResNet-20 what is chosen by 128 images loses as much as what is chosen by the
-scores, on average, and by two to four such batches a fifth less (``benchmarks/block_batches.py``).
+One batch leaves much to chance, so a mean over several is taken. What blocks lose together is more than what they lose
+one by one, which no number of batches tells (``benchmarks/block_batches.py``): a choice among several, between which
+the network trains, sees some of that.
 
 Requires: a rotated network and its loss on some images. Ensures: slopes, buffers and random numbers are as before.
 """
