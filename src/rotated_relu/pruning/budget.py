@@ -131,7 +131,7 @@ class SlopeBudget:
         self._saves_at = 1.0
         self._increases = LossIncreases()
         if isinstance(self._selector, StepSelector):
-            self._choices, self._batches = measurements(steps, self._selector.measurements)
+            self._choices, self._batches = choices_and_batches(steps, self._selector.measurements)
 
     @torch.no_grad()
     @checked()
@@ -375,7 +375,7 @@ class SlopeBudget:
             slope.copy_(torch.minimum(torch.maximum(slope, -bound), bound))
 
 
-def measurements(steps: int, levels: int) -> tuple[int, int]:
+def choices_and_batches(steps: int, levels: int) -> tuple[int, int]:
     """How often blocks are chosen by what they are worth, and over how many batches that is measured before each.
 
     Args:

@@ -7,7 +7,7 @@ from torch import nn
 import rotated_relu as rr
 from rotated_relu.core.errors import ArgumentError, SlopeError
 from rotated_relu.nn.activation import RotatedReLU
-from rotated_relu.pruning.budget import measurements
+from rotated_relu.pruning.budget import choices_and_batches
 from rotated_relu.pruning.estimate import CostEstimate
 from rotated_relu.pruning.leaving_out import MOST, LossIncreases, planned
 from rotated_relu.pruning.mask import zero_mask
@@ -266,7 +266,7 @@ def test_what_is_lost_is_a_mean_over_batches():
     ],
 )
 def test_measuring_takes_a_tenth_of_the_run_where_that_is_enough(steps, levels, choices, batches):
-    assert measurements(steps, levels) == (choices, batches)
+    assert choices_and_batches(steps, levels) == (choices, batches)
 
 
 def test_wide_layers_are_measured_at_eight_levels():

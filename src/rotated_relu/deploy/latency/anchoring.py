@@ -45,9 +45,7 @@ from .whole import as_a_whole, digest_of, program_of
 TOLERANCE = 0.02  # of the share: what a timing in turn repeats to
 TRIES = 5  # networks that are timed, at most
 POWERS = 0.1, 2.5  # further off a table is not bent
-NEAR = (
-    0.1  # a network that takes more than the budget by less is as near as its steps, and the machine, allow
-)
+NEAR = 0.1  # of the share: what misses it by less is as near as its steps, and the machine, allow
 
 Widths = Sequence[tuple[int, int]]
 
