@@ -52,7 +52,8 @@ def test_a_layer_takes_its_longest_time_times_a_power_of_its_share_of_it():
         (0.25, 0.25),
         (0.6, 0.6),
         (0.01, 0.5**2.5),  # the largest power
-        (0.99, 0.9 + 0.1 * 0.5),  # nine tenths are paid in any case, at most
+        (0.8, 0.8),  # below the power of 0.4, which says 0.76
+        (0.99, 0.9 + 0.1 * 0.5**0.4),  # nine tenths are paid in any case, at most
     ],
 )
 def test_bent_to_a_share_a_table_says_it_and_the_whole_stays(share, expected):
@@ -70,15 +71,17 @@ def test_bent_to_a_share_a_table_says_it_and_the_whole_stays(share, expected):
     assert found.share(dead, "latency") == pytest.approx(expected, rel=2e-3)
 
 
-def test_below_a_power_of_1_something_is_paid_even_for_what_is_gone():
+def test_below_a_power_something_is_paid_even_for_what_is_gone():
     geometry = LayerGeometry("linear")
     times = LatencyGrid((1, 2), (1, 2), ((0.0, 1.0), (2.0, 4.0)))
-    found = bent(table_of({geometry: times}, call_ms=3.0), 0.25).entries[geometry]
-    # Three quarters of 4 ms are always paid, and a quarter of what there is.
-    assert found.milliseconds == ((3.0, 3.25), (3.5, 4.0))
+    found = bent(table_of({geometry: times}, call_ms=3.0), 0.1).entries[geometry]
+    # Three quarters of 4 ms are always paid, and a quarter of what the power of 0.4 says: 4 (1/4)^0.4, 4 (2/4)^0.4.
+    assert found.milliseconds == ((3.0, pytest.approx(3.574349)), (pytest.approx(3.757858), 4.0))
     assert (found.at(0, 2), found.at(2, 0)) == (3.0, 3.0)
-    # From a power of 1 on nothing is.
-    assert bent(table_of({geometry: times}), 1.0).entries[geometry] == times
+    # From that power on nothing is.
+    found = bent(table_of({geometry: times}), 0.4).entries[geometry]
+    assert found.absent_ms == found.milliseconds[0][0] == 0.0
+    assert found.milliseconds[0][1] == pytest.approx(2.297397)  # 4 (1/4)^0.4
 
 
 def test_a_speed_up_that_only_the_layers_have_is_refused(toy, tmp_path, monkeypatch):

@@ -44,7 +44,8 @@ from .whole import as_a_whole, digest_of, program_of
 
 TOLERANCE = 0.02  # of the share: what a timing in turn repeats to
 TRIES = 5  # networks that are timed, at most
-POWERS = 0.1, 2.5  # further off a table is not bent
+POWERS = 0.04, 2.5  # further off a table is not bent
+LEAST = 0.4  # that is taken as a power
 NEAR = 0.1  # of the share: what misses it by less is as near as its steps, and the machine, allow
 
 Widths = Sequence[tuple[int, int]]
@@ -241,22 +242,21 @@ def bent_by(model: LatencyModel, whole: Widths, power: float) -> LatencyTable:
 def bent(table: LatencyTable, power: float) -> LatencyTable:
     """A table in which a layer takes its longest time times a power of its share of that.
 
-    Below 1 it is no power: so much of a layer's time goes with its channels, and the rest of the longest is paid even
-    if nothing is left of it. Whole branches save less, too, then: something of them stays, and in engines that run
-    modules they are called still.
+    A power says nothing of layers that are gone. So what a power of ``LEAST`` does not explain is taken to be paid
+    whatever goes: of that power's times the part ``power / LEAST``, and for the rest the longest. Of a branch that is
+    gone something stays, and engines that run modules call its layers still.
     """
-    make = _kept if power < 1 else _bent
-    return replace(table, entries={geometry: make(grid, power) for geometry, grid in table.entries.items()})
+    return replace(table, entries={geometry: _bent(grid, power) for geometry, grid in table.entries.items()})
 
 
 def _bent(grid: LatencyGrid, power: float) -> LatencyGrid:
     longest = grid.longest_ms
-    return grid.mapped(lambda time: longest * (time / longest) ** power, 0.0) if longest else grid
-
-
-def _kept(grid: LatencyGrid, part: float) -> LatencyGrid:
-    always = (1 - part) * grid.longest_ms
-    return grid.mapped(lambda time: always + part * time, always)
+    if not longest:
+        return grid
+    part = min(1.0, power / LEAST)
+    always = (1 - part) * longest
+    exponent = max(power, LEAST)
+    return grid.mapped(lambda time: always + part * longest * (time / longest) ** exponent, always)
 
 
 class _Shares:
