@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from rotated_relu.deploy import engines
-from rotated_relu.deploy.latency import calibrate, measuring, store
+from rotated_relu.deploy.latency import anchoring, calibrate, measuring, store
 from rotated_relu.deploy.latency.whole import UNKNOWN
 from rotated_relu.pruning.latency.table import LatencyTable
 from support.command_line import call, done
@@ -26,8 +26,12 @@ def trained(tmp_path_factory):
 
 @pytest.fixture
 def run(trained, tmp_path, monkeypatch):
-    """A run of one's own, and an engine that takes no time; what the network takes as a whole is unknown."""
+    """A run of one's own, and an engine that takes no time; what networks take as a whole is unknown.
+
+    The engine knows the linear layers of probes by their names, and sees none in an exported network.
+    """
     monkeypatch.setattr(calibrate, "whole_ms", lambda *_: UNKNOWN)
+    monkeypatch.setattr(anchoring._Shares, "of", lambda *_: None)
     install(monkeypatch, ToyEngine(), tmp_path / "cache")
     shutil.copytree(trained, tmp_path / "run")
     return tmp_path / "run"
