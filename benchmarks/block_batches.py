@@ -11,27 +11,20 @@ Nothing is trained, and no test image is read.
 
 from __future__ import annotations
 
-import argparse
 import random
 import statistics
 import sys
-from pathlib import Path
 from typing import Any
 
-import torch
-from block_scores import MEAN, STD, gradients, losses
+from block_scores import gradients, losses, options_of, published
 from torch import Tensor, nn
 
-import rotated_relu as rr
 from rotated_relu.core.environment import environment
 from rotated_relu.core.run_directory import write_json
-from rotated_relu.experiments.comparison.start import base_settings
 from rotated_relu.pruning.estimate import CostEstimate
 from rotated_relu.pruning.leaving_out import loss_increases
 from rotated_relu.pruning.mask import zero_mask
 from rotated_relu.pruning.steps.selector import Level, StepSelector
-from rotated_relu.training import load_data, sample_batches
-from rotated_relu.training.brought import bring, parse
 
 BATCHES, KEEPS, WIDTHS, DRAWS = 16, (0.7, 0.5), 8, 6
 NUMBERS = (1, 2, 4, 8, 16)
@@ -73,21 +66,8 @@ def rows(net: nn.Module, example: Tensor, batches: list[Batch]) -> list[dict[str
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--weights", required=True)
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/block_batches.json"))
-    options = parser.parse_args()
-    given = {"model.name": "resnet20", "data.name": options.data, "data.mean": MEAN, "data.std": STD}
-    config, place = base_settings(None, options.weights, given)
-    images = load_data(config)
-    assert place is not None
-    net = bring(parse("resnet20", {}), place, images.num_classes, renames={"linear": "fc"})
-    example = images.train.normalised(torch.arange(1))
-    net = rr.rotate(net, example, init="ones").train()
-    found = rows(net, example, list(sample_batches(images.train, config, 2 * BATCHES)))
+    options = options_of(__doc__ or "", "benchmarks/block_batches.json")
+    found = rows(*published(options.weights, options.data, 2 * BATCHES))
     for row in found:
         row["mean"] = statistics.fmean(row["rises"])
     command = "python benchmarks/block_batches.py --weights resnet20.th --data data/cifar10"

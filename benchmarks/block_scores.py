@@ -76,21 +76,31 @@ def rows(net: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> list[dict[str,
     return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def options_of(text: str, out: str) -> argparse.Namespace:
+    """Where the weights and the images are, and where the results go."""
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", required=True)
     parser.add_argument("--data", required=True)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/block_scores.json"))
-    options = parser.parse_args()
-    given = {"model.name": "resnet20", "data.name": options.data, "data.mean": MEAN, "data.std": STD}
-    config, place = base_settings(None, options.weights, given)
+    parser.add_argument("--out", type=Path, default=Path(out))
+    return parser.parse_args()
+
+
+def published(weights: str, data: str, count: int) -> tuple[nn.Module, Tensor, list[tuple[Tensor, Tensor]]]:
+    """The published ResNet-20 with slopes of 1 in training mode, an example input, and batches of training images."""
+    given = {"model.name": "resnet20", "data.name": data, "data.mean": MEAN, "data.std": STD}
+    config, place = base_settings(None, weights, given)
     images = load_data(config)
     assert place is not None
     net = bring(parse("resnet20", {}), place, images.num_classes, renames={"linear": "fc"})
-    net = rr.rotate(net, images.train.normalised(torch.arange(1)), init="ones").train()
-    found = rows(net, list(sample_batches(images.train, config, BATCHES)))
+    example = images.train.normalised(torch.arange(1))
+    net = rr.rotate(net, example, init="ones").train()
+    return net, example, list(sample_batches(images.train, config, count))
+
+
+def main() -> None:
+    options = options_of(__doc__ or "", "benchmarks/block_scores.json")
+    net, _, batches = published(options.weights, options.data, BATCHES)
+    found = rows(net, batches)
     correlations = {
         part: {
             score: float(
