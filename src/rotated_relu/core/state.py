@@ -13,7 +13,7 @@ import copy
 import functools
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -63,7 +63,7 @@ def check_fit(net: nn.Module, call: Call) -> None:
 def unchanged(net: nn.Module) -> Iterator[None]:
     """Put back whatever a network's code changes within the block, and the state of torch's random numbers."""
     saved = Saved(net)
-    with random_kept(net):
+    with random_kept(net.parameters()):
         try:
             yield
         finally:
@@ -71,9 +71,9 @@ def unchanged(net: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def random_kept(net: nn.Module) -> Iterator[None]:
-    """Afterwards torch's random numbers go on as if the block had drawn none, on every device of the network."""
-    cuda = {value.device.index for value in net.parameters() if value.is_cuda}
+def random_kept(values: Iterable[Tensor]) -> Iterator[None]:
+    """Afterwards torch's random numbers go on as if the block had drawn none, on the devices of some tensors too."""
+    cuda = {value.device.index for value in values if value.is_cuda}
     with torch.random.fork_rng(sorted(index for index in cuda if index is not None)):
         yield
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ..core.errors import RotationError
 from ..core.modules import Call, first_line
 from ..core.nested import tensors_in
-from ..core.state import Saved, check_fit, copy_of
+from ..core.state import Saved, check_fit, copy_of, random_kept
 from ..graph.capture import capture_trial_copy
 from .call_sites import Site
 from .channel_dims import place_channels
@@ -187,11 +187,10 @@ def _check_counts(plan: Plan, counts: Mapping[Site, int], recording: Recording, 
 @contextmanager
 def seeded(call: Call) -> Iterator[None]:
     """Random numbers from a fixed state, which is put back."""
-    devices = sorted({value.device.index for value in call.tensors if value.is_cuda})
     numpy = sys.modules.get("numpy")
     states = random.getstate(), numpy.random.get_state() if numpy else None
     try:
-        with torch.random.fork_rng(devices):
+        with random_kept(call.tensors):
             torch.manual_seed(0)
             random.seed(0)
             if numpy:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -39,7 +40,7 @@ class LossIncreases:
 
     def __init__(self) -> None:
         self.batches = 0
-        self._sums: dict[Level, float] = {}
+        self._found: dict[Level, list[float]] = {}
 
     def add(
         self,
@@ -62,20 +63,24 @@ class LossIncreases:
             ArgumentError: If the loss is no number.
         """
         for level, found in loss_increases(net, loss, selector.levels(scores, dead)).items():
-            self._sums[level] = self._sums.get(level, 0.0) + found
+            self._found.setdefault(level, []).append(found)
         self.batches += 1
 
     def means(self) -> dict[Level, float]:
-        """By axis and number of bundles left; 0 where the loss falls."""
-        return {level: max(0.0, found / self.batches) for level, found in self._sums.items()}
+        """By axis and number of bundles left; 0 where the loss falls.
+
+        Over the batches in which a level was measured: an axis of which a slope has come to 0 has others.
+        """
+        return {level: max(0.0, fmean(found)) for level, found in self._found.items()}
 
     def clear(self) -> None:
         """Begin anew."""
-        self.batches, self._sums = 0, {}
+        self.batches, self._found = 0, {}
 
     def state_dict(self) -> dict[str, Any]:
         """Plain data."""
-        return {"batches": self.batches, "sums": {f"{a}/{b}": found for (a, b), found in self._sums.items()}}
+        found = {f"{axis}/{count}": [*values] for (axis, count), values in self._found.items()}
+        return {"batches": self.batches, "found": found}
 
     def load_state_dict(self, state: Any) -> None:
         """Go on from there.
@@ -86,14 +91,15 @@ class LossIncreases:
         if not (
             accepts(Mapping[str, Any], state)
             and accepts(int, state.get("batches"))
-            and accepts(Mapping[str, float], state.get("sums"))
+            and accepts(Mapping[str, list[float]], state.get("found"))
+            and all(state["found"].values())
         ):
             raise SlopeError("this is no state of a budget: what was measured is of another kind")
         try:
-            sums = {_level(name): float(found) for name, found in state["sums"].items()}
+            found = {_level(name): [*map(float, values)] for name, values in state["found"].items()}
         except ValueError as error:
             raise SlopeError(f"this is no state of a budget: {error} is no level of an axis") from None
-        self.batches, self._sums = int(state["batches"]), sums
+        self.batches, self._found = int(state["batches"]), found
 
 
 def loss_increases(
@@ -149,7 +155,7 @@ def planned(
 
 @torch.no_grad()
 def _measured(net: nn.Module, loss: Loss) -> float:
-    with random_kept(net):
+    with random_kept(net.parameters()):
         torch.manual_seed(0)  # dropout takes the same away every time
         found = loss()
     try:

@@ -284,15 +284,19 @@ def check_budget(keep: float, unit: str, round_to: int | None = None) -> None:
         )
 
 
+def too_fast(keep: float) -> str:
+    """Beginning of a message about a share of the time that cannot be had."""
+    return f"the network cannot come down to {keep:g} of its time, a speed-up of {1 / keep:.3g}"
+
+
 def unreachable(keep: float, selector: Selector | StepSelector, least: float) -> str:
     """Message about a budget that cannot be met, with the least that can be had."""
     unit, least = selector.unit, math.ceil(least * 1e4) / 1e4
     if unit == "latency":
         whole = selector.estimate.whole(unit)
         return (
-            f"the network cannot come down to {keep:g} of its time, a speed-up of {1 / keep:.3g}: the fastest that can "
-            f"be reached is {least:g} of it, {least * whole:.3g} of {whole:.3g} ms, a speed-up of "
-            f"{math.floor(100 / least) / 100:g}; keep at least that much"
+            f"{too_fast(keep)}: the fastest that can be reached is {least:g} of it, {least * whole:.3g} of "
+            f"{whole:.3g} ms, a speed-up of {math.floor(100 / least) / 100:g}; keep at least that much"
         )
     steps = "" if isinstance(selector, Selector) else f", in steps of {selector.round_to},"
     return (

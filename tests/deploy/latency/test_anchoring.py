@@ -8,13 +8,11 @@ import rotated_relu as rr
 from rotated_relu.core.errors import ExportError, SlopeError
 from rotated_relu.core.modules import as_inputs
 from rotated_relu.deploy.latency import anchoring, calibrate
-from rotated_relu.deploy.latency.anchoring import _best, _between, _Try, anchored, bent, bent_by, fitted_power
+from rotated_relu.deploy.latency.anchoring import _best, _between, _Try, anchored
+from rotated_relu.deploy.latency.bending import Bend
 from rotated_relu.pruning.estimate import CostEstimate
-from rotated_relu.pruning.latency.geometry import LayerGeometry
-from rotated_relu.pruning.latency.grid import LatencyGrid
 from rotated_relu.pruning.mask import Mask
 from rotated_relu.pruning.steps.selector import StepSelector
-from support.latency_tables import table_for, table_of
 from support.nets import Residual
 from support.toy_engine import ToyEngine, install
 
@@ -35,77 +33,58 @@ def toy(monkeypatch):
     return install(monkeypatch, Cached())
 
 
-def test_a_layer_takes_its_longest_time_times_a_power_of_its_share_of_it():
-    geometry = LayerGeometry("linear")
-    times = LatencyGrid((1, 2), (1, 2), ((0.0, 1.0), (2.0, 4.0)))
-    free = LayerGeometry("activation")
-    table = bent(table_of({geometry: times, free: LatencyGrid((1,), (1,), ((0.0,),))}, call_ms=3.0), 2.0)
-    # 4 (0/4)^2, 4 (1/4)^2, 4 (2/4)^2, 4
-    assert table.entries[geometry].milliseconds == ((0.0, 0.25), (1.0, 4.0))
-    assert table.entries[free].milliseconds == ((0.0,),)
-    assert table.call_ms == 3.0
-
-
-@pytest.mark.parametrize(
-    ("share", "expected"),
-    [
-        (0.25, 0.25),
-        (0.6, 0.6),
-        (0.01, 0.5**2.5),  # the largest power
-        (0.8, 0.8),  # below the power of 0.4, which says 0.76
-        (0.99, 0.9 + 0.1 * 0.5**0.4),  # nine tenths are paid in any case, at most
-    ],
-)
-def test_bent_to_a_share_a_table_says_it_and_the_whole_stays(share, expected):
-    # 3 -> 4 -> 1 without starts and calls, 0.1 ms for each pair of channels: 1.2 + 0.4; of two hidden units half.
-    net = nn.Sequential(nn.Linear(3, 4), rr.RotatedReLU(4), nn.Linear(4, 1))
-    example = torch.zeros(1, 3)
-    dead = {"1.slope": torch.tensor([True, True, False, False])}
-    estimate = CostEstimate(net, example, table_for(net, example, per_pair=0.1, start=0.0))
-    widths = [estimate.latency.widths(estimate.liveness(gone)) for gone in (dead, {})]
-    assert estimate.share(dead, "latency") == pytest.approx(0.5)
-    found = CostEstimate(
-        net, example, bent_by(estimate.latency, widths[1], fitted_power(estimate.latency, *widths, share))
-    )
-    assert found.whole("latency") == pytest.approx(1.6)
-    assert found.share(dead, "latency") == pytest.approx(expected, rel=2e-3)
-
-
-def test_below_a_power_something_is_paid_even_for_what_is_gone():
-    geometry = LayerGeometry("linear")
-    times = LatencyGrid((1, 2), (1, 2), ((0.0, 1.0), (2.0, 4.0)))
-    found = bent(table_of({geometry: times}, call_ms=3.0), 0.1).entries[geometry]
-    # Three quarters of 4 ms are always paid, and a quarter of what the power of 0.4 says: 4 (1/4)^0.4, 4 (2/4)^0.4.
-    assert found.milliseconds == ((3.0, pytest.approx(3.574349)), (pytest.approx(3.757858), 4.0))
-    assert (found.at(0, 2), found.at(2, 0)) == (3.0, 3.0)
-    # From that power on nothing is.
-    found = bent(table_of({geometry: times}), 0.4).entries[geometry]
-    assert found.absent_ms == found.milliseconds[0][0] == 0.0
-    assert found.milliseconds[0][1] == pytest.approx(2.297397)  # 4 (1/4)^0.4
-
-
 def test_a_speed_up_that_only_the_layers_have_is_refused(toy, tmp_path, monkeypatch):
     net = Residual(48)
     table = calibrate.calibrate(net, X, engine="toy", threads=1, cache=tmp_path)
     # Whatever is chosen takes 0.7, and no table is found that would have said so.
     monkeypatch.setattr(anchoring._Shares, "of", lambda *_: 0.7)
-    monkeypatch.setattr(anchoring._Choices, "fitted", lambda *_: 1.0)
+    monkeypatch.setattr(anchoring._Choices, "fitted", lambda *_: Bend())
     with pytest.raises(SlopeError, match=r"timed as a whole \(toy .* takes 0.7 of it, a speed-up of 1.43"):
         anchored(net, X, table, keep=0.6, cache=tmp_path)
     # Missed by a twelfth it is as near as it gets.
     assert anchored(net, X, table, keep=0.65, cache=tmp_path)[1]
 
 
+def paying(monkeypatch, net, table, always):
+    """Networks take a part of the original's time whatever goes, and for the rest what their layers say."""
+    plain = CostEstimate(net, X, table)
+    monkeypatch.setattr(
+        anchoring._Shares, "of", lambda _, mask: always + (1 - always) * plain.share(mask, "latency")
+    )
+    return plain
+
+
+@pytest.mark.parametrize("keep", [0.8, 0.6, 0.5])
+def test_what_is_paid_whatever_goes_is_found(toy, tmp_path, monkeypatch, keep):
+    net = Residual(96)
+    table = calibrate.calibrate(net, X, engine="toy", threads=1, cache=tmp_path)
+    plain = paying(monkeypatch, net, table, 0.3)
+    better, mask = anchored(net, X, table, keep=keep, cache=tmp_path)
+    assert 0.9 * keep <= 0.3 + 0.7 * plain.share(mask, "latency") <= 1.02 * keep
+    assert CostEstimate(net, X, better).share(mask, "latency") <= keep
+
+
+def test_what_cannot_be_had_is_refused_with_the_fastest_that_was_found(toy, tmp_path, monkeypatch):
+    net = Residual(48)
+    table = calibrate.calibrate(net, X, engine="toy", threads=1, cache=tmp_path)
+    plain = paying(monkeypatch, net, table, 0.3)
+    most = {name: torch.arange(slope.numel()) > 0 for name, slope in rr.slopes(net).items()}
+    with pytest.raises(SlopeError, match="timed as a whole") as refused:
+        anchored(net, X, table, keep=0.32, cache=tmp_path)
+    found = float(str(refused.value).split("found takes ")[1].split()[0])
+    assert 1.1 * 0.32 < found < 0.3 + 0.7 * plain.share(most, "latency") + 0.1
+
+
 def test_what_is_chosen_takes_in_the_engine_what_was_asked_for(toy, tmp_path):
-    net, settings = Residual(48), {"keep": 0.5, "cache": tmp_path}
+    net, settings = Residual(96), {"keep": 0.6, "cache": tmp_path}
     table = calibrate.calibrate(net, X, engine="toy", threads=1, cache=tmp_path)
     plain = CostEstimate(net, X, table)
     better, mask = anchored(net, X, table, **settings)
     estimate = CostEstimate(net, X, better)
     measured = anchoring._Shares(net, as_inputs(X), plain.latency, tmp_path).of(mask)
     assert estimate.whole("latency") == pytest.approx(plain.whole("latency"))
-    assert estimate.share(mask, "latency") <= 0.5
-    assert measured == pytest.approx(0.5, rel=0.02)
+    assert estimate.share(mask, "latency") <= 0.6
+    assert measured == pytest.approx(0.6, rel=0.02)
     # By the layers alone it would have been taken for what it is not.
     assert plain.share(mask, "latency") < 0.95 * measured
     # All that was timed is known the next time.
@@ -147,18 +126,27 @@ def test_what_two_tables_choose_is_removed_once_and_the_whole_is_known_from_its_
     assert len(removed) == 2
 
 
-def tried(power, share):
-    return _Try(power, share, None, None)
+def tried(bend, share):
+    return _Try(bend, share, share, None, None)
 
 
-def test_the_next_power_lies_between_one_that_left_too_much_and_one_that_left_too_little():
+def test_the_next_bend_lies_between_one_that_left_too_much_and_one_that_left_too_little():
     # 0.4 lies half way from 0.8 to 0.2 in powers of two.
-    slow, fast = tried(1.0, 0.8), tried(0.5, 0.2)
-    assert _between([slow, fast], 0.4) == pytest.approx(0.75)
-    # The nearest of each side count.
-    assert _between([tried(3.0, 0.9), slow, fast, tried(0.1, 0.1)], 0.4) == pytest.approx(0.75)
+    slow, fast = tried(Bend(1.0, 0.0), 0.8), tried(Bend(0.5, 0.3), 0.2)
+    assert _between([slow, fast], 0.4) == Bend(0.75, pytest.approx(0.15))
+    # What was bent less or more than those is out of the question.
+    less, more = tried(Bend(1.0, -0.2), 0.85), tried(Bend(1.0, 0.6), 0.1)
+    assert _between([less, slow, fast, more], 0.4) == Bend(0.75, pytest.approx(0.15))
     assert _between([slow], 0.4) is None
     assert _between([fast], 0.4) is None
+
+
+def test_the_next_bend_keeps_away_from_those_that_are_known():
+    # 0.4 would be 0.1 of the way from 0.41 to 0.32, and 0.9 of that from 0.5 to 0.39; a quarter is kept on each side.
+    slow = tried(Bend(), 0.41)
+    assert _between([slow, tried(Bend(1.0, 0.4), 0.32)], 0.4) == Bend(1.0, pytest.approx(0.1))
+    slow = tried(Bend(), 0.5)
+    assert _between([slow, tried(Bend(1.0, 0.4), 0.39)], 0.4) == Bend(1.0, pytest.approx(0.3))
 
 
 @pytest.mark.parametrize(
@@ -170,7 +158,7 @@ def test_the_next_power_lies_between_one_that_left_too_much_and_one_that_left_to
     ],
 )
 def test_the_best_of_what_was_timed(shares, best):
-    assert _best([tried(1.0, share) for share in shares], 0.5).share == best
+    assert _best([tried(Bend(), share) for share in shares], 0.5).share == best
 
 
 def test_a_table_may_be_asked_for_with_its_budget(toy, tmp_path):

@@ -1,19 +1,25 @@
 """A network's table: measured once, kept, gone on with; right to the microsecond for an engine that is made up."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from rotated_relu.core import progress
 from rotated_relu.core.errors import ArgumentError, LatencyError, UnknownNameError
 from rotated_relu.deploy import engines
+from rotated_relu.deploy.engines import Engine
 from rotated_relu.deploy.latency import calibrate as calibration
 from rotated_relu.deploy.latency import measuring
 from rotated_relu.deploy.latency.calibrate import calibrate, class_of, doubtful, falling
 from rotated_relu.deploy.latency.whole import UNKNOWN
 from rotated_relu.pruning.estimate import CostEstimate
 from rotated_relu.pruning.latency.geometry import LayerGeometry
+from rotated_relu.pruning.latency.model import plain_copy
+from rotated_relu.pruning.removal import remove_channels
+from rotated_relu.pruning.removal.adapters import Adapters
 from support.nets import Residual
 from support.toy_engine import CALL_MS, START_MS, ToyEngine, convolution_ms, install, linear_ms
 
@@ -180,3 +186,36 @@ def test_classes_of_operations():
     assert kinds == {"depthwise"}
     assert class_of(LayerGeometry("conv", (4, 4), group=(1, 1))) == "depthwise"
     assert [class_of(LayerGeometry("linear")), class_of(LayerGeometry("add", (5,)))] == ["linear", "other"]
+
+
+class ModuleEngine(ToyEngine):
+    """Runs modules: 0.01 ms for each layer and norm that is called, and 0.001 ms for each weight of a layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.engine = Engine("toy", "module", self._start, lambda: "1", ("torch",))
+
+    def _start(self, module, inputs, threads):
+        layers = [part for part in module.modules() if isinstance(part, (nn.Conv2d, nn.Linear))]
+        norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm2d)]
+        weights = sum(layer.weight.numel() for layer in layers if not isinstance(layer, Adapters))
+        milliseconds = 0.25 + 0.01 * (len(layers) + len(norms)) + 0.001 * weights
+        return lambda: milliseconds
+
+
+def test_modules_of_layers_that_are_gone_are_paid(monkeypatch, tmp_path):
+    engine = install(monkeypatch, ModuleEngine())
+    net = Residual(8)
+    table = calibrate(net, X, engine="toy", threads=1, cache=tmp_path)
+    conv = LayerGeometry(
+        "conv", (4, 4), (3, 3), (1, 1), (1, 1), (1, 1), norm=True, activation="relu", slopes=True
+    )
+    assert table.entries[conv].absent_ms == pytest.approx(0.02)
+    assert table.entries[replace(conv, addition=True)].absent_ms == 0
+    dead = {"block1.act1.slope": torch.ones(8, dtype=torch.bool)}
+    estimate = CostEstimate(net, X, table)
+    # Two layers of 8 x 8 x 9 weights are gone; they and their norms are called still.
+    assert estimate.whole("latency") - estimate.of(dead, "latency") == pytest.approx(2 * 0.576)
+    small = remove_channels(net, X, dead).model
+    plain, inputs = plain_copy(small, X)
+    assert estimate.of(dead, "latency") == pytest.approx(engine._start(plain, inputs, 1)())

@@ -8,7 +8,9 @@ from rotated_relu.core.errors import LatencyError
 from rotated_relu.deploy.latency.graphs import graph_of, tails_graph
 from rotated_relu.deploy.latency.modules import module_of
 from rotated_relu.deploy.latency.probe import Probe, copies_for, multiplications
+from rotated_relu.deploy.latency.widths import absent_widths
 from rotated_relu.pruning.latency.geometry import LayerGeometry
+from rotated_relu.pruning.removal.adapters import Adapters
 
 CONV = LayerGeometry("conv", (9, 6), (3, 3), (2, 2), (1, 1), (1, 1))  # 9 x 6 to 5 x 3
 
@@ -88,6 +90,37 @@ def test_equal_programs_are_equal_bytes():
     probe = Probe(CONV, 3, 8, 2, 3)
     assert graph_of(probe).content == graph_of(probe).content
     assert tails_graph(1, 3).tails == 0  # those are what is counted, not around something
+
+
+@pytest.mark.parametrize("geometry", [case[0] for case in CASES if not case[0].addition], ids=str)
+def test_modules_of_which_nothing_is_left_run_with_one_channel(geometry):
+    inputs, outputs = absent_widths(geometry)
+    module, call = module_of(Probe(geometry, inputs, outputs, 2, copies=3))
+    assert all(torch.isfinite(result).all() for result in call.run(module))
+
+
+def test_a_layer_that_reads_nothing_is_what_compaction_makes_of_it():
+    geometry = changed(CONV, norm=True, activation="relu", slopes=True)
+    module, call = module_of(Probe(geometry, *absent_widths(geometry), 2, copies=3))
+    copy = module.copies[0]
+    assert isinstance(copy.operation, Adapters)
+    assert copy.operation(torch.ones(2, 4, 9, 6)).equal(torch.zeros(2, 1, 5, 3))
+    # No weight is read: the norm's shift of 0.25 is all there is.
+    copy.norm.bias.data.fill_(0.25)
+    assert call.run(module)[0].equal(torch.full((2, 1, 5, 3), 0.25))
+
+
+def test_what_is_left_of_a_branch_is_added_by_its_norm():
+    geometry = LayerGeometry("add_constant", (9, 6), norm=True, activation="relu")
+    module, call = module_of(Probe(geometry, 8, 8, 2, copies=1))
+    layer, norm = module.copies[0].operation.branch
+    norm.bias.data.copy_(torch.arange(8.0))
+    x = call.args[0]
+    assert call.run(module)[0].equal(x + torch.arange(8.0).view(8, 1, 1))
+    assert isinstance(layer, Adapters)
+    assert isinstance(norm, Adapters)  # one channel of zeros comes, eight are read
+    # A graph adds a number per channel.
+    assert geometry.exported() == LayerGeometry("add_constant", (9, 6), activation="relu")
 
 
 @pytest.mark.parametrize("make", [graph_of, module_of])

@@ -329,7 +329,14 @@ def test_a_run_that_stops_between_two_measurements_goes_on_with_the_first():
 
 
 @pytest.mark.parametrize(
-    "increases", [None, {"batches": 1}, {"batches": 1, "sums": {"0": 1.0}}, {"batches": "1", "sums": {}}]
+    "increases",
+    [
+        None,
+        {"batches": 1},
+        {"batches": 1, "found": {"0": [1.0]}},
+        {"batches": 1, "found": {"0/1": []}},
+        {"batches": "1", "found": {}},
+    ],
 )
 def test_a_state_with_other_measurements_is_refused(increases):
     net = plain()

@@ -3,14 +3,14 @@
 Layers that are measured one by one are scaled by the time of the network as a whole (:mod:`.whole`). What they then say
 of a smaller one is off by some percent, and by more where a choice was made by them: that looks for widths whose times
 are low, errors among them. So the network that is chosen is timed in turn with the original, the times of narrower
-layers are bent until the table says of both what was measured, and the choice is made again.
+layers are bent (:mod:`.bending`) until the table says of both what was measured, and the choice is made again.
 
-The first correction makes the table right about the network that was timed; another one is chosen by it, and where a
-step of the widths too many or too few made that one miss the budget, further corrections lie between the two.
+The first network gives the power, and with it what is better than what; from the second on the budget is approached by
+what is paid always.
 
 Requires: a table of this machine. Ensures: the table's estimate of the original stays; what it chooses was measured and
-takes the budgeted share within ``TOLERANCE``, or is the best of ``TRIES`` networks: the slowest that is fast enough, or
-one that misses it by less than ``NEAR``.
+takes the budgeted share within ``TOLERANCE``, or is the best of at most ``TRIES`` networks: the slowest that is fast
+enough, or one that misses it by less than ``NEAR``.
 """
 
 from __future__ import annotations
@@ -21,34 +21,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from scipy.optimize import brentq
 from torch import Tensor, nn
 
 from ...core.errors import ExportError, SlopeError
 from ...core.modules import Call, Inputs, as_inputs
 from ...pruning.estimate import CostEstimate
 from ...pruning.importance import random_scores
-from ...pruning.latency.grid import LatencyGrid
 from ...pruning.latency.model import LatencyModel, captured, plain_copy
 from ...pruning.latency.operations import find_operations
 from ...pruning.latency.table import LatencyTable
 from ...pruning.leaving_out import Loss, loss_increases
 from ...pruning.mask import Mask, zero_mask
 from ...pruning.removal import remove_channels
-from ...pruning.select import check_choice, mask_for
+from ...pruning.select import check_choice, mask_for, too_fast
 from ...pruning.steps.selector import Level, StepSelector
 from ..engines import engine_named
+from .bending import Bend, bent_by, fitted, share_of
 from .measuring import Bench
 from .store import Store
-from .whole import as_a_whole, digest_of, program_of
+from .whole import digest_of, program_of
 
 TOLERANCE = 0.02  # of the share: what a timing in turn repeats to
-TRIES = 5  # networks that are timed, at most
-POWERS = 0.04, 2.5  # further off a table is not bent
-LEAST = 0.4  # that is taken as a power
+TRIES = 8  # networks that are chosen, at most
 NEAR = 0.1  # of the share: what misses it by less is as near as its steps, and the machine, allow
-
-Widths = Sequence[tuple[int, int]]
 
 
 def anchored(
@@ -85,31 +80,34 @@ def anchored(
     check_choice(net, keep, "latency", scores, round_to)
     choices = _Choices(net, as_inputs(example_inputs), table, keep, scores, round_to, cache, loss)
     tries: list[_Try] = []
-    power = 1.0
-    while len(tries) < TRIES:
+    bend = Bend()
+    for _ in range(TRIES):
         try:
-            found = choices.by(power)
+            found = choices.by(bend)
         except SlopeError:
-            if any(one.meets(keep) for one in tries):
-                break  # bent so far, the table says that the budget cannot be met: it has been
-            raise
+            if not tries:
+                raise
+            bend = bend.towards(
+                tries[-1].bend, 0.5
+            )  # bent so far, the table does not have the budget any more
+            continue
         if found.share is None:
             return found.table, found.mask
         tries.append(found)
-        if abs(found.share / keep - 1) <= TOLERANCE:
+        bend = _next(tries, keep, choices)
+        if abs(found.share / keep - 1) <= TOLERANCE or any(bend.near(one.bend) for one in tries):
             break
-        power = _between(tries, keep) or choices.fitted(found)
     best = _best(tries, keep)
-    if best.share is not None and best.share > (1 + NEAR) * keep:
-        raise SlopeError(_out_of_reach(keep, min(map(_share, tries)), table))
+    if not best.near(keep):
+        raise SlopeError(_out_of_reach(keep, _share(best), table))
     return best.table, best.mask
 
 
 def _out_of_reach(keep: float, least: float, table: LatencyTable) -> str:
     return (
-        f"the network cannot come down to {keep:g} of its time, a speed-up of {1 / keep:.3g}: by the times of its "
-        f"layers it could, but timed as a whole ({table}) the fastest that was found takes {least:.3g} of it, a "
-        f"speed-up of {1 / least:.3g}; ask for no more than that, or give a table to choose by it untimed"
+        f"{too_fast(keep)}: by the times of its layers it could, but timed as a whole ({table}) the fastest that was "
+        f"found takes {least:.3g} of it, a speed-up of {1 / least:.3g}; ask for no more than that, or give a table to "
+        "choose by it untimed"
     )
 
 
@@ -118,20 +116,26 @@ class _Try:
     """A network that was timed.
 
     Attributes:
-        power: By which power of the times it was chosen.
+        bend: Of the table by which it was chosen.
         share: What it takes of the original's time; None if it cannot be exported.
+        estimated: What the bent table says of it.
         table: The bent table.
         mask: What the table chose.
     """
 
-    power: float
+    bend: Bend
     share: float | None
+    estimated: float
     table: LatencyTable
     mask: Mask
 
     def meets(self, keep: float) -> bool:
         """Whether at most that share is left, as far as can be measured."""
-        return self.share is not None and self.share <= keep * (1 + TOLERANCE)
+        return _share(self) <= keep * (1 + TOLERANCE)
+
+    def near(self, keep: float) -> bool:
+        """Whether it is as near to that share as steps and the machine allow, or below it."""
+        return _share(self) <= keep * (1 + NEAR)
 
 
 class _Choices:
@@ -157,18 +161,22 @@ class _Choices:
         self.measured: LatencyModel = self.estimate.latency
         self.selector = StepSelector(self.estimate, "latency", None if round_to == 1 else round_to)
         self.shares = _Shares(net, inputs, self.measured, cache)
-        self.whole = self.measured.widths(self.estimate.liveness({}))
+        self.whole = self._widths({})
 
-    def by(self, power: float) -> _Try:
+    def by(self, bend: Bend) -> _Try:
         """Choose, and time what is chosen.
 
         Raises:
             SlopeError: If the budget cannot be met by that table.
         """
-        table = self.measured.table if power == 1 else bent_by(self.measured, self.whole, power)
+        table = bent_by(self.measured, self.whole, bend)
         self.selector.use_table(table)
         mask = mask_for(self.selector, self.keep, self.scores, self.dead, self._lost())
-        return _Try(power, self.shares.of(mask), table, mask)
+        estimated = share_of(LatencyModel(self.measured.operations, table), self._widths(mask), self.whole)
+        return _Try(bend, self.shares.of(mask), estimated, table, mask)
+
+    def _widths(self, mask: Mapping[str, Tensor]) -> list[tuple[int, int]]:
+        return self.measured.widths(self.estimate.liveness(mask))
 
     def _lost(self) -> Mapping[Level, float] | None:
         """What is lost at each level; a table that was bent may have others, which are measured then."""
@@ -180,22 +188,38 @@ class _Choices:
             self.lost |= loss_increases(self.net, self.loss, more)
         return self.lost
 
-    def fitted(self, found: _Try) -> float:
-        """The power by which the table would have said what was measured."""
-        assert found.share is not None
-        part = self.measured.widths(self.estimate.liveness(found.mask))
-        return fitted_power(self.measured, part, self.whole, found.share)
+    def fitted(self, found: _Try) -> Bend:
+        """The bend by which the table would have said what was measured."""
+        return fitted(self.measured, self._widths(found.mask), self.whole, _share(found))
 
 
-def _between(tries: Sequence[_Try], keep: float) -> float | None:
-    """A power between one that left too much and one that left too little; None as long as one of them is missing."""
-    known = [(one.share, one.power) for one in tries if one.share is not None]
-    slow = min((one for one in known if one[0] > keep), default=None)
-    fast = max((one for one in known if one[0] <= keep), default=None)
-    if slow is None or fast is None:
+def _next(tries: Sequence[_Try], keep: float, choices: _Choices) -> Bend:
+    """By which table to choose next."""
+    first, *bent = tries
+    if not bent:
+        return choices.fitted(first)
+    nearest = min(bent, key=lambda one: abs(math.log(_share(one) / keep)))
+    return _between(bent, keep) or nearest.bend.stretched(nearest.estimated, _share(nearest))
+
+
+def _between(tries: Sequence[_Try], keep: float) -> Bend | None:
+    """A bend between the least that was fast enough and the one before it; None as long as one of them is missing.
+
+    Nearer to that which missed the budget by less, but not by much: whole layers go at once, and with them time.
+    """
+    fast = min((one for one in tries if _share(one) <= keep), key=_always, default=None)
+    if fast is None:
         return None
-    part = math.log(slow[0] / keep) / math.log(slow[0] / fast[0])
-    return slow[1] + part * (fast[1] - slow[1])
+    before = [one for one in tries if _share(one) > keep and _always(one) < _always(fast)]
+    slow = max(before, key=_always, default=None)
+    if slow is None:
+        return None
+    part = math.log(_share(slow) / keep) / math.log(_share(slow) / _share(fast))
+    return slow.bend.towards(fast.bend, min(max(part, 0.25), 0.75))
+
+
+def _always(found: _Try) -> float:
+    return found.bend.always
 
 
 def _best(tries: Sequence[_Try], keep: float) -> _Try:
@@ -206,57 +230,6 @@ def _best(tries: Sequence[_Try], keep: float) -> _Try:
 
 def _share(found: _Try) -> float:
     return 1.0 if found.share is None else found.share
-
-
-def share_of(model: LatencyModel, part: Widths, whole: Widths) -> float:
-    """Time with some widths over that with others."""
-    return model.total(part) / model.total(whole)
-
-
-def fitted_power(model: LatencyModel, part: Widths, whole: Widths, share: float) -> float:
-    """The power by which a table says of some widths that they take a share of the time of the whole network.
-
-    Args:
-        model: The network's operations and a table.
-        part: Input and output channels of each operation, as what was chosen leaves them.
-        whole: Those of the network.
-        share: Measured, above 0; what cannot be had with ``POWERS`` is approached.
-    """
-
-    def too_long(power: float) -> float:
-        return share_of(LatencyModel(model.operations, bent(model.table, power)), part, whole) - share
-
-    low, high = POWERS
-    if too_long(low) <= 0:
-        return low
-    if too_long(high) >= 0:
-        return high
-    return float(brentq(too_long, low, high, xtol=1e-3))
-
-
-def bent_by(model: LatencyModel, whole: Widths, power: float) -> LatencyTable:
-    """A model's table, bent, with its estimate of the whole network as it was; arguments as of :func:`fitted_power`."""
-    return as_a_whole(bent(model.table, power), model.operations, model.total(whole))
-
-
-def bent(table: LatencyTable, power: float) -> LatencyTable:
-    """A table in which a layer takes its longest time times a power of its share of that.
-
-    A power says nothing of layers that are gone. So what a power of ``LEAST`` does not explain is taken to be paid
-    whatever goes: of that power's times the part ``power / LEAST``, and for the rest the longest. Of a branch that is
-    gone something stays, and engines that run modules call its layers still.
-    """
-    return replace(table, entries={geometry: _bent(grid, power) for geometry, grid in table.entries.items()})
-
-
-def _bent(grid: LatencyGrid, power: float) -> LatencyGrid:
-    longest = grid.longest_ms
-    if not longest:
-        return grid
-    part = min(1.0, power / LEAST)
-    always = (1 - part) * longest
-    exponent = max(power, LEAST)
-    return grid.mapped(lambda time: always + part * longest * (time / longest) ** exponent, always)
 
 
 class _Shares:

@@ -37,7 +37,7 @@ from .measuring import Bench, Layer
 from .probe import multiplications
 from .store import Store
 from .whole import as_a_whole, digest_of, whole_ms
-from .widths import Range, Steps, actual_inputs, axes, covers, fit_step, ranges, two_sided
+from .widths import Range, Steps, absent_widths, actual_inputs, axes, covers, fit_step, ranges, two_sided
 
 MINUTES = 5.0
 PRECISIONS = ("fp32",)
@@ -218,8 +218,21 @@ class _Calibration:
             work.advance(len(missing))
         self._repeat_doubtful(job.geometry, known, inputs, outputs)
         smooth = falling([[known[row, o] for o in outputs] for row in inputs])
-        grid = LatencyGrid(tuple(inputs), tuple(outputs), smooth, job.steps.inputs, job.steps.outputs)
+        absent = min(self._absent_ms(job.geometry), smooth[0][0])
+        grid = LatencyGrid(tuple(inputs), tuple(outputs), smooth, job.steps.inputs, job.steps.outputs, absent)
         self.store.keep(job.geometry, grid)
+
+    def _absent_ms(self, geometry: LayerGeometry) -> float:
+        """Time of a geometry of which nothing is left: graphs do not have it then, modules are called with one channel.
+
+        One that adds is not gone then, see :attr:`.operations.TimedOperation.remainder`.
+        """
+        if self.bench.engine.kind == "graph" or geometry.addition:
+            return 0.0
+        known = self.store.table.entries.get(geometry)
+        if known is not None:
+            return known.absent_ms
+        return self.bench.times([Layer(geometry, *absent_widths(geometry))])[0]
 
     def _times(self, geometry: LayerGeometry, pairs: Sequence[Pair]) -> dict[Pair, float]:
         if not pairs:

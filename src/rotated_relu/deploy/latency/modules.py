@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from ...core.errors import LatencyError
 from ...core.modules import Call
 from ...pruning.latency.geometry import LayerGeometry
+from ...pruning.removal.adapters import narrow
 from .probe import CONVOLUTIONS, Probe
 
 
@@ -48,7 +50,7 @@ class _Copy(nn.Module):
         geometry = probe.geometry
         self.addition = geometry.addition
         self.operation = _operation(probe)
-        self.norm = _norm(probe) if geometry.norm else None
+        self.norm = _norm(probe) if geometry.norm and geometry.kind != "add_constant" else None
         self.activation = _activation(geometry.activation) if geometry.kind != "activation" else None
         self.slopes = nn.Parameter(torch.ones(probe.per_channel)) if geometry.slopes else None
 
@@ -59,6 +61,32 @@ class _Copy(nn.Module):
         x = x + inputs[-1] if self.addition else x
         x = x if self.activation is None else self.activation(x)
         return x if self.slopes is None else x * self.slopes
+
+
+class _Constant(nn.Module):
+    """Adds one number per channel, as what is left of a branch does: its norm makes it, of the zeros of a layer."""
+
+    def __init__(self, probe: Probe) -> None:
+        super().__init__()
+        self.branch = _constant_branch(probe) if probe.geometry.norm else None
+        self.constant = nn.Parameter(torch.rand(probe.per_channel))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        return x + (self.constant if self.branch is None else self.branch(x))
+
+
+def _constant_branch(probe: Probe) -> nn.Module:
+    """What compaction leaves of a layer that reads nothing and its norm: one channel of zeros, and a norm of that."""
+    ones = (1,) * len(probe.geometry.size)
+    layer = LayerGeometry("linear")
+    if probe.on_images:
+        layer = LayerGeometry("conv", probe.geometry.size, ones, ones, (0,) * len(ones), ones, norm=True)
+    norm = _norm(probe)
+    narrow(norm, 1, [0, *[-1] * (probe.outputs - 1)], None, width=probe.outputs)
+    gone = _operation(replace(probe, geometry=layer, inputs=0, outputs=1))
+    assert isinstance(gone, nn.Module)
+    return nn.Sequential(gone, norm)
 
 
 def _inputs(probe: Probe) -> list[Tensor]:
@@ -94,9 +122,9 @@ def _norm(probe: Probe) -> nn.Module:
 def _operation(probe: Probe) -> Callable[..., Tensor]:
     geometry = probe.geometry
     if geometry.kind in CONVOLUTIONS:
-        return _convolution(probe)
+        return _gone(_convolution(probe), 1, probe)
     if geometry.kind == "linear":
-        return nn.Linear(probe.inputs, probe.outputs)
+        return _gone(nn.Linear(max(1, probe.inputs), probe.outputs), -1, probe)
     if geometry.kind == "batch_norm":
         return _norm(probe)
     if geometry.kind == "layer_norm":
@@ -108,8 +136,7 @@ def _operation(probe: Probe) -> Callable[..., Tensor]:
     if geometry.kind in ("max_pool", "average_pool"):
         return _pool(geometry)
     if geometry.kind == "add_constant":
-        constant = torch.rand(probe.per_channel)
-        return lambda x: x + constant
+        return _Constant(probe)
     if geometry.kind == "shortcut":
         steps = tuple(slice(None, None, step) for step in geometry.stride)
         zeros = (*(0,) * (2 * len(steps)), 0, probe.outputs - probe.inputs)  # below 0 it cuts off
@@ -125,7 +152,7 @@ def _convolution(probe: Probe) -> nn.Module:
     if geometry.kind == "transposed":
         kinds = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
     return kinds[rank - 1](  # type: ignore[no-any-return]
-        probe.inputs,
+        max(1, probe.inputs),
         probe.outputs,
         geometry.kernel,
         stride=geometry.stride,
@@ -134,6 +161,13 @@ def _convolution(probe: Probe) -> nn.Module:
         groups=probe.outputs // geometry.group[1] if geometry.group else 1,
         bias=not geometry.norm,
     )
+
+
+def _gone(layer: nn.Module, dim: int, probe: Probe) -> nn.Module:
+    """A layer of which nothing is left if it reads nothing: what compaction makes of it, zeros of its width."""
+    if probe.inputs == 0:
+        narrow(layer, dim, None, None, width=probe.outputs, void_width=probe.outputs)
+    return layer
 
 
 def _pool(geometry: LayerGeometry) -> nn.Module:

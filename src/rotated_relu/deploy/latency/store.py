@@ -19,6 +19,8 @@ from ...pruning.latency.geometry import LayerGeometry
 from ...pruning.latency.grid import LatencyGrid
 from ...pruning.latency.table import LatencyTable
 
+METHOD = 2  # of measuring: what was measured otherwise is measured again
+
 
 @dataclass
 class Store:
@@ -79,7 +81,7 @@ def _identity(table: LatencyTable) -> tuple[object, ...]:
 
 
 def _digest(table: LatencyTable) -> str:
-    return hashlib.sha256(repr(_identity(table)).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr((METHOD, *_identity(table))).encode()).hexdigest()[:16]
 
 
 def _cache_folder() -> Path:

@@ -67,8 +67,5 @@ def as_a_whole(
     if not milliseconds or not layers:
         return table
     factor = milliseconds / (table.call_ms + layers)
-    entries = {
-        geometry: grid.mapped(lambda time: factor * time, factor * grid.absent_ms)
-        for geometry, grid in table.entries.items()
-    }
+    entries = {geometry: grid.mapped(lambda time: factor * time) for geometry, grid in table.entries.items()}
     return replace(table, call_ms=factor * table.call_ms, entries=entries)

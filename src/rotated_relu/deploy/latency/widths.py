@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from ...pruning.latency.geometry import LayerGeometry
-from ...pruning.latency.operations import TimedOperation
+from ...pruning.latency.operations import WEIGHTED, TimedOperation
 
 STEPS = (4, 8, 16, 32)  # block sizes that are told apart
 FINE = 8  # blocks up to which every power of two and what lies half way between are measured
@@ -142,6 +142,17 @@ def actual_inputs(geometry: LayerGeometry, inputs: int, outputs: int) -> int:
     if geometry.group:
         return outputs // geometry.group[1] * geometry.group[0]
     return outputs
+
+
+def absent_widths(geometry: LayerGeometry) -> tuple[int, int]:
+    """Input and output channels that a module has of which compaction left nothing: one, or one group.
+
+    A dense layer reads none then: it returns zeros.
+    """
+    outputs = geometry.group[1] if geometry.group else 1
+    if geometry.kind in WEIGHTED and not geometry.group:
+        return 0, outputs
+    return actual_inputs(geometry, 1, outputs), outputs
 
 
 def fit_step(widths: Sequence[int], times: Sequence[float]) -> int:

@@ -86,10 +86,10 @@ class LatencyGrid:
         """Time with all channels that were measured, in ms."""
         return max(map(max, self.milliseconds))
 
-    def mapped(self, time: Callable[[float], float], absent_ms: float) -> LatencyGrid:
-        """With every time replaced."""
+    def mapped(self, time: Callable[[float], float]) -> LatencyGrid:
+        """With every time replaced, that of no channel at all included."""
         rows = tuple(tuple(map(time, row)) for row in self.milliseconds)
-        return replace(self, milliseconds=rows, absent_ms=absent_ms)
+        return replace(self, milliseconds=rows, absent_ms=time(self.absent_ms))
 
     def steps(self) -> tuple[list[int], list[int]]:
         """Input widths and output widths at which the time may fall, ascending: the last of each block."""

@@ -81,14 +81,17 @@ class TimedOperation:
         """What is left to do when it reads nothing: the addition and the activation that were fused into it.
 
         What it adds is then a constant per channel, from its bias or norm, and what it adds that to is multiplied by
-        slopes of its own, if it has any. None if nothing is added: the result is that constant.
+        slopes of its own, if it has any. Modules compute that constant in every call, hence the norm. None if nothing
+        is added: the result is that constant.
         """
         if not self.geometry.addition:
             return None
         node, dim = self.result
         size = tuple(node.meta["val"].shape[2:]) if dim == 1 else self.geometry.size
         kept = self.geometry
-        return LayerGeometry("add_constant", size, activation=kept.activation, slopes=kept.slopes)
+        return LayerGeometry(
+            "add_constant", size, norm=kept.norm, activation=kept.activation, slopes=kept.slopes
+        )
 
 
 def find_operations(graph: Graph, batch_size: int) -> list[TimedOperation]:
