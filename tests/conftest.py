@@ -1,5 +1,6 @@
 """What every test starts from: random numbers of its own, and helpers that programs it starts find too."""
 
+import copy
 import os
 import random
 import zlib
@@ -29,3 +30,26 @@ def pytest_collectstart(collector):
 @pytest.fixture(autouse=True)
 def seeded(request):
     seed_by(request.node.nodeid)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def operators_listed_once():
+    """``torch.onnx.export`` lists all ONNX operators anew each time: half of what a small network takes."""
+    try:
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+    except ImportError:  # another release of torch: exports take longer
+        yield
+        return
+    listed, original = {}, ONNXRegistry.from_torchlib
+
+    def from_torchlib(*args, **options):
+        key = (*args, *options.items())
+        if key not in listed:
+            listed[key] = original(*args, **options)
+        found = copy.copy(listed[key])
+        found.functions = {target: [*metas] for target, metas in found.functions.items()}
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(from_torchlib))
+        yield

@@ -19,6 +19,8 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -73,34 +75,40 @@ def anchored(
         The table, and what it chooses.
 
     Raises:
-        SlopeError: If ``keep`` is less than can be had, by the table as it was measured or bent, or what it chooses
-            takes over a tenth more.
+        SlopeError: If ``keep`` is less than can be had, by the table as it was measured, or all that was chosen takes
+            over a tenth more.
         CertificateError, CompactionError: If what was chosen cannot be removed.
     """
     check_choice(net, keep, "latency", scores, round_to)
     choices = _Choices(net, as_inputs(example_inputs), table, keep, scores, round_to, cache, loss)
-    tries: list[_Try] = []
-    bend = Bend()
-    for _ in range(TRIES):
-        try:
-            found = choices.by(bend)
-        except SlopeError:
-            if not tries:
-                raise
-            bend = bend.towards(
-                tries[-1].bend, 0.5
-            )  # bent so far, the table does not have the budget any more
-            continue
-        if found.share is None:
-            return found.table, found.mask
-        tries.append(found)
-        bend = _next(tries, keep, choices)
-        if abs(found.share / keep - 1) <= TOLERANCE or any(bend.near(one.bend) for one in tries):
-            break
+    tries = _tried(choices, keep)
     best = _best(tries, keep)
-    if not best.near(keep):
+    if best.share is not None and not best.near(keep):
         raise SlopeError(_out_of_reach(keep, _share(best), table))
     return best.table, best.mask
+
+
+def _tried(choices: _Choices, keep: float) -> list[_Try]:
+    """Networks that were chosen and timed, until one takes what it may, or the table is as right as it gets.
+
+    Raises:
+        SlopeError: If the budget cannot be met by the table as it was measured.
+    """
+    tries = [choices.by(Bend())]
+    if tries[0].share is None:
+        return tries
+    bend = _next(tries, keep, choices)
+    for _ in range(TRIES - 1):
+        if abs(_share(tries[-1]) / keep - 1) <= TOLERANCE or any(bend.near(one.bend) for one in tries):
+            break
+        try:
+            tries.append(choices.by(bend))
+        except SlopeError:
+            # Bent so far, the table does not have the budget any more.
+            bend = bend.towards(tries[-1].bend, 0.5)
+            continue
+        bend = _next(tries, keep, choices)
+    return tries
 
 
 def _out_of_reach(keep: float, least: float, table: LatencyTable) -> str:
@@ -272,9 +280,15 @@ class _Shares:
         return self.store.table.networks[digest] / self.store.table.networks[self.digest]
 
     def _timed(self, small: nn.Module) -> float:
-        inputs = plain_copy(self.net, self.inputs)[1].of_size(self.bench.batch_size)
-        part, whole = (
-            program_of(self.bench.engine, plain_copy(net, self.inputs)[0].eval(), inputs)
-            for net in (small, self.net)
-        )
-        return self.bench.share(part, whole, inputs)
+        return self.bench.share(self._program(small), self._whole, self._examples)
+
+    @cached_property
+    def _whole(self) -> Any:
+        return self._program(self.net)
+
+    @cached_property
+    def _examples(self) -> Call:
+        return plain_copy(self.net, self.inputs)[1].of_size(self.bench.batch_size)
+
+    def _program(self, net: nn.Module) -> Any:
+        return program_of(self.bench.engine, plain_copy(net, self.inputs)[0].eval(), self._examples)
