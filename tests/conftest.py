@@ -27,6 +27,12 @@ def pytest_collectstart(collector):
         seed_by(collector.nodeid)  # for what the module draws while it is imported
 
 
+def pytest_collection_modifyitems(items):
+    """Files with slow tests first: at the end no worker is left alone with one."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(autouse=True)
 def seeded(request):
     seed_by(request.node.nodeid)

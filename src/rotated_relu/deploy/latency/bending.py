@@ -19,8 +19,8 @@ from ...pruning.latency.model import LatencyModel
 from ...pruning.latency.table import LatencyTable
 from .whole import as_a_whole
 
-LEAST, MOST = 0.4, 2.5  # powers by which a table is bent, for what it says of networks without whole layers
-MOST_ALWAYS = 0.9
+LEAST, MOST = 0.4, 2.5  # powers by which a table is bent; what they do not explain has other reasons
+MOST_ALWAYS = 0.9  # of the longest time
 ALIKE = 0.005  # of two bends: in power and in part
 
 Widths = Sequence[tuple[int, int]]
