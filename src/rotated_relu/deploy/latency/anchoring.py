@@ -38,7 +38,7 @@ from ...pruning.removal import remove_channels
 from ...pruning.select import check_choice, mask_for, too_fast
 from ...pruning.steps.selector import Level, StepSelector
 from ..engines import engine_named
-from .bending import Bend, bent_by, fitted, share_of
+from .bending import Bend, bent_by, fitted
 from .measuring import Bench
 from .store import Store
 from .whole import digest_of, program_of
@@ -180,8 +180,7 @@ class _Choices:
         table = bent_by(self.measured, self.whole, bend)
         self.selector.use_table(table)
         mask = mask_for(self.selector, self.keep, self.scores, self.dead, self._lost())
-        estimated = share_of(LatencyModel(self.measured.operations, table), self._widths(mask), self.whole)
-        return _Try(bend, self.shares.of(mask), estimated, table, mask)
+        return _Try(bend, self.shares.of(mask), self.estimate.share(mask, "latency"), table, mask)
 
     def _widths(self, mask: Mapping[str, Tensor]) -> list[tuple[int, int]]:
         return self.measured.widths(self.estimate.liveness(mask))
