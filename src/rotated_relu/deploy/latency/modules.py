@@ -77,13 +77,13 @@ class _Constant(nn.Module):
 
 
 def _constant_branch(probe: Probe) -> nn.Module:
-    """What compaction leaves of a layer that reads nothing and its norm: one channel of zeros, and a norm of that."""
+    """What compaction leaves of a layer that reads nothing and its norm: one channel of zeros, and a constant."""
     ones = (1,) * len(probe.geometry.size)
     layer = LayerGeometry("linear")
     if probe.on_images:
         layer = LayerGeometry("conv", probe.geometry.size, ones, ones, (0,) * len(ones), ones, norm=True)
     norm = _norm(probe)
-    narrow(norm, 1, [0, *[-1] * (probe.outputs - 1)], None, width=probe.outputs)
+    narrow(norm, 1, [-1] * probe.outputs, None, width=probe.outputs)
     gone = _operation(replace(probe, geometry=layer, inputs=0, outputs=1))
     assert isinstance(gone, nn.Module)
     return nn.Sequential(gone, norm)

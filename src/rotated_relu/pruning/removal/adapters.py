@@ -8,11 +8,12 @@ belong to the plan, not to the state dict.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from .gather import gather_channels
 
@@ -24,14 +25,19 @@ class Adapters:
     write_index: Tensor | None
     _adapter_dim: int
     _read_zero: bool = False
+    _reads_nothing: bool = False
     _write_zero: bool
     _void_width: int
+    training: bool
 
     def forward(self, x: Tensor, *rest: Any, **options: Any) -> Any:
         """Run the original forward on the channels that it needs; a recurrent layer has initial states besides."""
         # Nothing to compute: the result is known without its input's values.
         if self._void_width:
             return void_output(self, x, self._void_width)
+        if self._reads_nothing and not self.training and not torch.compiler.is_exporting():
+            # What is captured stays a selection, which liveness and the passes over exported graphs know.
+            return _same_everywhere(super().forward, x, len(self.read_index))  # type: ignore[misc, arg-type]
         if self.read_index is not None:
             x = gather_channels(x, self.read_index, self._adapter_dim, "first" if self._read_zero else "none")
         # The user's own forward, on narrow tensors and narrow weights.
@@ -84,6 +90,7 @@ def narrow(
     reference = next(itertools.chain(module.parameters(), module.buffers()))
     module.__class__ = narrow_class(type(module))
     module._read_zero = read is not None and min(read) < 0  # type: ignore[assignment]
+    module._reads_nothing = read is not None and max(read) < 0 and _is_torchs_norm(module)  # type: ignore[assignment]
     if read is not None and module._read_zero:
         read = [
             position + 1 for position in read
@@ -103,6 +110,21 @@ def _zero_last(index: Sequence[int], width: int) -> list[int]:
 def place(y: Tensor, index: Tensor, dim: int, with_zero: bool) -> Tensor:
     """Rearrange channels into a wider tensor; positions that nobody writes are zero."""
     return gather_channels(y, index, dim, "last" if with_zero else "none")
+
+
+def _is_torchs_norm(module: nn.Module) -> bool:
+    """Whether a module is a batch norm and nothing else: a forward of its own may look at neighbouring pixels."""
+    own: Any = next(kind for kind in type(module).__mro__ if not issubclass(kind, Adapters))
+    return issubclass(own, _BatchNorm) and own.forward is _BatchNorm.forward
+
+
+def _same_everywhere(norm: Callable[[Tensor], Tensor], x: Tensor, width: int) -> Tensor:
+    """What a batch norm in eval mode makes of zeros: computed for one pixel, and written to all of them.
+
+    Written, and not expanded: whoever gets it may add to it in place.
+    """
+    one = norm(x.new_zeros(1, width, *[1] * (x.dim() - 2)))
+    return one.expand(len(x), width, *x.shape[2:]).contiguous()
 
 
 def void_output(module: Any, x: Tensor, width: int) -> Tensor:

@@ -16,7 +16,7 @@ from torch.fx import Node
 
 from ...graph.capture import Graph
 from ...graph.channel_groups import ChannelGroups
-from ...graph.layers import Layer
+from ...graph.layers import Call, Layer
 from ...graph.liveness import Liveness
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
@@ -62,8 +62,9 @@ def choose(graph: Graph, liveness: Liveness, groups: ChannelGroups, layers: Iter
         # A layer may read a parameter directly, with no operation between.
         for source in {call.source for call in layer.calls} & graph.states.keys():
             _mark_state(source, graph, liveness, groups, alive)
-        if layer.kind == "norm":  # a norm can only write what it has parameters for
-            for call in layer.calls:
+        for call in layer.calls if layer.kind == "norm" else []:
+            # What a norm writes it gets as well, which saves it a gather; of a tensor of zeros it writes a constant.
+            if reads_something(call, liveness):
                 alive[groups.along(call.source, 1)[liveness.alive[call.operation][1].numpy()]] = True
     # Dead and not fixed: the whole group can go.
     keep = alive.copy()
@@ -74,6 +75,12 @@ def choose(graph: Graph, liveness: Liveness, groups: ChannelGroups, layers: Iter
             if len(own) and not keep[own].any():
                 keep[own[0]] = True  # a tensor keeps at least one channel: engines dislike empty ones
     return KeptGroups(graph, groups, alive, keep)
+
+
+def reads_something(call: Call, liveness: Liveness) -> bool:
+    """Whether anything in the tensor that a layer gets may be other than 0 and matters."""
+    alive = liveness.alive.get(call.source)
+    return alive is None or bool(alive[1].any())
 
 
 def _mark_state(source: Node, graph: Graph, liveness: Liveness, groups: ChannelGroups, alive: Mask) -> None:
@@ -92,7 +99,8 @@ def _mark_state(source: Node, graph: Graph, liveness: Liveness, groups: ChannelG
 def round_widths(choice: KeptGroups, layers: Iterable[Layer], round_to: int) -> None:
     """Keep a few dead groups where that makes the width of a layer's tensor a multiple of ``round_to``.
 
-    Only where every channel of the tensor is a group of its own: keeping one group then adds one channel.
+    Only where every channel of the tensor is a group of its own: keeping one group then adds one channel. A tensor of
+    which nothing is alive stays as narrow as it can be: its layers compute nothing.
     """
     for layer in layers:
         for call in layer.calls:
@@ -102,7 +110,7 @@ def round_widths(choice: KeptGroups, layers: Iterable[Layer], round_to: int) -> 
                 count = int(choice.keep[own].sum())
                 short = min(-count % round_to, len(own) - count)
                 # Dead channels are as good as any for filling up: they are 0, and stay exact.
-                if short and len(np.unique(own)) == len(own):
+                if short and choice.alive[own].any() and len(np.unique(own)) == len(own):
                     choice.keep[own[~choice.keep[own]][:short]] = True
 
 
@@ -111,5 +119,6 @@ def level_norms(choice: KeptGroups, layers: Iterable[Layer]) -> None:
     for layer in layers:
         for call in layer.calls if layer.kind == "norm" else []:
             inside, outside = choice.kept(call.source, 1), choice.kept(call.result, 1)
-            if 2 * inside.sum() >= outside.sum():
-                choice.keep[choice.groups.along(call.source, 1)[outside]] = True
+            own = choice.groups.along(call.source, 1)
+            if choice.alive[own].any() and 2 * inside.sum() >= outside.sum():
+                choice.keep[own[outside]] = True

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ...graph.layers import Layer, as_list
 from ...graph.liveness import Liveness
 from .grouped import Packing
-from .kept_groups import KeptGroups, Mask
+from .kept_groups import KeptGroups, Mask, reads_something
 from .plan import Cut, Index, LayerPlan, Plan
 
 
@@ -35,7 +35,7 @@ def plan_layer(
     kept_out = kept_in if layer.kind == "recurrent" else choice.kept(call.result, dim)
     # Kinds differ in which of their channels depend on each other, and so in what may be left out.
     if layer.kind == "norm":
-        entry = _norm(layer, kept_in, kept_out)
+        entry = _norm(layer, liveness, kept_in, kept_out)
         cut_states(plan, layer, {0: kept_out}, kept_out)
     elif layer.kind == "recurrent":
         entry = _recurrent(layer, liveness, states, kept_in, plan)
@@ -88,12 +88,14 @@ def _entry(layer: Layer, kept_in: Mask, kept_out: Mask) -> LayerPlan:
     )
 
 
-def _norm(layer: Layer, kept_in: Mask, kept_out: Mask) -> LayerPlan:
+def _norm(layer: Layer, liveness: Liveness, kept_in: Mask, kept_out: Mask) -> LayerPlan:
     """A norm works at the width that it writes."""
     entry = _entry(layer, kept_out, kept_out)
     if not np.array_equal(kept_in, kept_out):
-        # Channels that the norm writes but does not get are zeros in its input: -1.
-        entry.read = positions(kept_in, kept_out)
+        # Channels that the norm writes but does not get are zeros in its input: -1. If all that it gets is zeros that
+        # were kept for a tensor to have a channel, it reads none of them, and writes a constant.
+        gets = kept_in if any(reads_something(call, liveness) for call in layer.calls) else kept_in & False
+        entry.read = positions(gets, kept_out)
     return entry
 
 
