@@ -90,7 +90,17 @@ def test_no_two_files_import_each_other():
 
 @pytest.mark.parametrize(
     "heavy",
-    ["lightning", "datasets", "plotly", "torchvision", "onnxruntime", "onnx", "torchattack", "torch_pruning"],
+    [
+        "lightning",
+        "lightning_fabric",
+        "datasets",
+        "plotly",
+        "torchvision",
+        "onnxruntime",
+        "onnx",
+        "torchattack",
+        "torch_pruning",
+    ],
 )
 def test_heavy_libraries_are_imported_where_they_are_used(heavy):
     """None of them at the top of a file that ``import rotated_relu`` reads; measured in test_cli as well."""

@@ -84,6 +84,7 @@ def test_it_asks_for_four_packages(bare):
 def test_optional_packages_are_absent(bare):
     optional = [
         "lightning",
+        "lightning_fabric",
         "datasets",
         "onnx",
         "onnxruntime",

@@ -359,7 +359,7 @@ def test_help_and_recipes_load_no_heavy_library(arguments):
     code = (
         "import sys\nfrom rotated_relu import cli\n"
         f"try:\n    cli.main({arguments!r})\nexcept SystemExit:\n    pass\n"
-        "heavy = {'torch', 'lightning', 'datasets', 'plotly', 'torchvision', 'onnxruntime', 'onnx', 'mlxtend', "
+        "heavy = {'torch', 'lightning_fabric', 'datasets', 'plotly', 'torchvision', 'onnxruntime', 'onnx', 'mlxtend', "
         "'torchattack'}\n"
         "print('loaded:', *sorted(heavy & set(sys.modules)))"
     )

@@ -3,12 +3,13 @@
 import ast
 import re
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from rotated_relu.core.errors import MissingPackageError, RotatedReLUError
-from rotated_relu.core.extras import EXTRAS, is_installed, needs
+from rotated_relu.core.extras import EXTRAS, is_installed, needs, only_the_version
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -26,6 +27,7 @@ ALONG = {
 # Where a package is installed under another name than it is imported by.
 DISTRIBUTIONS = {
     "PIL": "pillow",
+    "lightning_fabric": "lightning-fabric",
     "torch_pruning": "torch-pruning",
     "onnx_ir": "onnx-ir",
     "modelopt": "nvidia-modelopt",
@@ -62,6 +64,43 @@ def test_a_package_is_found_without_being_imported():
     assert is_installed("this")
     assert "this" not in sys.modules
     assert not is_installed("no_such_package")
+
+
+@pytest.fixture
+def counted(tmp_path, monkeypatch):
+    """A package of version 1.2 that notes each import of it."""
+    (tmp_path / "counted.py").write_text(
+        "__version__ = '1.2'\nimport os\nopen(os.environ['IMPORTS'], 'a').write('x')\n"
+    )
+    (tmp_path / "counted-1.2.dist-info").mkdir()
+    (tmp_path / "counted-1.2.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: counted\nVersion: 1.2\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("IMPORTS", str(tmp_path / "imports"))
+    yield tmp_path / "imports"
+    sys.modules.pop("counted", None)
+
+
+def test_a_version_is_told_without_importing_the_package(counted):
+    with only_the_version("counted"):
+        assert import_module("counted").__version__ == "1.2"
+        assert is_installed("counted")
+    assert not counted.exists()
+    import_module("counted")
+    assert counted.read_text() == "x"
+
+
+def test_a_package_that_is_imported_already_stays_itself(counted):
+    known = import_module("counted")
+    with only_the_version("counted"):
+        assert import_module("counted") is known
+    assert sys.modules["counted"] is known
+
+
+def test_a_package_without_a_version_is_imported_as_ever():
+    with only_the_version("no_such_package"), pytest.raises(ModuleNotFoundError):
+        import_module("no_such_package")
 
 
 def test_the_core_needs_four_packages():

@@ -12,7 +12,7 @@ from .. import __version__
 if TYPE_CHECKING:
     import torch
 
-PACKAGES = ("torch", "torchvision", "lightning", "onnxruntime", "openvino", "numpy")
+PACKAGES = ("torch", "torchvision", "lightning-fabric", "onnxruntime", "openvino", "numpy")
 
 
 def environment() -> dict[str, Any]:

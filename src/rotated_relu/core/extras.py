@@ -6,9 +6,12 @@ the function that uses it, after :func:`needs` has said so.
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from types import ModuleType
 
 from .errors import MissingPackageError
 
@@ -18,12 +21,22 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "cli": ("typer", "rich", "pydantic", "platformdirs"),
     "compare": ("torch_pruning",),
     "huggingface": ("transformers", "accelerate"),
+    "lightning": ("lightning",),
     "onnx": ("onnx", "onnx_ir", "onnxscript", "onnxruntime"),
     "openvino": ("openvino",),
     "report": ("jinja2", "plotly"),
     "rivals": ("modelopt", "torchprofile", "onnxsim"),
     "timm": ("timm",),
-    "train": ("pydantic", "torchvision", "lightning", "datasets", "mlxtend", "PIL", "tensorboard", "rich"),
+    "train": (
+        "pydantic",
+        "torchvision",
+        "lightning_fabric",
+        "datasets",
+        "mlxtend",
+        "PIL",
+        "tensorboard",
+        "rich",
+    ),
     "wandb": ("wandb",),
 }
 
@@ -50,6 +63,34 @@ def is_installed(package: str) -> bool:
     if package in sys.modules:
         return sys.modules[package] is not None
     return find_spec(package) is not None
+
+
+@contextlib.contextmanager
+def only_the_version(package: str) -> Iterator[None]:
+    """Let imports within find nothing but the version of a package that nobody has imported.
+
+    For a library that imports another one, and all that this imports in turn, to compare its version.
+    """
+    found = None if package in sys.modules else _with_version(package)
+    if found is None:
+        yield
+        return
+    sys.modules[package] = found
+    try:
+        yield
+    finally:
+        sys.modules.pop(package)
+
+
+def _with_version(package: str) -> ModuleType | None:
+    """A module that knows its version and nothing else; None if it is not known without importing it."""
+    found = ModuleType(package)
+    try:
+        found.__version__ = version(package)  # type: ignore[attr-defined]
+    except PackageNotFoundError:
+        return None
+    found.__spec__ = find_spec(package)
+    return found
 
 
 def _to_install(missing: Sequence[str]) -> list[str]:

@@ -30,6 +30,7 @@ _CONTAINERS = (dict, list, set, deque)
 _FOREIGN = (
     "torch",
     "lightning",
+    "lightning_fabric",
     "pytorch_lightning",
     "accelerate",
     "numpy",

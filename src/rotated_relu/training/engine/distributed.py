@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from ...core.compiler import need_compiler
 from ...core.devices import DEVICES, device_type
 from ...core.errors import UnknownNameError
-from ...core.extras import needs
+from ...core.extras import needs, only_the_version
 from ...core.run_directory import process_count
 from ..config import Config, ConfigError, ScaleConfig
 from ..precision import with_precision
 
 if TYPE_CHECKING:
-    from lightning.fabric import Fabric
+    from lightning_fabric import Fabric
 
 PRECISIONS = {"bf16": "bf16-mixed", "32": "32-true", "64": "64-true"}
 
@@ -81,9 +81,10 @@ def start(config: Config, device: str) -> Fabric:
     """Connect the processes; on return each knows its device."""
     check_hardware(device, config.compile)
     devices, nodes = launched(config.scale)
-    needs("lightning")
+    needs("lightning_fabric")
     quieten_lightning()
-    from lightning.fabric import Fabric
+    with only_the_version("torchmetrics"):  # all that Fabric wants of it
+        from lightning_fabric import Fabric
 
     fabric = Fabric(
         accelerator=device,
@@ -108,7 +109,7 @@ def _precision(config: Config, device: str) -> dict[str, Any]:
     precision = with_precision(config, device).precision
     if precision != "fp16":
         return {"precision": PRECISIONS[precision]}
-    from lightning.fabric.plugins.precision import MixedPrecision
+    from lightning_fabric.plugins.precision import MixedPrecision
 
     kind = "cuda" if device_type(device) == "cuda" else "cpu"
     # Given as a plugin, since by name Fabric turns fp16 on the CPU into bf16.
@@ -120,7 +121,7 @@ def _strategy(config: Config, world: int) -> Any:
         return "auto"
     if config.scale.strategy == "ddp":
         return "ddp"
-    from lightning.fabric.strategies.model_parallel import ModelParallelStrategy
+    from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
 
     # FSDP in PyTorch's present form: parameters divided over all processes, gathered block by block.
     return ModelParallelStrategy(
@@ -191,10 +192,9 @@ class Collectives:
 
 def quieten_lightning() -> None:
     """Keep messages for programmers of training loops away from users of this one."""
-    for name in ("lightning.fabric", "lightning.pytorch"):
-        for logger in (name, f"{name}.utilities.rank_zero"):
-            logging.getLogger(logger).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="lightning")
+    for logger in ("lightning_fabric", "lightning_fabric.utilities.rank_zero"):
+        logging.getLogger(logger).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning_fabric")
 
 
 def whole(tensor: Tensor) -> Tensor:

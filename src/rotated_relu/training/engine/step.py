@@ -27,7 +27,7 @@ from .schedules import learning_rate_factor
 from .seeds import seed_of
 
 if TYPE_CHECKING:
-    from lightning.fabric import Fabric
+    from lightning_fabric import Fabric
 
 VALIDATION_BATCH = 500
 
