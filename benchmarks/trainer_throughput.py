@@ -149,7 +149,7 @@ def main() -> None:
         "milliseconds_per_step_of_each_round": rounds,
         "device": torch.cuda.get_device_name() if device.type == "cuda" else device_name(device),
         "threads": torch.get_num_threads(),
-        "versions": {name: version(name) for name in ("torch", "lightning", "rotated-relu")},
+        "versions": {name: version(name) for name in ("torch", "lightning-fabric", "rotated-relu")},
         "load_average": os.getloadavg(),
         "system": platform.platform(terse=True),
     }

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 
+import rotated_relu as rr
 from rotated_relu.core.errors import UnknownNameError
 from rotated_relu.pruning import estimate as estimate_module
 from rotated_relu.pruning.estimate import CostEstimate
@@ -30,6 +31,24 @@ def test_counts_without_two_channels():
     estimate = CostEstimate(two_layers(), X)
     assert [estimate.of(dead, unit) for unit in UNITS] == [22 - 5 - 4, 35 - 7 - 6, 4]
     assert estimate.share(dead, "macs") == 13 / 22
+
+
+def test_what_was_asked_before_does_not_matter():
+    estimate = CostEstimate(two_layers(), X)
+    one, other = {"1.slope": mask(1, 0, 0, 0)}, {"3.slope": mask(0, 1)}
+    found = [estimate.of(dead, "macs") for dead in (one, other, {}, {**one, **other}, other)]
+    # As above: 3 + 2 multiplications of a hidden unit, 4 + 1 of one of the next, which share one.
+    assert found == [22 - 5, 22 - 5, 22, 22 - 5 - 4, 22 - 5]
+
+
+def test_a_slope_with_two_names_is_gone_under_both():
+    net = two_layers()
+    net[4] = torch.nn.Sequential(rr.RotatedReLU(2), net[4])
+    net[4][0].slope = net[3].slope
+    estimate = CostEstimate(net, X)
+    assert estimate.of({}, "macs") == 22
+    for name in ("3.slope", "4.0.slope"):
+        assert estimate.of({name: mask(1, 1)}, "macs") == 0
 
 
 def test_counting_leaves_the_network_alone_and_zero_weights_do_not_matter():

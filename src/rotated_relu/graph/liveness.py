@@ -9,8 +9,9 @@ model's device: a pattern's sums of zeros are exactly zero there.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -76,7 +77,13 @@ def _per_dimension(both: Tensor) -> list[Tensor]:
     ]
 
 
-def analyse(graph: Graph, states: Mapping[str, Tensor], *, arbitrary: bool = False) -> Liveness:
+def analyse(
+    graph: Graph,
+    states: Mapping[str, Tensor],
+    *,
+    arbitrary: bool = False,
+    known: Mapping[str, Tensor] = MappingProxyType({}),
+) -> Liveness:
     """Find what the output of a captured model depends on.
 
     Args:
@@ -86,6 +93,7 @@ def analyse(graph: Graph, states: Mapping[str, Tensor], *, arbitrary: bool = Fal
             a row are each irrelevant because of the other, but not both, so this costs a second pass: with everything
             irrelevant taken as non-zero, what has become relevant keeps its zero. Fewer entries can only reach less,
             so two passes are enough.
+        known: Patterns of some of these, from :func:`state_patterns`: who analyses a network again and again has them.
 
     Returns:
         :class:`Liveness`.
@@ -94,7 +102,8 @@ def analyse(graph: Graph, states: Mapping[str, Tensor], *, arbitrary: bool = Fal
         SlopeError: If a parameter or float buffer is NaN or infinite: nothing can be said about such a network.
     """
     liveness = Liveness()
-    leaves = {name: _leaf(name, states[name]) for name in graph.states.values() if _is_float(states[name])}
+    patterns = {**state_patterns(graph, states, but=known), **known}
+    leaves = {name: pattern.detach().requires_grad_() for name, pattern in patterns.items()}
     _both_passes(graph, states, leaves, liveness)
     # Each entry alone may be anything, given the others as they are. All at once is a stronger question.
     if arbitrary:
@@ -151,11 +160,28 @@ def _is_float(value: Tensor) -> bool:
     return value.is_floating_point() or value.is_complex()
 
 
-def _leaf(name: str, value: Tensor) -> Tensor:
+def state_patterns(
+    graph: Graph, states: Mapping[str, Tensor], but: Collection[str] = ()
+) -> dict[str, Tensor]:
+    """By name, where the parameters and float buffers of a captured model are not 0, as 0 and 1 on the CPU.
+
+    Args:
+        graph: Of the model.
+        states: Its parameters and buffers by qualified name.
+        but: Names to leave out.
+
+    Raises:
+        SlopeError: As :func:`analyse`.
+    """
+    names = [name for name in graph.states.values() if _is_float(states[name]) and name not in but]
+    return {name: _state_pattern(name, states[name]) for name in names}
+
+
+def _state_pattern(name: str, value: Tensor) -> Tensor:
     if not bool(torch.isfinite(value).all()):
         raise SlopeError(f"{name} holds NaN or infinite values; retrain or restore it before compacting")
-    leaf: Tensor = pattern_of(value)
-    return leaf.requires_grad_()
+    pattern: Tensor = pattern_of(value)
+    return pattern
 
 
 def _forward(

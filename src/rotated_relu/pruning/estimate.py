@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from ..core.errors import ArgumentError, UnknownNameError
 from ..core.modules import Call, Inputs, as_inputs, unwrap
 from ..core.state import copy_of, ordinary_tensors
 from ..graph.capture import capture, check_static
-from ..graph.liveness import Liveness, analyse
+from ..graph.liveness import Liveness, analyse, state_patterns
 from ..graph.needed_macs import ideal_work
 from ..nn.folding import as_plain
 from ..nn.slopes import check_slopes, slopes
@@ -155,10 +156,18 @@ class CostEstimate:
         with torch.no_grad():
             for name in self._touched:
                 self.states[name].fill_(1.0)
+            patterns = self._patterns
             for name, mask in dead.items():
                 self.states[name][mask.cpu()] = 0.0
         self._touched = set(dead)
-        return analyse(self.graph, self.states)
+        changed = {id(self.states[name]) for name in dead}  # a tensor may have several names
+        known = {name: one for name, one in patterns.items() if id(self.states[name]) not in changed}
+        return analyse(self.graph, self.states, known=known)
+
+    @cached_property
+    def _patterns(self) -> dict[str, Tensor]:
+        """Of all parameters and buffers with nothing gone: what stays as it is need not be read for every question."""
+        return state_patterns(self.graph, self.states)
 
     def _macs(self, dead: Dead) -> int:
         liveness = self.liveness(dead)
