@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+import rotated_relu as rr
 from rotated_relu.core.errors import ExportError, FileFormatError
 from rotated_relu.deploy.conversion import to_onnx
 from rotated_relu.deploy.sessions import OnnxRuntimeSession, OpenVinoSession
@@ -39,6 +40,30 @@ def test_a_runnable_runs_on_the_inputs_that_it_was_made_for(kind, linear):
     x = torch.randn(4, 2)
     found = kind(content, threads=1).runnable(x)()
     torch.testing.assert_close(torch.from_numpy(found[0]), net(x))
+
+
+class Second(nn.Module):
+    """Reads its second input alone, as a network does whose mask is optional."""
+
+    def forward(self, mask, x, count):
+        return 2 * x
+
+
+def test_an_input_that_nothing_reads_keeps_its_place(kind, tmp_path):
+    inputs = torch.ones(4, dtype=torch.bool), torch.randn(4, 2), torch.tensor([3])
+    content = to_onnx(Second(), inputs).content
+    (tmp_path / "net.onnx").write_bytes(content)
+    for source in (content, tmp_path / "net.onnx"):
+        torch.testing.assert_close(kind(source).run(inputs)[0], 2 * inputs[1])
+    other = torch.zeros(7, dtype=torch.bool), torch.randn(7, 2), torch.tensor([5])
+    torch.testing.assert_close(kind(content).run(other)[0], 2 * other[1])
+
+
+def test_a_file_of_openvinos_has_the_inputs_of_the_network(tmp_path):
+    pytest.importorskip("openvino")
+    inputs = torch.ones(4, dtype=torch.bool), torch.randn(4, 2), torch.tensor([3])
+    rr.export_openvino(Second(), inputs, tmp_path / "net.xml")
+    torch.testing.assert_close(OpenVinoSession(tmp_path / "net.xml").run(inputs)[0], 2 * inputs[1])
 
 
 def test_files_are_opened_by_name(kind, linear, tmp_path):

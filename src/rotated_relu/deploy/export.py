@@ -24,7 +24,7 @@ from ..core.graph_layout import GraphLayout
 from ..core.modules import Inputs, as_inputs, unwrap
 from .conversion import OPSET, to_onnx
 from .onnx_model import KeptSlopes, with_metadata
-from .sessions import OnnxRuntimeSession, OpenVinoSession, Session, openvino
+from .sessions import OnnxRuntimeSession, OpenVinoSession, Session, openvino, read_openvino
 from .verification import BATCH_SIZES, TOLERANCE, CheckOptions, Checks, verify
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ def _write_openvino(content: bytes, target: Path) -> int:
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
         written = Path(folder) / target.name
         try:
-            package.save_model(package.Core().read_model(content), written, compress_to_fp16=False)
+            package.save_model(read_openvino(content), written, compress_to_fp16=False)
         except RuntimeError as error:
             last = str(error).strip().splitlines()[-1]
             raise ExportError(f"OpenVINO cannot convert the model: {last}") from error

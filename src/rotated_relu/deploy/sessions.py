@@ -115,9 +115,8 @@ class OpenVinoSession:
             "PERF_COUNT": profile,
         }
         try:
-            core = package.Core()
-            model = core.read_model(_opened(source))
-            self._request: Any = core.compile_model(model, "CPU", settings).create_infer_request()
+            model = read_openvino(source)
+            self._request: Any = package.Core().compile_model(model, "CPU", settings).create_infer_request()
         except Exception as error:  # OpenVINO raises RuntimeError with several lines, the last of which tells
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             raise ExportError(f"OpenVINO cannot open the model: {lines[-1] if lines else error!r}") from error
@@ -139,6 +138,57 @@ class OpenVinoSession:
         """Name and time in ms of every operation of the latest call."""
         found = self._request.get_profiling_info()
         return [(one.node_name, one.real_time.total_seconds() * 1000) for one in found if one.real_time]
+
+
+def read_openvino(source: Source) -> Any:
+    """A model of OpenVINO's with all inputs of the file, in order.
+
+    OpenVINO's reader of ONNX leaves out an input that nothing reads, and those behind it move up.
+
+    Args:
+        source: As of :class:`OpenVinoSession`.
+
+    Raises:
+        RuntimeError: OpenVINO's own, if it cannot read the model.
+    """
+    package = openvino()
+    model = package.Core().read_model(_opened(source))
+    if not isinstance(source, bytes) and Path(source).suffix == ".xml":
+        return model
+    known = {name: one for one in model.get_parameters() for name in one.output(0).get_names()}
+    wanted = _onnx_inputs(source)
+    if all(value.name in known for value in wanted):
+        return model
+    inputs = [known.get(value.name) or _unread(value) for value in wanted]
+    return package.Model(model.get_results(), model.get_sinks(), inputs, model.get_friendly_name())
+
+
+def _onnx_inputs(source: Source) -> list[Any]:
+    """The inputs of an ONNX model, without the weights that older models list among them."""
+    needs("onnx")
+    import onnx
+
+    if isinstance(source, bytes):
+        graph = onnx.load_from_string(source).graph
+    else:
+        graph = onnx.load(os.fspath(source), load_external_data=False).graph
+    weights = {weight.name for weight in graph.initializer}
+    return [value for value in graph.input if value.name not in weights]
+
+
+def _unread(value: Any) -> Any:
+    """An input of OpenVINO's for one of an ONNX model that nothing reads."""
+    needs("onnx", "openvino")
+    from onnx.helper import tensor_dtype_to_np_dtype
+    from openvino import PartialShape, Type, opset13
+
+    tensor = value.type.tensor_type
+    sizes = [size.dim_value if size.HasField("dim_value") else -1 for size in tensor.shape.dim]
+    made = opset13.parameter(
+        PartialShape(sizes), Type(tensor_dtype_to_np_dtype(tensor.elem_type)), value.name
+    )
+    made.output(0).set_names({value.name})
+    return made
 
 
 def openvino() -> Any:
