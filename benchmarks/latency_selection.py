@@ -150,9 +150,10 @@ def tables(rows: list[Row]) -> str:
 
 
 def line(row: Row) -> tuple[object, ...]:
-    key = tuple(row[name] for name in ("network", "engine", "batch_size", "way", "target"))
+    way = row["way"] + (", unreachable" if "unreachable" in row else "")
+    key = (row["network"], row["engine"], row["batch_size"], way, row["target"])
     if "unreachable" in row:
-        return (*key, "unreachable", "", "", "", "")
+        return (*key, "", "", "", "", "")
     numbers = row["estimated_speedup"], row["speedup"], reached(row), row["macs_over_left"], achieved(row)
     return (*key, *(f"{number:.2f}" for number in numbers))
 

@@ -10,6 +10,7 @@ from rotated_relu.deploy import engines
 from rotated_relu.deploy.latency import anchoring, calibrate, measuring, store
 from rotated_relu.deploy.latency.whole import UNKNOWN
 from rotated_relu.pruning.latency.table import LatencyTable
+from rotated_relu.training import scoring
 from support.command_line import call, done
 from support.toy_engine import CALL_MS, ToyEngine, install, linear_ms
 
@@ -102,7 +103,14 @@ def test_processes_that_would_slow_each_other_do_not_measure(capsys, monkeypatch
     assert "once without torchrun until it trains" in " ".join(error.split())
 
 
-def test_channels_go_for_a_share_of_the_milliseconds(capsys, run):
+def test_channels_go_for_a_share_of_the_milliseconds(capsys, run, monkeypatch):
+    losses, original = [], scoring.sample_loss
+
+    def noted(*arguments):
+        loss = original(*arguments)
+        return lambda: losses.append(float(loss())) or losses[-1]
+
+    monkeypatch.setattr(scoring, "sample_loss", noted)
     code, shown, error = call(
         capsys, "prune", run, "--keep-latency", "0.7", "--engine", "toy", "--batch-size", "1"
     )
@@ -114,6 +122,7 @@ def test_channels_go_for_a_share_of_the_milliseconds(capsys, run):
     assert found["sweep"][-1]["cost"]["latency"] == pytest.approx(found["kept"]["latency"] * WHOLE)
     assert found["criterion"]["per"] == "latency"
     assert (run / "latency.json").is_file()
+    assert len(set(losses)) > 1  # the network ran without what may go
     # The table of the run serves as that of another machine.
     again = call(capsys, "prune", run, "--keep-latency", "0.7", "--latency-table", run / "latency.json")
     assert again[0] == 0

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..core.arguments import checked
 from ..pruning.estimate import CostEstimate
 from ..pruning.importance import Scores, per_cost, taylor_scores
+from ..pruning.leaving_out import Loss
 from ..pruning.mask import zero_mask
 from .config import Config
 from .data.splits import ImageData
@@ -36,3 +38,22 @@ def loss_scores(
     return per_cost(
         scores, CostEstimate(net, example_inputs).saved_per_channel(zero_mask(net), "macs"), "macs"
     )
+
+
+def sample_loss(net: nn.Module, images: ImageData, config: Config, batches: int = 4) -> Loss:
+    """The loss of a network, as it is whenever this is called, on some training images: always the same ones.
+
+    Args:
+        net: Takes normalised images and returns class scores; in the mode in which it is to be judged.
+        images: Of their training split some batches are read, at once.
+        config: Its batch size and seed count.
+        batches: How many.
+    """
+    drawn = list(sample_batches(images.train, config, batches))
+
+    @torch.no_grad()
+    def loss() -> Tensor:
+        losses = [F.cross_entropy(net(examples), labels) for examples, labels in drawn]
+        return torch.stack(losses).mean()
+
+    return loss

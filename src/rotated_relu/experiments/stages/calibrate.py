@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ...pruning.latency.table import LatencyTable
+    from ...pruning.leaving_out import Loss
     from ...pruning.mask import Mask
 
 MINUTES = 5.0
@@ -98,19 +99,32 @@ class TableChoice:
         return table
 
     def chosen(
-        self, net: nn.Module, example_inputs: Tensor, keep: float, scores: Mapping[str, Tensor], say: Say
+        self,
+        net: nn.Module,
+        example_inputs: Tensor,
+        keep: float,
+        scores: Mapping[str, Tensor],
+        say: Say,
+        loss: Loss,
     ) -> tuple[LatencyTable, Mask]:
-        """The table, and the channels that go by it and the scores; arguments and errors as :meth:`for_budget`."""
+        """The table, and the channels that go by it; arguments and errors as :meth:`for_budget`.
+
+        Args:
+            scores: Say which channels of an activation go first.
+            loss: Says what blocks are worth, as of :func:`rotated_relu.select_channels`.
+        """
         from ...deploy.latency.anchoring import anchored
         from ...pruning.select import choose_channels
 
         table = self.obtain(net, example_inputs, say)
-        say(f"choosing channels in steps, to keep {keep:g} of the milliseconds")
+        say(
+            f"choosing channels in steps, to keep {keep:g} of the milliseconds, by what the loss is without them"
+        )
         if self.file is None and keep < 1:
             _say_timing(keep, say)
-            return anchored(net, example_inputs, table, keep=keep, scores=scores)
+            return anchored(net, example_inputs, table, keep=keep, scores=scores, loss=loss)
         return table, choose_channels(
-            net, example_inputs, keep=keep, unit="latency", scores=scores, table=table
+            net, example_inputs, keep=keep, unit="latency", scores=scores, table=table, loss=loss
         )
 
 

@@ -201,11 +201,13 @@ class _InSteps:
         from ...pruning.select import check_budget
         from ...pruning.threshold import SweepPoint, Threshold
         from ...training import evaluate_model
+        from ...training.scoring import sample_loss
 
         check_budget(self.keep, "latency")  # before anything is measured
         example, validation = loaded.example_inputs(), loaded.images.validation
         scores = _scores(self.score, loaded, net, say, per_mac=False)
-        table, mask = self.table.chosen(net, example, self.keep, scores or slope_scores(net), say)
+        loss = sample_loss(net, loaded.images, loaded.config)
+        table, mask = self.table.chosen(net, example, self.keep, scores or slope_scores(net), say, loss)
         table.save(loaded.run.file("latency"))
         estimate = CostEstimate(net, example, table)
         before = evaluate_model(net, validation)
