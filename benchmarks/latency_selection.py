@@ -132,21 +132,40 @@ HEAD = (
 )
 
 
-def tables(rows: list[Row]) -> str:
-    """Medians per engine and way, then every row."""
-    met = [row for row in rows if "unreachable" not in row]
-    groups = sorted({(row["engine"], row["way"]) for row in met})
-    medians = []
-    for engine, way in groups:
-        own = [row for row in met if (row["engine"], row["way"]) == (engine, way)]
-        missing = sum(r["engine"] == engine and r["way"] == way for r in rows) - len(own)
-        within = sum(abs(reached(row) - 1) <= 0.1 for row in own)
-        medians.append((engine, way, len(own), missing, f"{statistics.median(map(reached, own)):.2f}",
-                        f"{within} of {len(own)}", f"{statistics.median(map(achieved, own)):.2f}"))  # fmt: skip
+def tables(file: RowFile) -> str:
+    """Medians per processor, engine and way, then every row."""
+    rows = [{**row, "processor": file.runs[row["run"]]["environment"]["processor"]} for row in file.rows]
+    groups = sorted({_group(row) for row in rows})
     summary = markdown_table(
-        ("engine", "way", "rows", "unreachable", "median of target", "within 10 %", "median of MACs"), medians
+        (
+            "processor",
+            "engine",
+            "way",
+            "rows",
+            "unreachable",
+            "median of target",
+            "within 10 %",
+            "median of MACs",
+        ),
+        [medians(group, [row for row in rows if _group(row) == group]) for group in groups],
     )
-    return summary + "\n\n" + markdown_table(HEAD, [line(row) for row in rows])
+    parts = [
+        f"{way}, {processor}:\n\n"
+        + markdown_table(HEAD, [line(r) for r in rows if (r["way"], r["processor"]) == (way, processor)])
+        for way, processor in sorted({(row["way"], row["processor"]) for row in rows}, reverse=True)
+    ]
+    return "\n\n".join([summary, *parts])
+
+
+def _group(row: Row) -> tuple[str, str, str]:
+    return row["processor"], row["engine"], row["way"]
+
+
+def medians(group: tuple[str, str, str], rows: list[Row]) -> tuple[object, ...]:
+    met = [row for row in rows if "unreachable" not in row]
+    within = sum(abs(reached(row) - 1) <= 0.1 for row in met)
+    middle = [f"{statistics.median(map(of, met)):.2f}" if met else "" for of in (reached, achieved)]
+    return (*group, len(met), len(rows) - len(met), middle[0], f"{within} of {len(met)}", middle[1])
 
 
 def line(row: Row) -> tuple[object, ...]:
@@ -173,7 +192,7 @@ def main() -> None:
     options = parser.parse_args()
     file = RowFile(options.out, THREADS)
     if options.table:
-        print(tables(file.rows))
+        print(tables(file))
         return
     warnings.simplefilter("ignore")
     torch.set_num_threads(THREADS)
@@ -193,7 +212,7 @@ def main() -> None:
                     for row in setting.rows(speedup, ways):
                         print({key: value for key, value in row.items() if key != "milliseconds"}, flush=True)
                         file.add(row)
-    print(tables(file.rows))
+    print(tables(file))
 
 
 if __name__ == "__main__":
