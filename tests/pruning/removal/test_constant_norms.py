@@ -114,3 +114,11 @@ def test_a_second_compaction_leaves_it_as_it_is():
         again = rr.compact(small, x).model
     assert computed_on(again, x) == (1, 8, 1, 1)
     torch.testing.assert_close(again(x), small(x))
+
+
+def test_a_trace_takes_other_batches_and_sizes():
+    net, x, small = dead_branch()
+    traced = torch.jit.trace(small, x)
+    other = torch.randn(3, 3, 7, 9)
+    torch.testing.assert_close(traced(other), net(other))
+    torch.testing.assert_close(small(other[:0]), net(other[:0]))

@@ -37,7 +37,7 @@ class Adapters:
             return void_output(self, x, self._void_width)
         if self._reads_nothing and not self.training and not torch.compiler.is_exporting():
             # What is captured stays a selection, which liveness and the passes over exported graphs know.
-            return _same_everywhere(super().forward, x, len(self.read_index))  # type: ignore[misc, arg-type]
+            return _same_everywhere(super().forward, x, self.read_index.shape[0])  # type: ignore[misc, union-attr]
         if self.read_index is not None:
             x = gather_channels(x, self.read_index, self._adapter_dim, "first" if self._read_zero else "none")
         # The user's own forward, on narrow tensors and narrow weights.
@@ -124,7 +124,7 @@ def _same_everywhere(norm: Callable[[Tensor], Tensor], x: Tensor, width: int) ->
     Written, and not expanded: whoever gets it may add to it in place.
     """
     one = norm(x.new_zeros(1, width, *[1] * (x.dim() - 2)))
-    return one.expand(len(x), width, *x.shape[2:]).contiguous()
+    return one.expand(x.shape[0], width, *x.shape[2:]).contiguous()  # a trace keeps ``len(x)`` as a number
 
 
 def void_output(module: Any, x: Tensor, width: int) -> Tensor:
