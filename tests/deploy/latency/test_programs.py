@@ -9,6 +9,7 @@ from rotated_relu.deploy.latency.graphs import graph_of, tails_graph
 from rotated_relu.deploy.latency.modules import module_of
 from rotated_relu.deploy.latency.probe import Probe, copies_for, multiplications
 from rotated_relu.deploy.latency.widths import absent_widths
+from rotated_relu.deploy.sessions import OnnxRuntimeSession, OpenVinoSession
 from rotated_relu.pruning.latency.geometry import LayerGeometry
 from rotated_relu.pruning.removal.adapters import Adapters
 
@@ -84,6 +85,18 @@ def test_graphs_run_with_copies_and_without(geometry, inputs, outputs, shape):
             assert on_images or results[0].size == torch.zeros(shape).numel()
         # A tail leaves one entry per channel.
         assert not on_images or all(result.shape[2:] == (1,) * len(geometry.size) for result in results)
+
+
+@pytest.mark.parametrize(("geometry", "inputs", "outputs", "shape"), CASES, ids=IDS)
+def test_openvino_computes_the_same(geometry, inputs, outputs, shape):
+    pytest.importorskip("openvino")
+    for bare in (False, True):
+        program = graph_of(Probe(geometry, inputs, outputs, 2, 3, bare))
+        expected, found = (
+            kind(program.content, threads=1).run(program.inputs)
+            for kind in (OnnxRuntimeSession, OpenVinoSession)
+        )
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 
 def test_equal_programs_are_equal_bytes():
