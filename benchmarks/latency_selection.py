@@ -122,7 +122,6 @@ HEAD = (
     "network",
     "engine",
     "batch",
-    "way",
     "target",
     "estimated",
     "measured",
@@ -150,11 +149,21 @@ def tables(file: RowFile) -> str:
         [medians(group, [row for row in rows if _group(row) == group]) for group in groups],
     )
     parts = [
-        f"{way}, {processor}:\n\n"
-        + markdown_table(HEAD, [line(r) for r in rows if (r["way"], r["processor"]) == (way, processor)])
+        part(f"{way}, {processor}", [r for r in rows if (r["way"], r["processor"]) == (way, processor)])
         for way, processor in sorted({(row["way"], row["processor"]) for row in rows}, reverse=True)
     ]
     return "\n\n".join([summary, *parts])
+
+
+def part(name: str, rows: list[Row]) -> str:
+    """The rows of a way on a processor, and what was refused there."""
+    table = markdown_table(HEAD, [line(row) for row in rows if "unreachable" not in row])
+    refused = [
+        f"{row['network']} in {row['engine']} at batch {row['batch_size']}, {row['target']:g} times"
+        for row in rows
+        if "unreachable" in row
+    ]
+    return f"{name}:\n\n{table}" + (f"\n\nRefused: {'; '.join(refused)}." if refused else "")
 
 
 def _group(row: Row) -> tuple[str, str, str]:
@@ -169,11 +178,8 @@ def medians(group: tuple[str, str, str], rows: list[Row]) -> tuple[object, ...]:
 
 
 def line(row: Row) -> tuple[object, ...]:
-    way = row["way"] + (", unreachable" if "unreachable" in row else "")
-    key = (row["network"], row["engine"], row["batch_size"], way, row["target"])
-    if "unreachable" in row:
-        return (*key, "", "", "", "", "")
     numbers = row["estimated_speedup"], row["speedup"], reached(row), row["macs_over_left"], achieved(row)
+    key = (row["network"], row["engine"], row["batch_size"], row["target"])
     return (*key, *(f"{number:.2f}" for number in numbers))
 
 

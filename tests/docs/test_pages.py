@@ -32,3 +32,14 @@ def test_every_page_is_in_the_navigation():
     navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").split("\nnav:")[1]
     listed = set(re.findall(r"([\w/-]+\.md)$", navigation, flags=re.MULTILINE))
     assert listed == {str(page.relative_to(ROOT / "docs")) for page in PAGES}
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda page: str(page.relative_to(ROOT)))
+def test_tables_have_as_many_cells_in_every_row(page):
+    """Else the site shows their text."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    for table in re.findall(r"(?:^\|.*\n?)+", text, flags=re.MULTILINE):
+        lines = table.splitlines()
+        assert set(lines[1]) <= set("|-: "), f"no rule under {lines[0]}"
+        cells = [len(re.findall(r"(?<!\\)\|", line)) for line in lines]
+        assert len(set(cells)) == 1, f"{cells} bars in the rows under {lines[0]}"
